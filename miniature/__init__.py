@@ -1,0 +1,1 @@
+"""The offline world: draws scenes and pretrains the small models that rehearse the recipe without a network."""

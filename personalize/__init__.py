@@ -1,0 +1,1 @@
+"""Personalised image generation that can be trusted and repeated."""

@@ -1,0 +1,1 @@
+"""What happens: one file per step of the recipe, in the order the steps run."""

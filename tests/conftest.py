@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with sdxl/, clip/, dino/ and blip/: the miniature's architectures with random weights."""
+    from miniature.pretrain import random_models
+
+    path = tmp_path_factory.mktemp("models")
+    random_models(path)
+    return path
