@@ -1,0 +1,1 @@
+"""Metrics, statistics and gates: numbers in, verdict out. Only `encoders` touches torch."""
