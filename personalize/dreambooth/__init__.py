@@ -1,0 +1,1 @@
+"""The method: DreamBooth with LoRA on Stable Diffusion XL. Photographs of subjects in, adapters and pictures out."""

@@ -1,0 +1,302 @@
+"""Backbone: the one border across which the parts of Stable Diffusion XL come in from diffusers and transformers.
+
+safetensors only (`use_safetensors=True`, spelled out), no remote code, hub models pinned by commit and made a local
+folder first, so that a missing file is one sentence instead of a traceback and everything after it works offline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+NEEDED_FILES = {
+    "unet": ("config.json", "diffusion_pytorch_model"),
+    "vae": ("config.json", "diffusion_pytorch_model"),
+    "text_encoder": ("config.json", "model"),
+    "text_encoder_2": ("config.json", "model"),
+    "tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),
+    "tokenizer_2": ("tokenizer_config.json", "vocab.json", "merges.txt"),
+    "scheduler": ("scheduler_config.json",),
+}
+"""Per component; a name without a suffix stands for weights: `<name>[.fp16].safetensors` or its sharded index."""
+
+
+class Pipeline(Protocol):
+    """What the project uses of diffusers' `StableDiffusionXLPipeline` (whose attributes its own types do not tell)."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    text_encoder_2: Any
+    tokenizer: Any
+    tokenizer_2: Any
+    scheduler: Any
+    image_processor: Any
+    watermark: Any
+    vae_scale_factor: int
+    device: Any
+    load_lora_weights: Any
+    set_adapters: Any
+
+    def __call__(self, **options: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """SDXL's parts as training wants them: frozen, in eval mode, on one device. The VAE is always float32."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+    tokenizer_2: CLIPTokenizer
+    scheduler_config: dict[str, Any]
+
+    @property
+    def tokenizers(self) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+        return (self.tokenizer, self.tokenizer_2)
+
+    @property
+    def text_encoders(self) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+        return (self.text_encoder, self.text_encoder_2)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """`auto` is CUDA where there is one. ValueError when CUDA is asked for and absent."""
+    import torch
+
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            "device: cuda was asked for, but torch sees no CUDA device. Use `device: auto` or `cpu`, or a machine "
+            "with a GPU and its driver."
+        )
+    return torch.device(device)
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of UNet and text encoders. ValueError for float16 on a CPU and bfloat16 on a GPU without it."""
+    import torch
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype: {dtype!r} is not one of float32, bfloat16, float16.")
+    if dtype == "float16" and device.type == "cpu":
+        raise ValueError("dtype: float16 needs a GPU. On a CPU use float32 (or bfloat16).")
+    if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(f"dtype: {torch.cuda.get_device_name(device)} has no bfloat16. Use float16.")
+    return getattr(torch, dtype)
+
+
+def local_folder(base: str | Path, revision: str | None = None, dtype: str = "float32") -> Path:
+    """Where the base model lies on this disk, complete. A hub model is fetched (or found in the cache) at its commit.
+
+    A name with a `revision` that is no folder here is a Hugging Face model; `HF_HUB_OFFLINE=1` allows the cache alone.
+    Half-precision dtypes fetch the fp16 weights where the model offers them, half the bytes.
+
+    Raises ValueError naming the folder, the missing file and the way out.
+    """
+    folder = Path(base)
+    if folder.exists():
+        check_files(folder)
+        return folder
+    if not revision:
+        raise ValueError(
+            f"base model folder {str(base)!r} does not exist. The project's own miniature models come with `dvc pull "
+            f"models.dvc`; for a Hugging Face model set BASE_REVISION beside BASE_MODEL in the profile (its commit, 40 "
+            f"hexadecimal digits)."
+        )
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"BASE_REVISION {revision!r} of {str(base)!r} is not a commit (40 hexadecimal digits). A branch or a tag "
+            f"can move; the commit is shown on the model's page under 'Files and versions'."
+        )
+    folder = _snapshot(str(base), revision, dtype)
+    check_files(folder)
+    return folder
+
+
+def _snapshot(repo: str, revision: str, dtype: str) -> Path:
+    """The hub model's folder in the Hugging Face cache: safetensors, configs and tokenizers, nothing else."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    offline = HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    small = ["model_index.json", *(f"{part}/*.{suffix}" for part in NEEDED_FILES for suffix in ("json", "txt"))]
+    half = [*small, *(f"{part}/*.fp16.safetensors" for part in NEEDED_FILES)]
+    full = [*small, *(f"{part}/*.safetensors" for part in NEEDED_FILES)]
+
+    def fetch(patterns: list[str], ignored: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=offline
+            )
+        )
+
+    try:
+        if dtype != "float32":
+            folder = fetch(half, [])
+            if not missing_files(folder):
+                return folder
+        return fetch(full, ["*.fp16.safetensors", "*.non_ema.safetensors"])
+    except Exception as error:  # huggingface_hub raises OSError, HTTP and validation errors of several families
+        way_out = (
+            "HF_HUB_OFFLINE is set and the cache does not have it: unset it once,"
+            if offline
+            else "Check the name, the commit, the network and (for a gated model) HF_TOKEN,"
+        )
+        raise ValueError(
+            f"base model {repo!r} at {revision[:12]} could not be fetched ({type(error).__name__}). {way_out} "
+            f"or point BASE_MODEL in the profile at a local folder."
+        ) from error
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Relative names of what an SDXL folder lacks; empty when it is complete. Looks at names, not into weights."""
+    missing = [] if (folder / "model_index.json").is_file() else ["model_index.json"]
+    for part, names in NEEDED_FILES.items():
+        for name in names:
+            if "." in name:
+                found = (folder / part / name).is_file() or (
+                    part.startswith("tokenizer") and (folder / part / "tokenizer.json").is_file()
+                )
+                if not found:
+                    missing.append(f"{part}/{name}")
+            else:
+                missing += _missing_weights(folder / part, name)
+    return missing
+
+
+def _missing_weights(folder: Path, stem: str) -> list[str]:
+    for suffix in ("", ".fp16"):
+        if (folder / f"{stem}{suffix}.safetensors").is_file():
+            return []
+        index = folder / f"{stem}.safetensors.index{suffix}.json"
+        if index.is_file():
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+            return sorted(f"{folder.name}/{shard}" for shard in shards if not (folder / shard).is_file())
+    return [f"{folder.name}/{stem}.safetensors"]
+
+
+def check_files(folder: Path) -> None:
+    """Raises ValueError that names every missing file of an SDXL folder."""
+    if not folder.is_dir():
+        raise ValueError(f"base model {str(folder)!r} is a file; a folder in diffusers' layout is needed.")
+    missing = missing_files(folder)
+    if missing:
+        raise ValueError(
+            f"base model folder {str(folder)!r} is incomplete, it lacks: {', '.join(missing)}. Fetch it again "
+            f"(`dvc pull models.dvc` for the project's own), or set BASE_MODEL in the profile to a complete one."
+        )
+
+
+def _variant(folder: Path) -> str | None:
+    """`fp16` when that is the only form in which the folder has the UNet."""
+    plain = any(folder.glob("unet/diffusion_pytorch_model.safetensors*"))
+    return None if plain else "fp16"
+
+
+def load_tokenizers(base: str | Path, revision: str | None = None) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    """Both tokenizers, without weights: what captioning needs."""
+    from transformers import CLIPTokenizer
+
+    folder = local_folder(base, revision)
+    return (
+        CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
+        CLIPTokenizer.from_pretrained(str(folder / "tokenizer_2"), local_files_only=True),
+    )
+
+
+def load_pipeline(
+    base: str | Path,
+    revision: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str = "float32",
+    watermark: bool = False,
+) -> Pipeline:
+    """The base pipeline on its device, frozen. UNet and text encoders in `dtype`, the VAE in float32.
+
+    SDXL's VAE overflows in float16 and bands in bfloat16. Attention is torch's scaled_dot_product_attention, the
+    libraries' default. `watermark` adds diffusers' invisible watermark (package invisible-watermark); it is off unless
+    asked for, never a matter of what happens to be installed.
+    """
+    on = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, on)
+    folder = local_folder(base, revision, dtype)
+    try:
+        with quiet():
+            from diffusers import StableDiffusionXLPipeline
+
+            pipe: Any = StableDiffusionXLPipeline.from_pretrained(
+                str(folder),
+                dtype=torch_dtype,
+                variant=_variant(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                add_watermarker=watermark,
+            )
+    except Exception as error:  # SafetensorError, OSError, KeyError: whatever a broken file makes the loaders raise
+        raise ValueError(
+            f"base model folder {str(folder)!r} could not be loaded: {error}. A file may be damaged or of another "
+            f"model: fetch the folder again (`dvc pull --force models.dvc` for the project's own)."
+        ) from error
+    pipe.vae.float()
+    pipe.to(on)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the loaders' own progress bars and remarks (a bar per file, absent torchvision) off the user's terminal."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    bars = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in bars:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in bars:
+            log.enable_progress_bar()
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_backbone(
+    base: str | Path, revision: str | None = None, device: str | torch.device = "auto", dtype: str = "float32"
+) -> Backbone:
+    """The same parts for training. Trainable copies and casts are the caller's business."""
+    return parts(load_pipeline(base, revision, device, dtype))
+
+
+def parts(pipe: Pipeline) -> Backbone:
+    """A pipeline's own modules (shared, not copied), so that training and sampling can use one set of weights."""
+    return Backbone(
+        unet=pipe.unet,
+        vae=pipe.vae,
+        text_encoder=pipe.text_encoder,
+        text_encoder_2=pipe.text_encoder_2,
+        tokenizer=pipe.tokenizer,
+        tokenizer_2=pipe.tokenizer_2,
+        scheduler_config=dict(pipe.scheduler.config),
+    )

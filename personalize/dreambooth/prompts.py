@@ -1,0 +1,101 @@
+"""Prompts: what a subject is called, and how many words the text encoders can hear. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+MAX_TOKENS = 77
+"""Positions of SDXL's text encoders, the start and end marks included: 75 are left for the prompt."""
+
+
+class Tokenizer(Protocol):
+    def __call__(self, text: str, **options: Any) -> Any: ...
+
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
+
+
+def token_count(tokenizer: Tokenizer, text: str) -> int:
+    """Tokens of `text` as the encoder sees it, start and end marks included (so at most 77 fit)."""
+    return len(_token_ids(tokenizer, text))
+
+
+def check_prompt(tokenizers: Tokenizer | Sequence[Tokenizer], text: str) -> None:
+    """Raises ValueError when a text encoder would not hear the whole of `text` (diffusers cuts it and only logs)."""
+    for tokenizer in tokenizers if isinstance(tokenizers, Sequence) else [tokenizers]:
+        ids = _token_ids(tokenizer, text)
+        if len(ids) > MAX_TOKENS:
+            lost = tokenizer.decode(ids[MAX_TOKENS - 1 : -1], clean_up_tokenization_spaces=False).strip()
+            raise ValueError(
+                f"the prompt is {len(ids)} tokens long, {len(ids) - MAX_TOKENS} more than the {MAX_TOKENS} that the "
+                f"text encoders read. Not heard would be: {_short(lost)!r}. Shorten the prompt: {_short(text)!r}"
+            )
+
+
+def _token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, truncation=False, padding=False, verbose=False).input_ids
+    return ids
+
+
+def _short(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that is taught: `token` is its invented name, `class_noun` what everyone calls its kind."""
+
+    token: str
+    class_noun: str
+    images: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.token} {self.class_noun}"
+
+    @property
+    def instance_prompt(self) -> str:
+        """The identifier beside the class noun: `a photo of a [V] [class noun]` (Sec. 3.2, Ruiz et al. 2023)."""
+        return f"a photo of a {self.name}"
+
+    @property
+    def class_prompt(self) -> str:
+        return class_prompt(self.class_noun)
+
+    def to_json(self) -> dict[str, str | int]:
+        return {
+            "token": self.token,
+            "class_noun": self.class_noun,
+            "instance_prompt": self.instance_prompt,
+            "class_prompt": self.class_prompt,
+            "images": self.images,
+        }
+
+
+def class_prompt(class_noun: str) -> str:
+    """The prompt of a class image; the same words as an instance prompt, without the token."""
+    return f"a photo of a {class_noun}"
+
+
+def load_subjects(path: str | Path) -> list[Subject]:
+    """Subjects of a `subjects.json`, or of the one in the folder `path`, in the file's order."""
+    path = Path(path)
+    file = path / "subjects.json" if path.is_dir() else path
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        return [Subject(row["token"], row["class_noun"], int(row.get("images", 0))) for row in rows]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file}: not a list of subjects ({type(error).__name__}: {error}). The caption step writes it."
+        ) from error
+
+
+def save_subjects(path: str | Path, subjects: Iterable[Subject]) -> Path:
+    """Writes `subjects.json` into the folder `path` (or to the file `path`) and returns the file's path."""
+    path = Path(path)
+    file = path / "subjects.json" if path.is_dir() else path
+    file.write_text(json.dumps([s.to_json() for s in subjects], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
