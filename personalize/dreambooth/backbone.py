@@ -172,10 +172,8 @@ def missing_files(folder: Path) -> list[str]:
     for part, names in NEEDED_FILES.items():
         for name in names:
             if "." in name:
-                in_tokenizer_json = (
-                    name in ("vocab.json", "merges.txt") and (folder / part / "tokenizer.json").is_file()
-                )
-                if not either and not (folder / part / name).is_file():
+                one_file = name in ("vocab.json", "merges.txt") and (folder / part / "tokenizer.json").is_file()
+                if not one_file and not (folder / part / name).is_file():
                     missing.append(f"{part}/{name}")
             else:
                 missing += _missing_weights(folder / part, name)
