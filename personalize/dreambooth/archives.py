@@ -1,0 +1,298 @@
+"""Archives: a zip or tar of photographs, from this disk or from an https address, unpacked as if it came from a
+stranger.
+
+An archive that names a path outside itself, a link, a device, an encrypted member, the same file twice, or more files
+or bytes than the limits, is refused as a whole. Members are written by copying their bytes, so no mode, owner or link
+is ever restored.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import http.client
+import ipaddress
+import lzma
+import re
+import shutil
+import socket
+import ssl
+import stat
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_CHUNK: Final = 1 << 20
+
+
+class Refused(ValueError):
+    """The archive or address is not taken in; the message names the member or the rule."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold, unpacked; `seconds` is for the whole of a download."""
+
+    files: int = 10_000
+    member_bytes: int = 200_000_000
+    total_bytes: int = 4_000_000_000
+    seconds: float = 600.0
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, into: Path, limits: Limits | None = None) -> None:
+    """Unpacks `archive` into the empty folder `into`. Raises Refused, and then leaves nothing in `into`."""
+    limits = limits or Limits()
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, into, limits)
+        else:
+            _unpack_tar(archive, into, limits)
+    except Refused as error:
+        _empty(into)
+        raise Refused(f"{archive.name}: {error}") from None
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        _empty(into)
+        if (
+            isinstance(error, OSError) and error.errno
+        ):  # this machine's trouble (disk full, no permission), not the archive's
+            raise
+        raise Refused(
+            f"{archive.name}: not a whole zip or tar archive ({error or type(error).__name__}); "
+            f"copy or download it again."
+        ) from error
+
+
+def _unpack_zip(archive: Path, into: Path, limits: Limits) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        members = opened.infolist()
+        if len(members) > limits.files:
+            raise Refused(f"it has {len(members)} members, more than the {limits.files} allowed.")
+        budget = Budget(limits)
+        for member in members:
+            if member.is_dir():
+                continue
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise Refused(f"{_shown(member.filename)} is a link or special file; only plain files are taken.")
+            if member.flag_bits & 0x1:
+                raise Refused(f"{_shown(member.filename)} is encrypted; unpack it and give the folder.")
+            budget.announce(member.filename, member.file_size)
+            with opened.open(member) as source:
+                _write(source, into, member.filename, budget)
+
+
+def _unpack_tar(archive: Path, into: Path, limits: Limits) -> None:
+    openers: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    with archive.open("rb") as file:
+        opener = openers.get(file.read(2), open)
+    # Headers and padding count too, hence the margin; reading a stream front to back never seeks in a bomb.
+    with opener(archive, "rb") as raw:
+        stream = _Bounded(raw, limits.total_bytes + limits.files * 2048)
+        with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
+            budget = Budget(limits)
+            for count, member in enumerate(opened, start=1):
+                if count > limits.files:
+                    raise Refused(f"it has more than the {limits.files} members allowed.")
+                if member.isdir():
+                    continue
+                if not member.isreg():
+                    raise Refused(f"{_shown(member.name)} is a link or special file; only plain files are taken.")
+                budget.announce(member.name, member.size)
+                source = opened.extractfile(member)
+                assert source is not None  # a regular member has content
+                _write(source, into, member.name, budget)
+
+
+class Budget:
+    """Counts what has been announced and what has really been written; sizes in headers may lie."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.written = 0
+
+    def announce(self, name: str, size: int) -> None:
+        if size > self.limits.member_bytes:
+            raise Refused(
+                f"{_shown(name)} has {size / 1e6:.0f} MB, more than the {self.limits.member_bytes / 1e6:.0f} MB a "
+                f"file may have."
+            )
+        if self.written + size > self.limits.total_bytes:
+            raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
+
+    def spend(self, name: str, size: int, of_member: int) -> None:
+        self.written += size
+        self.announce(name, of_member)
+        if self.written > self.limits.total_bytes:
+            raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
+
+
+class _Bounded:
+    """A readable that gives at most `limit` bytes, so that no header can make a decompressor run on."""
+
+    def __init__(self, raw: IO[bytes], limit: int) -> None:
+        self.raw, self.left = raw, limit
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.raw.read(min(size, self.left + 1) if size >= 0 else self.left + 1)
+        self.left -= len(data)
+        if self.left < 0:
+            raise Refused("unpacked it has more bytes than allowed.")
+        return data
+
+
+def _write(source: IO[bytes], into: Path, name: str, budget: Budget) -> None:
+    target = into / inner_path(name)
+    if target.exists():
+        raise Refused(f"{_shown(name)} is in it twice.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with target.open("xb") as file:
+        while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            budget.spend(name, len(chunk), size)
+            file.write(chunk)
+
+
+def inner_path(name: str) -> Path:
+    """`name` as a path below the archive's own root. Raises Refused for one that leads anywhere else."""
+    if "\0" in name or re.match(r"[A-Za-z]:", name) or name.startswith(("/", "\\")):
+        raise Refused(f"{_shown(name)} is an absolute path; pack the folder with relative paths.")
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."]
+    if not parts or ".." in parts:
+        raise Refused(f"{_shown(name)} leads out of the archive; pack the folder with paths inside it.")
+    return Path(*(part.encode("utf-8", "replace").decode() for part in parts))
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) < 120 else name[:117] + "...")
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+
+Connect = Callable[[SplitResult, float], http.client.HTTPConnection]
+
+
+def download(url: str, target: Path, limits: Limits | None = None, connect: Connect | None = None) -> str:
+    """Downloads an https archive to `target` and returns its sha256. Raises Refused.
+
+    Every hop of a redirect is held to the same rules: https, no user:password, and a host whose addresses are all
+    public, so that nobody can have a cluster fetch its own metadata service. `connect` opens the connection to an
+    address already parsed.
+    """
+    limits = limits or Limits()
+    connect = connect or connect_publicly
+    deadline = time.monotonic() + limits.seconds
+    address = url
+    for _ in range(6):
+        parts = check_address(address)
+        try:
+            connection = connect(parts, min(30.0, max(1.0, deadline - time.monotonic())))
+            try:
+                connection.request(
+                    "GET", _request_target(parts), headers={"User-Agent": "personalize", "Accept": "*/*"}
+                )
+                response = connection.getresponse()
+                if response.status in (301, 302, 303, 307, 308):
+                    address = urljoin(address, response.getheader("Location", ""))
+                    continue
+                if response.status != 200:
+                    raise Refused(f"{without_query(address)} answered {response.status} {response.reason}.")
+                return _save(response, target, address, limits, deadline)
+            finally:
+                connection.close()
+        except Refused:
+            target.unlink(missing_ok=True)
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            target.unlink(missing_ok=True)
+            raise Refused(
+                f"{without_query(address)} could not be downloaded ({error or type(error).__name__}). Check the "
+                f"address and the "
+                f"network, or download it yourself and give the file."
+            ) from error
+    raise Refused(f"{without_query(url)} redirects more than 5 times.")
+
+
+def _save(response: http.client.HTTPResponse, target: Path, address: str, limits: Limits, deadline: float) -> str:
+    too_large = f"{without_query(address)} has more than the {limits.total_bytes / 1e6:.0f} MB allowed."
+    announced = response.getheader("Content-Length")
+    if announced and announced.isdigit() and int(announced) > limits.total_bytes:
+        raise Refused(too_large)
+    digest, size = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        for chunk in _chunks(response):
+            size += len(chunk)
+            if size > limits.total_bytes:
+                raise Refused(too_large)
+            if time.monotonic() > deadline:
+                raise Refused(f"{without_query(address)} took more than the {limits.seconds:g} seconds allowed.")
+            digest.update(chunk)
+            file.write(chunk)
+    if announced and announced.isdigit() and size != int(announced):
+        raise Refused(f"{without_query(address)} ended after {size} of {announced} bytes; try again.")
+    return digest.hexdigest()
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while chunk := response.read1(_CHUNK):  # read1 returns with what has arrived, so a slow sender meets the deadline
+        yield chunk
+
+
+def check_address(url: str) -> SplitResult:
+    """`url` parsed, or Refused when it is not a plain https address."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise Refused(
+            f"{without_query(url)}: only https addresses are downloaded; fetch it yourself and give the file."
+        )
+    if parts.username or parts.password:
+        raise Refused(f"https://{parts.hostname}: user and password do not belong in an address, they would be logged.")
+    return parts
+
+
+def public_address(host: str, port: int) -> str:
+    """An IP address of `host` to connect to. Raises Refused unless every address it has is public."""
+    try:
+        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError as error:
+        raise Refused(f"{host} cannot be resolved ({error}); check the address and the network.") from error
+    for text in found:
+        ip = ipaddress.ip_address(text.split("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if not ip.is_global or ip.is_multicast:
+            raise Refused(f"{host} is at {ip}, which is not a public address; download it yourself and give the file.")
+    return found[0]
+
+
+def connect_publicly(parts: SplitResult, timeout: float) -> http.client.HTTPConnection:
+    """A TLS connection to the very address that was checked: asking the name server twice could give two answers."""
+    host, port = parts.hostname or "", parts.port or 443
+    connection = http.client.HTTPSConnection(host, port, timeout=timeout)
+    plain = socket.create_connection((public_address(host, port), port), timeout=timeout)
+    connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+    return connection
+
+
+def without_query(url: str) -> str:
+    """`url` as it may be shown: signed addresses carry their secret in the query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url
+
+
+def _request_target(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

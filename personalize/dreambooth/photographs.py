@@ -1,0 +1,243 @@
+"""Photographs: a file from somebody's camera in, an upright sRGB picture without metadata out.
+
+Nothing here writes to the file that is read. Whatever cannot be used raises `Unusable`, whose message is the reason
+as the quality table shows it. Decoders are held to an allow-list of formats, chosen by the file's first bytes and not
+by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import unicodedata
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
+FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: the JPEG of phones that append a depth or gain map
+MAX_MEGAPIXELS: Final = 100
+MAX_MEGABYTES: Final = 200
+
+_COLOUR_MODES: Final = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_EXIF_IFD, _INTEROP_IFD = 0x8769, 0xA005
+_ADOBE_RGB: Final = "R03"  # EXIF 2.3, InteroperabilityIndex of DCF optional colour space
+
+
+class Unusable(ValueError):
+    """The reason a file cannot be used as a photograph, in words for the person who took it."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An upright RGB image in sRGB with an empty `info`; `notes` say what had to be done to make it so."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def read_photograph(
+    path: Path, *, max_megapixels: float = MAX_MEGAPIXELS, max_megabytes: float = MAX_MEGABYTES
+) -> Photograph:
+    """Decodes `path`: EXIF orientation applied, colours converted to sRGB, transparency laid on white, metadata
+    dropped.
+
+    Raises Unusable for an empty, truncated, animated, oversized or undecodable file.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise Unusable("the file is empty (0 bytes); copy it again from the camera")
+    if size > max_megabytes * 1e6:
+        raise Unusable(f"the file has {size / 1e6:.0f} MB, more than the {max_megabytes:g} MB allowed")
+    try:
+        with warnings.catch_warnings():
+            # The limit below is ours and an error; Pillow's own is a warning that would go to the user's terminal.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_formats())
+    except Image.DecompressionBombError:
+        raise Unusable(_too_many_pixels(None, max_megapixels)) from None
+    except UnidentifiedImageError:
+        raise Unusable(_what_it_is_instead(path)) from None
+    except (OSError, ValueError, SyntaxError, TypeError, EOFError) as error:
+        raise Unusable(f"the file is damaged ({error}); copy it again from the camera") from error
+
+    with image:
+        if image.width * image.height > max_megapixels * 1e6:
+            raise Unusable(_too_many_pixels(image.size, max_megapixels))
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":
+            raise Unusable(f"it is an animation of {frames} frames; save the one you mean as a jpg or png")
+        notes = _misnamed(path, image.format or "")
+        try:
+            image.load()
+            return _normalised(image, notes)
+        except Unusable:
+            raise
+        except (OSError, ValueError, SyntaxError, TypeError, EOFError, MemoryError) as error:
+            raise Unusable(f"the file is truncated or damaged ({error}); copy it again from the camera") from error
+
+
+def _normalised(image: Image.Image, notes: list[str]) -> Photograph:
+    icc = image.info.get("icc_profile")
+    if not icc and _exif_says_adobe_rgb(image):
+        notes.append("EXIF says Adobe RGB but no profile is embedded: colours taken as sRGB, they may look dull")
+    upright = ImageOps.exif_transpose(image)
+    if upright.getexif().get(0x0112, 1) != image.getexif().get(0x0112, 1):
+        notes.append("turned upright as its EXIF orientation says")
+    pixels, alpha = _eight_bit(upright, notes)
+    rgb = _to_srgb(pixels, icc, notes)
+    if alpha is not None and np.asarray(alpha).min() < 255:
+        white = Image.new("RGB", rgb.size, "white")
+        white.paste(rgb, mask=alpha)
+        rgb = white
+        notes.append("transparent parts laid on white")
+    rgb.info = {}
+    return Photograph(rgb, tuple(notes))
+
+
+def _eight_bit(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
+    """The colour channels in one of the modes L, RGB, CMYK, and the alpha channel where there is one."""
+    if image.mode.startswith("I"):  # I;16, I;16B and, from older writers, I: 16-bit grey
+        values = np.asarray(image).astype(np.float64)
+        if values.max(initial=0) > 65535:
+            raise Unusable("32-bit greyscale is not a photograph's format; save it as an 8-bit jpg or png")
+        notes.append("16-bit greyscale reduced to 8 bit")
+        return Image.fromarray(np.round(values / 257).astype(np.uint8)), None
+    if image.mode == "F":
+        raise Unusable("floating-point pixels are not a photograph's format; save it as an 8-bit jpg or png")
+    if image.mode == "CMYK":
+        return image, None
+    if image.mode in ("1", "L"):
+        notes.append("black and white: the subject's colours cannot be learnt from it")
+        return image.convert("L"), None
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image, None
+    rgba = image.convert("RGBA")  # P, PA, LA, La, RGBa, RGBX, RGB with a transparent colour
+    return rgba.convert("RGB"), rgba.getchannel("A")
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
+    """Relative colorimetric with black point compensation: what browsers and photo editors show for a photograph."""
+    if not icc:
+        if image.mode == "CMYK":
+            notes.append("CMYK without a colour profile: its colours are a guess; export it as sRGB")
+        return image.convert("RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        name = ImageCms.getProfileDescription(profile).strip() or "an unnamed profile"
+        if re.search(r"\b(PQ|HLG|2100)\b", name):
+            raise Unusable(f"its colours are HDR ({name}); export it as sRGB or Display P3")
+        if _COLOUR_MODES.get(profile.profile.xcolor_space.strip()) != image.mode:
+            notes.append(f"its colour profile ({name}) does not fit its pixels and was ignored")
+            return image.convert("RGB")
+        if name.startswith("sRGB"):
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(
+            image,
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        notes.append(f"its colour profile could not be read ({error}) and was ignored")
+        return image.convert("RGB")
+    assert converted is not None  # only inPlace conversion returns nothing
+    notes.append(f"{name} converted to sRGB")
+    return converted
+
+
+def reduced(image: Image.Image, short_side: int) -> Image.Image:
+    """`image` with a short side of at most `short_side` pixels, proportions kept; never enlarged."""
+    factor = short_side / min(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def write_png(image: Image.Image, path: Path) -> str:
+    """Writes `image` as a PNG with no ancillary chunks and returns the file's sha256. Same pixels, same bytes."""
+    bare = image.copy()
+    bare.info = {}
+    buffer = io.BytesIO()
+    bare.save(buffer, "PNG", compress_level=6, icc_profile=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def safe_stem(name: str) -> str:
+    """A file stem of plain ASCII that every file system and trainer takes, made from whatever the user called the file.
+
+    >>> safe_stem("Stühle am Fenster (2).jpg"), safe_stem("<b>..jpg"), safe_stem("椅子.png")
+    ('Stuhle-am-Fenster-2', 'b', 'photo')
+    """
+    stem = Path(name).stem
+    ascii_only = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_]+", "-", ascii_only).strip("-")[:60] or "photo"
+
+
+def _formats() -> tuple[str, ...]:
+    """The formats Pillow may decode; HEIC joins them where the optional package pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _too_many_pixels(size: tuple[int, int] | None, limit: float) -> str:
+    found = f"{size[0]} x {size[1]} pixels" if size else "an enormous number of pixels"
+    return f"the image claims {found}, more than the {limit:g} megapixels allowed (max_megapixels)"
+
+
+def _misnamed(path: Path, found: str) -> list[str]:
+    named = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".heic": "HEIF", ".heif": "HEIF"}
+    actual = "JPEG" if found == "MPO" else found
+    wrong = named.get(path.suffix.lower(), actual) != actual
+    return [f"is a {actual} file in spite of its name; read as such"] if wrong else []
+
+
+def _exif_says_adobe_rgb(image: Image.Image) -> bool:
+    interop = image.getexif().get_ifd(_INTEROP_IFD)
+    return interop.get(1) == _ADOBE_RGB
+
+
+def _what_it_is_instead(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
+        return (
+            "it is a HEIC photograph: `pip install pillow-heif` to have it read, or export it as jpg "
+            "(iPhone: Settings, Camera, Formats, Most Compatible)"
+        )
+    known = {
+        b"GIF8": "a GIF",
+        b"BM": "a BMP",
+        b"II*\0": "a TIFF or camera raw file",
+        b"MM\0*": "a TIFF or camera raw file",
+        b"%PDF": "a PDF",
+        b"PK\3\4": "a zip archive",
+        b"\x1f\x8b": "a gzip archive",
+        b"8BPS": "a Photoshop file",
+    }
+    for magic, kind in known.items():
+        if head.startswith(magic):
+            return f"it is {kind}, not a jpg, png or webp; convert it to one of these"
+    if head[4:12] == b"ftypavif":
+        return "it is an AVIF file, not a jpg, png or webp; convert it to one of these"
+    if head.lstrip()[:1] == b"<":
+        return "it is not an image but an HTML, SVG or XML text; perhaps a web page was saved instead of the picture"
+    try:
+        head[:60].decode("utf-8")
+    except UnicodeDecodeError:
+        return "it is not an image in a format known here, or its beginning is damaged; convert it to jpg, png or webp"
+    return "it is not an image but a text file"
