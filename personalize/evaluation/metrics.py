@@ -1,0 +1,100 @@
+"""Likeness, prompt following, copying, confusion, drift and variety, from unit vectors. NumPy only.
+
+The unit of every metric is one picture: one prompt with one seed. Similarities to several photographs are averaged
+into one number per picture first, because the pairs share pictures and are not independent. A photograph is never
+compared with itself. Cosines are plain: neither times 100 (torchmetrics) nor times 2.5 (Hessel et al. 2021).
+
+Symbols: `d` features, `m` photographs of one subject, `n` pictures; leading axes `...` are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def similarity(pictures: Array, photographs: Array) -> Array:
+    """Mean cosine of each picture `[..., d]` to the photographs `[m, d]`: `[...]`.
+
+    With DINO features this is the subject fidelity of Ruiz et al. 2023 (Sec. 4.2), with CLIP's it is CLIP-I.
+    """
+    return (pictures @ photographs.T).mean(axis=-1)
+
+
+def ceiling(photographs: Array) -> Array:
+    """What each real photograph scores against the others of its subject, itself left out: `[m]`.
+
+    A tuned model can hardly be asked for more than the likeness that the photographs have among themselves.
+    """
+    m = len(photographs)
+    if m < 2:
+        return np.full(m, np.nan)
+    cosines = photographs @ photographs.T
+    return (cosines.sum(axis=1) - np.diag(cosines)) / (m - 1)
+
+
+def gap_closed(score: float, floor: float, ceiling: float) -> float:
+    """Share of the way from the base model (`floor`) to the photographs (`ceiling`); NaN where there is no way."""
+    return (score - floor) / (ceiling - floor) if ceiling > floor else float("nan")
+
+
+def prompt_following(pictures: Array, texts: Array) -> Array:
+    """CLIP-T: cosine of each picture `[..., d]` with its own text `[..., d]`: `[...]`.
+
+    The text names the subject by its class noun. CLIP never learnt the token, and would score it as noise.
+    """
+    return (pictures * texts).sum(axis=-1)
+
+
+def nearest(pictures: Array, photographs: Array) -> tuple[NDArray[np.intp], Array]:
+    """The training photograph that each picture resembles most and the cosine: two arrays `[...]`."""
+    cosines = pictures @ photographs.T
+    return cosines.argmax(axis=-1), cosines.max(axis=-1)
+
+
+def closest_pair(photographs: Array) -> float:
+    """The greatest cosine between two different photographs `[m, d]`; a picture above it looks copied. NaN for one."""
+    cosines = photographs @ photographs.T
+    return (
+        float(cosines[~np.eye(len(photographs), dtype=bool)].max(initial=-np.inf)) if len(photographs) > 1 else np.nan
+    )
+
+
+def recognised_as(pictures: Array, photographs: Sequence[Array]) -> NDArray[np.intp]:
+    """The subject whose photographs each picture resembles most on average: indices `[...]` into `photographs`."""
+    return np.stack([similarity(pictures, each) for each in photographs], axis=-1).argmax(axis=-1)
+
+
+def confusion(asked: NDArray[np.intp], recognised: NDArray[np.intp], subjects: int) -> Array:
+    """Row: the subject asked for; column: the one recognised; shares that sum to 1 along a row: `[s, s]`."""
+    counts = np.zeros((subjects, subjects))
+    np.add.at(counts, (asked.ravel(), recognised.ravel()), 1)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def variety(pictures: Array) -> Array:
+    """One minus the mean cosine between different seeds of a prompt, `[..., k, d]` to `[...]`: 0 is all the same.
+
+    DIV of Ruiz et al. 2023 (Sec. 4.4) with these features in LPIPS' place. NaN for a single seed.
+    """
+    k = pictures.shape[-2]
+    if k < 2:
+        return np.full(pictures.shape[:-2], np.nan)
+    cosines = pictures @ np.swapaxes(pictures, -1, -2)
+    return 1 - (cosines.sum(axis=(-1, -2)) - np.trace(cosines, axis1=-2, axis2=-1)) / (k * (k - 1))
+
+
+def retention(pictures: Array, base: Array) -> Array:
+    """Mean cosine of class pictures `[p, k, d]` to the base's of the same prompt and *other* seeds: `[p, k]`.
+
+    Given the base's own pictures it says how alike these are among themselves: what an unharmed class word scores.
+    """
+    k = base.shape[1]
+    if k < 2:
+        return np.full(pictures.shape[:-1], np.nan)
+    cosines = pictures @ np.swapaxes(base, -1, -2)
+    return (cosines.sum(axis=-1) - np.diagonal(cosines, axis1=-2, axis2=-1)) / (k - 1)

@@ -1,0 +1,71 @@
+"""What each metric says about pictures whose likeness is known."""
+
+import numpy as np
+import pytest
+
+from personalize.evaluation import metrics
+
+from .world import unit
+
+
+def test_similarity_averages_over_the_photographs_and_gives_one_number_per_picture():
+    photographs = np.eye(3)[:2]
+    pictures = np.array([[[1.0, 0, 0], [0, 0, 1.0]]])
+    np.testing.assert_allclose(metrics.similarity(pictures, photographs), [[0.5, 0.0]])
+
+
+def test_ceiling_leaves_each_photograph_itself_out():
+    different = np.eye(4)
+    np.testing.assert_allclose(metrics.ceiling(different), 0)  # with itself it would be 1/4
+
+    alike = np.tile(np.eye(4)[:1], (3, 1))
+    np.testing.assert_allclose(metrics.ceiling(alike), 1)
+
+
+def test_one_photograph_has_no_ceiling_and_no_closest_pair():
+    assert np.isnan(metrics.ceiling(np.eye(3)[:1])).all()
+    assert np.isnan(metrics.closest_pair(np.eye(3)[:1]))
+
+
+def test_closest_pair_is_of_two_different_photographs():
+    photographs = unit(np.array([[1.0, 0], [0, 1], [1, 1]]))
+    assert metrics.closest_pair(photographs) == pytest.approx(np.sqrt(0.5))
+
+
+def test_gap_closed_is_nought_at_the_base_and_one_at_the_photographs():
+    assert metrics.gap_closed(0.3, 0.3, 0.7) == 0
+    assert metrics.gap_closed(0.7, 0.3, 0.7) == 1
+    assert metrics.gap_closed(0.5, 0.3, 0.7) == pytest.approx(0.5)
+    assert np.isnan(metrics.gap_closed(0.5, 0.7, 0.6))
+
+
+def test_prompt_following_compares_each_picture_with_its_own_text_unscaled():
+    texts = np.eye(3)[:2]
+    np.testing.assert_allclose(metrics.prompt_following(texts, texts), 1)
+    np.testing.assert_allclose(metrics.prompt_following(texts[::-1], texts), 0)
+
+
+def test_nearest_names_the_photograph():
+    index, cosine = metrics.nearest(np.eye(3)[[2, 0]], np.eye(3))
+    assert index.tolist() == [2, 0]
+    np.testing.assert_allclose(cosine, 1)
+
+
+def test_confusion_has_a_row_for_what_was_asked_and_a_column_for_what_came():
+    photographs = [np.eye(3)[:1], np.eye(3)[1:2]]
+    pictures = np.eye(3)[[0, 0, 0, 1]].reshape(2, 2, 3)  # the second subject once comes out as the first
+    recognised = metrics.recognised_as(pictures, photographs)
+    shares = metrics.confusion(np.array([[0, 0], [1, 1]]), recognised, 2)
+    np.testing.assert_allclose(shares, [[1, 0], [0.5, 0.5]])
+
+
+def test_variety_is_nought_when_every_seed_draws_the_same():
+    same, different = np.eye(4)[[0, 0]], np.eye(4)[[0, 1]]
+    np.testing.assert_allclose(metrics.variety(np.stack([same, different])), [0, 1])
+    assert np.isnan(metrics.variety(np.eye(4)[None, :1])).all()
+
+
+def test_retention_never_compares_a_seed_with_itself():
+    base = np.eye(4)[None, :2]
+    np.testing.assert_allclose(metrics.retention(base, base), 0)  # with itself it would be 1/2
+    np.testing.assert_allclose(metrics.retention(base[:, ::-1], base), 1)
