@@ -1,0 +1,261 @@
+"""An endpoint: a model version behind an address that turns a prompt into a picture.
+
+What every target (a process on this machine, Databricks Model Serving) has in common: which version is meant, what a
+request looks like, what counts as an answer, and the command a person may paste. A target is an `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class EndpointError(ValueError):
+    """An endpoint could not be deployed, reached or stopped; the message says which, why and the way out."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One concrete version of a model: what an alias pointed to at the moment of deployment."""
+
+    name: str
+    version: str
+    uri: str
+    run_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}" if self.version else self.uri
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an endpoint is doing.
+
+    `state` is one of `serving`, `starting` (up, not answering yet), `restarting` (its process ended and will be started
+    again), `failed` (it should serve and does not) and `stopped`.
+    """
+
+    name: str
+    target: str
+    state: str
+    url: str = ""
+    model: str = ""
+    version: str = ""
+    uri: str = ""
+    uptime_s: float | None = None
+    pid: int | None = None
+    restarts: int = 0
+    log: str = ""
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts that are known, for `endpoint.json` and the card."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", None)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture an endpoint answered with, still encoded, and what the answer said of it."""
+
+    data: bytes
+    format: str
+    width: int
+    height: int
+    facts: dict[str, Any]
+
+    def open(self) -> Image.Image:
+        """The decoded picture."""
+        from PIL import Image
+
+        return Image.open(io.BytesIO(self.data))
+
+    def save(self, folder: Path, stem: str) -> Path:
+        """Write the bytes as they came to `folder/<stem>.<format>`; an existing file is kept, `-2`, `-3` ... is added."""
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = {"jpeg": "jpg"}.get(self.format, self.format)
+        path, copy = folder / f"{stem}.{suffix}", 1
+        while path.exists():
+            copy += 1
+            path = folder / f"{stem}-{copy}.{suffix}"
+        path.write_bytes(self.data)
+        return path
+
+
+class Endpoint(Protocol):
+    """A place where a model version can be served under a name."""
+
+    name: str
+
+    def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
+        """Serve this version; return when it answered the smoke request. What served before serves until then."""
+        ...
+
+    def status(self) -> Status:
+        """What the endpoint is doing now."""
+        ...
+
+    def stop(self) -> Status:
+        """Stop serving and free what was used. Stopping what is stopped is no error."""
+        ...
+
+    def query(self, request: Mapping[str, Any]) -> list[Picture]:
+        """Ask for pictures: `prompt` and whatever else the model's signature names."""
+        ...
+
+
+def find_version(uri: str) -> ModelVersion:
+    """Resolve `models:/<name>@<alias>` or `models:/<name>/<version>` to a version; other model addresses are kept.
+
+    Raises:
+        EndpointError: there is no such model, alias or version.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if not uri.startswith("models:/"):
+        return ModelVersion(name=uri.rstrip("/").rsplit("/", 1)[-1], version="", uri=uri)
+    reference = uri.removeprefix("models:/")
+    name, _, alias = reference.partition("@")
+    try:
+        if alias:
+            found = MlflowClient().get_model_version_by_alias(name, alias)
+        elif "/" in reference:
+            name, _, version = reference.rpartition("/")
+            found = MlflowClient().get_model_version(name, version)
+        else:
+            return ModelVersion(name=reference, version="", uri=uri)
+    except MlflowException as error:
+        way_out = (
+            "Promote a registered version first (`mlflow run . -e promote -P approved_by=...`), or name a version: "
+            f"`-P model=models:/{name}/1`."
+            if alias
+            else "See the versions there are in the MLflow UI under Models."
+        )
+        raise EndpointError(f"There is nothing to deploy at {uri}: {error.message} {way_out}") from error
+    return ModelVersion(found.name, str(found.version), f"models:/{found.name}/{found.version}", found.run_id or "")
+
+
+def fetch_files(model: ModelVersion, store: Path) -> Path:
+    """The model's files on this disk: where they lie already, or downloaded once to `store/<version>/`.
+
+    Raises:
+        EndpointError: they cannot be had.
+    """
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    try:
+        source = MlflowClient().get_model_version_download_uri(model.name, model.version) if model.version else model.uri
+        here = Path(local_file_uri_to_path(source))
+        if (here / "MLmodel").is_file():
+            return here.resolve()
+        kept, mark = store / (model.version or model.name), store / f"{model.version or model.name}.source"
+        if not (model.version and mark.is_file() and mark.read_text() == source):
+            mark.unlink(missing_ok=True)
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir(parents=True)
+            download_artifacts(artifact_uri=model.uri, dst_path=str(kept))
+            mark.write_text(source)
+        return kept.resolve()
+    except (MlflowException, OSError) as error:
+        raise EndpointError(f"The files of {model} cannot be had from {model.uri}: {error}") from error
+
+
+def payload(request: Mapping[str, Any], columns: set[str], params: set[str]) -> dict[str, Any]:
+    """The body of a scoring request: each value as a column of the one row, or as a parameter, as the signature says.
+
+    Values that are None are left out, so the model's own default holds.
+
+    Raises:
+        EndpointError: the model has no input of that name.
+    """
+    asked = {key: value for key, value in request.items() if value is not None}
+    unknown = sorted(set(asked) - columns - params)
+    if unknown:
+        raise EndpointError(f"The model takes no `{unknown[0]}`; it takes {', '.join(sorted(columns | params))}.")
+    body: dict[str, Any] = {"dataframe_records": [{key: value for key, value in asked.items() if key in columns}]}
+    extra = {key: value for key, value in asked.items() if key not in columns}
+    return {**body, "params": extra} if extra else body
+
+
+def inputs_of(model_path: str | Path) -> tuple[set[str], set[str]]:
+    """The names of a saved model's input columns and parameters, from its signature."""
+    from mlflow.models import Model
+
+    signature = Model.load(str(model_path)).signature
+    if signature is None:
+        raise EndpointError(f"The model at {model_path} has no signature, so nobody can know what it takes. Register it.")
+    columns = set(signature.inputs.input_names()) if signature.inputs else set()
+    return columns, {param.name for param in signature.params} if signature.params else set()
+
+
+def pictures(answer: Any) -> list[Picture]:
+    """The pictures in a scoring answer: a row each, with clean base64 in `image` and the encoding in `format`.
+
+    Raises:
+        EndpointError: the answer has no rows, a row reports an error, or what it holds is not a whole picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    rows = answer.get("predictions") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise EndpointError(f"The endpoint answered without pictures: {json.dumps(answer)[:300]}")
+    found = []
+    for row in rows:
+        if row.get("error"):
+            raise EndpointError(f"The endpoint could not draw this: {row['error']}")
+        try:
+            data = base64.b64decode(row["image"], validate=True)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                width, height = image.size
+                encoding = (image.format or "").lower()
+        except (KeyError, TypeError, binascii.Error, UnidentifiedImageError, OSError) as error:
+            raise EndpointError(f"The endpoint answered with something that is not a picture: {error!r}") from error
+        facts = {key: value for key, value in row.items() if key != "image"}
+        found.append(Picture(data, encoding, width, height, facts))
+    return found
+
+
+def check_smoke(ask: Callable[[Mapping[str, Any]], list[Picture]], request: Mapping[str, Any]) -> Picture:
+    """Send one request and look at the answer: exactly one picture, whole, of the size asked for.
+
+    Raises:
+        EndpointError: it is not.
+    """
+    answer = ask(request)
+    if len(answer) != 1:
+        raise EndpointError(f"The smoke request asked for one picture and got {len(answer)}.")
+    picture = answer[0]
+    for side, got in (("width", picture.width), ("height", picture.height)):
+        if request.get(side) not in (None, got):
+            raise EndpointError(f"The smoke request asked for a {side} of {request[side]} pixels and got {got}.")
+    return picture
+
+
+def curl_line(url: str, body: Mapping[str, Any], *, token: bool = False, output: str = "picture") -> str:
+    """A command to paste into a POSIX shell: sends `body` and writes the picture to `<output>.<format>`."""
+    header = ' -H "Authorization: Bearer $DATABRICKS_TOKEN"' if token else " --noproxy '*'"
+    script = (
+        "import base64, json, sys; answer = json.load(sys.stdin); "
+        'row = answer["predictions"][0] if "predictions" in answer else sys.exit(answer.get("message", answer)); '
+        f'name = "{output}." + row["format"].lower(); open(name, "wb").write(base64.b64decode(row["image"])); print(name)'
+    )
+    data = shlex.quote(json.dumps(body, ensure_ascii=False))
+    return (
+        f"curl -sS {shlex.quote(url)}{header} -H 'Content-Type: application/json' -d {data} | "
+        f"python3 -c {shlex.quote(script)}"
+    )

@@ -1,0 +1,47 @@
+"""The few words of HTTP that a local endpoint needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from personalize.serving.endpoint import EndpointError
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """An opener that ignores proxy settings: a server on this machine is not behind a proxy."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether a GET of `url` is answered with 200."""
+    try:
+        with opener().open(url, timeout=timeout_s) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> Any:
+    """POST a JSON body and return the JSON answer.
+
+    Raises:
+        EndpointError: the server refused (its own words are in the message), or does not answer.
+    """
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with opener().open(request, timeout=timeout_s) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        with contextlib.suppress(ValueError, AttributeError):
+            text = json.loads(text).get("message", text)
+        text = text.rpartition("\nError: ")[2]  # mlflow puts the whole input frame in front of the model's words
+        raise EndpointError(f"{url} refused the request (status {error.code}): {text[-2000:]}") from error
+    except OSError as error:
+        raise EndpointError(f"{url} does not answer: {error}") from error

@@ -1,0 +1,331 @@
+"""A local endpoint: `mlflow models serve` kept alive in the background, behind an address that stays the same.
+
+Everything about it lies in one folder, `build/endpoints/<name>/`: what should be (`wanted.json`, written here), what is
+(`actual.json`, written by the keeper process), the servers' logs, and downloaded models. Deployments of one name are
+serialised by a lock that the operating system releases when its holder dies.
+
+A new version is started beside the old one, must become healthy and must answer a smoke request; then the keeper turns
+the public port to it and lets the old one finish its requests. When any of this fails the old version simply stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personalize.serving.endpoint import (
+    EndpointError,
+    ModelVersion,
+    Picture,
+    Status,
+    check_smoke,
+    fetch_files,
+    inputs_of,
+    payload,
+    pictures,
+)
+from personalize.serving.http import answers, post_json
+from personalize.serving.processes import (
+    family,
+    free_port,
+    identity,
+    is_alive,
+    last_line,
+    port_is_free,
+    port_owner,
+    read_json,
+    tail,
+    terminate,
+    write_json,
+)
+
+PROJECT = Path(__file__).resolve().parents[2]
+KEPT_LOGS = 5
+
+
+@dataclass(frozen=True)
+class LocalEndpoint:
+    """Serve a model from this machine.
+
+    Args:
+        name: the endpoint's name; one folder and one public port each.
+        root: where endpoints keep their folders.
+        host: the address to listen on; only this machine reaches 127.0.0.1.
+        port: the public port; 0 keeps the one the endpoint had, or takes any free one.
+        workers: server processes; each loads the model once more.
+        timeout_s: seconds after which a request is given up with status 504.
+        startup_timeout_s: seconds a server may take to load its model.
+        grace_s: seconds an outgoing server has to finish the requests it works on.
+        env_manager: `local` serves from this very environment; `uv`, `virtualenv` and `conda` build the model's own.
+        report: called with a line of progress, for instance `print`.
+    """
+
+    name: str
+    root: Path = PROJECT / "build" / "endpoints"
+    host: str = "127.0.0.1"
+    port: int = 0
+    workers: int = 1
+    timeout_s: int = 300
+    startup_timeout_s: float = 600
+    grace_s: float = 60
+    env_manager: str = "local"
+    report: Callable[[str], None] = print
+
+    @property
+    def folder(self) -> Path:
+        """The endpoint's own folder."""
+        return self.root.resolve() / self.name
+
+    def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
+        """Serve `model`; see `Endpoint.deploy`.
+
+        Raises:
+            EndpointError: the port is taken, the server did not start in time (its log's end is in the message), or the
+                smoke request was not answered with a picture of the size asked for.
+        """
+        with self._alone():
+            wanted = self._wanted()
+            port = self._choose_port()
+            previous = str(wanted["serving"]) if wanted.get("serving") and self._keeper() else None
+            number = str(1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0))))
+            server = {
+                "model": {"name": model.name, "version": model.version, "uri": model.uri, "run_id": model.run_id},
+                "path": str(fetch_files(model, self.folder / "models")),
+                "log": f"server-{number}.log",
+                "deployer": identity(os.getpid()),
+                "grace_s": self.grace_s,
+                "timeout_s": self.timeout_s,
+            }
+            server["argv"] = self._command(server["path"])
+            (self.folder / server["log"]).unlink(missing_ok=True)
+            kept = {previous: wanted["servers"][previous]} if previous else {}
+            old_port = int(wanted["port"]) if previous else port
+            entry = {"host": self.host, "last": int(number), "port": old_port}
+            write_json(
+                self.folder / "wanted.json", {**entry, "serving": previous, "servers": {**kept, number: server}}
+            )
+            try:
+                self._wake_keeper()
+                private = self._await_health(number, server["log"])
+                self.report(f"{model} is up; asking it for a picture")
+                check_smoke(partial(self._ask, private, server["path"]), smoke)
+                write_json(
+                    self.folder / "wanted.json",
+                    {**entry, "port": port, "serving": number, "servers": {number: server}},
+                )
+                self._await_switch(number, port, previous)
+            except BaseException as error:
+                back = {**entry, "serving": previous, "servers": kept}
+                write_json(self.folder / "wanted.json", back)
+                self._await_keeper(lambda actual: number not in actual.get("servers", {}), self.grace_s + 10)
+                if previous and isinstance(error, EndpointError):
+                    was = kept[previous]["model"]
+                    raise EndpointError(
+                        f"{error}\nNothing changed for callers: version {was['version'] or was['uri']} keeps serving at "
+                        f"http://{self.host}:{old_port}."
+                    ) from error
+                raise
+            self._prune_logs()
+            return self.status()
+
+    def status(self) -> Status:
+        """What the endpoint is doing; see `Status`."""
+        wanted, actual = self._wanted(), self._actual()
+        number = str(wanted.get("serving") or "")
+        known = wanted.get("servers", {}).get(number)
+        if not known:
+            candidate = bool(wanted.get("servers")) and bool(self._keeper())
+            return Status(self.name, "local", "starting" if candidate else "stopped")
+        about: dict[str, Any] = {
+            "url": f"http://{wanted['host']}:{wanted['port']}",
+            "model": known["model"]["name"],
+            "version": known["model"]["version"],
+            "uri": known["model"]["uri"],
+            "log": str(self.folder / known["log"]),
+        }
+        server = actual.get("servers", {}).get(number, {})
+        if not self._keeper():
+            left = is_alive(server.get("who"))
+            note = "its keeper process is gone (killed, or the machine was restarted)"
+            note += f", though the server still runs as process {server['who']['pid']}" if left else ""
+            return Status(self.name, "local", "failed", note=note + "; deploy again, or stop it", **about)
+        about["restarts"] = server.get("restarts", 0)
+        if not is_alive(server.get("who")):
+            code = (server.get("last_exit") or {}).get("code")
+            return Status(self.name, "local", "restarting", note=f"its server ended with code {code}", **about)
+        about |= {"pid": server["who"]["pid"], "uptime_s": round(time.time() - server["started_at"], 1)}
+        if actual.get("complaint"):
+            return Status(self.name, "local", "failed", note=actual["complaint"], **about)
+        healthy = answers(f"http://127.0.0.1:{server['port']}/health") and answers(about["url"] + "/health")
+        return Status(self.name, "local", "serving" if healthy else "starting", **about)
+
+    def stop(self) -> Status:
+        """End the servers, after the requests they work on, and the keeper. Stopping twice is no error."""
+        if not self.folder.is_dir():
+            return Status(self.name, "local", "stopped", note="it was never deployed here")
+        with self._alone():
+            wanted, actual, keeper = self._wanted(), self._actual(), self._keeper()
+            was_up = bool(keeper) or any(is_alive(known.get("who")) for known in actual.get("servers", {}).values())
+            write_json(self.folder / "wanted.json", {**wanted, "serving": None, "servers": {}})
+            if keeper:
+                self._await_keeper(lambda actual: not is_alive(keeper), self.grace_s + 15)
+                terminate(family(keeper), 5)
+            self._end_orphans(actual)
+        return Status(self.name, "local", "stopped", note="" if was_up else "it was not running")
+
+    def query(self, request: Mapping[str, Any]) -> list[Picture]:
+        """Ask the version that serves for pictures.
+
+        Raises:
+            EndpointError: nothing serves, or the server refused the request (its own words are in the message).
+        """
+        now = self.status()
+        if now.state != "serving":
+            raise EndpointError(
+                f"Endpoint {self.name!r} is {now.state}{': ' + now.note if now.note else ''}. "
+                + ("See its log: " + now.log if now.log else "Deploy it first: `mlflow run . -e deploy`.")
+            )
+        wanted = self._wanted()
+        return self._ask(now.url, wanted["servers"][wanted["serving"]]["path"], request)
+
+    def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON body that `query` sends for this request, for the curl line."""
+        wanted = self._wanted()
+        return payload(request, *inputs_of(wanted["servers"][wanted["serving"]]["path"]))
+
+    def _ask(self, url: str, path: str, request: Mapping[str, Any]) -> list[Picture]:
+        return pictures(post_json(f"{url}/invocations", payload(request, *inputs_of(path)), self.timeout_s + 5))
+
+    def _command(self, path: str) -> list[str]:
+        serve = [sys.executable, "-m", "mlflow", "models", "serve", "-m", path, "-h", "127.0.0.1", "-p", "{port}"]
+        return [
+            *serve,
+            *("--workers", str(self.workers)),
+            *("--timeout", str(self.timeout_s)),
+            *("--env-manager", self.env_manager),
+        ]
+
+    def _choose_port(self) -> int:
+        wanted, actual = self._wanted(), self._actual()
+        held = actual.get("port") if self._keeper() else None
+        port = self.port or held or int(wanted.get("port", 0)) or free_port(self.host)
+        if port == held or port_is_free(self.host, port):
+            return int(port)
+        if not self.port:
+            return free_port(self.host)
+        for other in sorted(self.root.resolve().glob("*/actual.json")):
+            there = read_json(other)
+            if other.parent != self.folder and there.get("port") == port and is_alive(there.get("keeper")):
+                raise EndpointError(
+                    f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop that one "
+                    f"(`mlflow run . -e deploy -P action=stop -P name={other.parent.name}`), or take another port: "
+                    "`-P port=0` finds a free one."
+                )
+        raise EndpointError(
+            f"Port {port} on {self.host} is in use by {port_owner(port)}. End that program, or take another port: "
+            "`-P port=0` finds a free one."
+        )
+
+    def _wake_keeper(self) -> None:
+        if self._keeper():
+            return
+        self._end_orphans(self._actual())
+        (self.folder / "actual.json").unlink(missing_ok=True)
+        with open(self.folder / "keeper.log", "ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "personalize.serving.keeper", str(self.folder)],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if not self._await_keeper(lambda actual: is_alive(actual.get("keeper")), 30):
+            raise EndpointError(f"The keeper process did not start.\n{tail(self.folder / 'keeper.log')}")
+
+    def _await_health(self, number: str, log: str) -> str:
+        """Wait until the candidate answers /health; its private address is returned."""
+        begun = told = time.monotonic()
+        while True:
+            actual = self._actual()
+            server = actual.get("servers", {}).get(number, {})
+            waited = time.monotonic() - begun
+            if server.get("last_exit"):
+                code = server["last_exit"]["code"]
+                raise EndpointError(
+                    f"The model server ended with code {code} after {waited:.0f} s. The end of {self.folder / log}:\n"
+                    f"{tail(self.folder / log)}"
+                )
+            if actual.get("complaint") or not is_alive(actual.get("keeper")):
+                raise EndpointError(actual.get("complaint") or f"The keeper ended.\n{tail(self.folder / 'keeper.log')}")
+            if server.get("port") and answers(f"http://127.0.0.1:{server['port']}/health"):
+                return f"http://127.0.0.1:{server['port']}"
+            if waited > self.startup_timeout_s:
+                raise EndpointError(
+                    f"The model server did not answer within {self.startup_timeout_s:.0f} s. Give it longer with "
+                    f"`-P startup_timeout=...`. The end of {self.folder / log}:\n{tail(self.folder / log)}"
+                )
+            if time.monotonic() - told >= 5:
+                told = time.monotonic()
+                self.report(f"waiting for the model server: {waited:.0f} s ({last_line(self.folder / log)})")
+            time.sleep(0.2)
+
+    def _await_switch(self, number: str, port: int, previous: str | None) -> None:
+        def switched(actual: dict[str, Any]) -> bool:
+            return bool(actual.get("complaint")) or (
+                actual.get("serving") == number and actual.get("port") == port and previous not in actual["servers"]
+            )
+
+        self._await_keeper(switched, self.grace_s + 15)
+        if complaint := self._actual().get("complaint"):
+            raise EndpointError(complaint)
+
+    def _await_keeper(self, done: Callable[[dict[str, Any]], bool], patience_s: float) -> bool:
+        deadline = time.monotonic() + patience_s
+        while not (satisfied := done(self._actual())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return satisfied
+
+    def _end_orphans(self, actual: dict[str, Any]) -> None:
+        """End servers whose keeper was killed: they run on, but nobody looks after them."""
+        for known in actual.get("servers", {}).values():
+            terminate(family(known.get("who")), 5)
+
+    def _keeper(self) -> dict[str, Any] | None:
+        keeper = self._actual().get("keeper")
+        return keeper if is_alive(keeper) else None
+
+    def _wanted(self) -> dict[str, Any]:
+        return read_json(self.folder / "wanted.json")
+
+    def _actual(self) -> dict[str, Any]:
+        return read_json(self.folder / "actual.json")
+
+    def _prune_logs(self) -> None:
+        logs = sorted(self.folder.glob("server-*.log"), key=lambda path: path.stat().st_mtime)
+        for log in logs[:-KEPT_LOGS]:
+            log.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "deploy.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.report(f"another command works on endpoint {self.name!r}; waiting for it")
+            lock.acquire(timeout=self.startup_timeout_s + self.grace_s + 60)
+        try:
+            yield
+        finally:
+            lock.release()
