@@ -1,0 +1,21 @@
+"""The recipe engine: typed config, plan, content-addressed reuse through MLflow, runs and cards. Knows nothing of images.
+
+A step imports what it needs from here:
+
+    from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+"""
+
+from personalize.recipe.cards import Card
+from personalize.recipe.errors import RecipeError
+from personalize.recipe.inputs import Input, Inputs
+from personalize.recipe.stepconfig import StepConfig
+
+__all__ = ["Card", "Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Recipe":
+        from personalize.recipe.api import Recipe
+
+        return Recipe
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,160 @@
+"""Cards: one self-contained HTML file for a step, and the same facts as JSON beside it.
+
+Everything a step says is data: it is escaped, no script is ever part of a card, nothing is loaded from a network.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from personalize.recipe import charts, pictures
+
+Verdict = Literal["passed", "failed", "undecided"]
+VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "undecided")
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+Block = dict[str, Any]
+
+
+class Card:
+    """What a step tells people. Blocks appear in the order they are added."""
+
+    def __init__(self, step: str = "", title: str = "", about: str = "") -> None:
+        self.step = step
+        self.title = title or step.replace("_", " ").capitalize()
+        self.about = about
+        self.blocks: list[Block] = []
+        self._open: list[list[Block]] = [self.blocks]
+
+    def text(self, text: str) -> None:
+        """A paragraph of plain text."""
+        self._add("text", text=str(text))
+
+    def verdict(self, status: Verdict, headline: str, reasons: Sequence[str] = ()) -> None:
+        """The decision of the step, shown as a banner at the top of the card."""
+        if status not in VERDICTS:
+            raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {status!r}")
+        self.blocks[:] = [block for block in self.blocks if block["kind"] != "verdict"]
+        self.blocks.insert(
+            0, {"kind": "verdict", "status": status, "headline": str(headline), "reasons": [str(r) for r in reasons]}
+        )
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """A handful of labelled values, set large."""
+        self._add("facts", facts=[(str(label), _cell(value)) for label, value in facts.items()])
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rows of str, int, float, bool, None, PIL images or picture paths (both shown as thumbnails)."""
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(
+                    f"table '{title}' has {len(columns)} columns but a row of {len(row)} cells: {list(row)!r}"
+                )
+        cells = [[_cell(value) for value in row] for row in rows]
+        self._add("table", title=str(title), columns=[str(column) for column in columns], rows=cells)
+
+    def images(self, title: str, images: Sequence[tuple[Any, str]], columns: int = 5, width: int = 160) -> None:
+        """A contact sheet of (PIL image or path, caption)."""
+        shown = [{"picture": pictures.encode(image, width), "caption": str(caption)} for image, caption in images]
+        self._add("images", title=str(title), images=shown, columns=int(columns), width=int(width))
+
+    def grid(
+        self, title: str, column_labels: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], width: int = 160
+    ) -> None:
+        """Labelled rows of pictures under labelled columns; None leaves a place empty."""
+        shown = [
+            {
+                "label": str(label),
+                "cells": [None if image is None else pictures.encode(image, width) for image in images],
+            }
+            for label, images in rows
+        ]
+        self._add(
+            "grid", title=str(title), columns=[str(label) for label in column_labels], rows=shown, width=int(width)
+        )
+
+    def chart(
+        self,
+        title: str,
+        series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        x: str = "step",
+        y: str = "",
+        marks: Mapping[str, float] | None = None,
+    ) -> None:
+        """Lines over x; each mark is a labelled vertical line. Points that are not finite are left out and counted."""
+        lines = {str(name): (list(map(float, xs)), list(map(float, ys))) for name, (xs, ys) in series.items()}
+        placed = {str(label): float(at) for label, at in (marks or {}).items() if at is not None}
+        self._add(
+            "chart",
+            title=str(title),
+            series=lines,
+            x=x,
+            y=y,
+            marks=placed,
+            svg=charts.lines(lines, x, y, placed, title),
+        )
+
+    def code(self, title: str, text: str) -> None:
+        """Verbatim text, folded away under its title."""
+        self._add("code", title=str(title), text=str(text))
+
+    def warning(self, text: str) -> None:
+        """Something a person should know before trusting the rest."""
+        self._add("warning", text=str(text))
+
+    @contextmanager
+    def section(self, name: str, open: bool = True) -> Iterator[None]:
+        """Group what is added inside under a heading that folds; top-level sections make the card's contents list."""
+        blocks: list[Block] = []
+        self._add("section", name=str(name), blocks=blocks, open=open)
+        self._open.append(blocks)
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card's facts as plain JSON values; pictures by their size, captions kept."""
+        return {
+            "step": self.step,
+            "title": self.title,
+            "about": self.about,
+            "blocks": [_plain(block) for block in self.blocks],
+        }
+
+    def html(self, footer: Mapping[str, Any] | None = None) -> str:
+        """The self-contained page. footer: how the step was made (see `render.page`)."""
+        from personalize.recipe.render import page
+
+        return page(self, footer or {})
+
+    def _repr_html_(self) -> str:
+        from personalize.recipe.render import frame
+
+        return frame(self.html())
+
+    def _add(self, kind: str, **content: Any) -> None:
+        self._open[-1].append({"kind": kind, **content})
+
+
+def _cell(value: Any) -> Any:
+    if pictures.is_picture(value) or (isinstance(value, Path) and value.suffix.lower() in PICTURE_SUFFIXES):
+        return pictures.encode(value, 96)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a numpy scalar
+        value = value.item()
+    return value if isinstance(value, float | int | bool) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pictures.Picture):
+        return {"picture": list(value.size)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if key != "svg"}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
