@@ -81,7 +81,7 @@ class Picture:
         return Image.open(io.BytesIO(self.data))
 
     def save(self, folder: Path, stem: str) -> Path:
-        """Write the bytes as they came to `folder/<stem>.<format>`; an existing file is kept, `-2`, `-3` ... is added."""
+        """Write the bytes as they came to `folder/<stem>.<format>`, or `-2`, `-3` ... where such a file exists."""
         folder.mkdir(parents=True, exist_ok=True)
         suffix = {"jpeg": "jpg"}.get(self.format, self.format)
         path, copy = folder / f"{stem}.{suffix}", 1
@@ -158,7 +158,9 @@ def fetch_files(model: ModelVersion, store: Path) -> Path:
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     try:
-        source = MlflowClient().get_model_version_download_uri(model.name, model.version) if model.version else model.uri
+        source = (
+            MlflowClient().get_model_version_download_uri(model.name, model.version) if model.version else model.uri
+        )
         here = Path(local_file_uri_to_path(source))
         if (here / "MLmodel").is_file():
             return here.resolve()
@@ -197,7 +199,9 @@ def inputs_of(model_path: str | Path) -> tuple[set[str], set[str]]:
 
     signature = Model.load(str(model_path)).signature
     if signature is None:
-        raise EndpointError(f"The model at {model_path} has no signature, so nobody can know what it takes. Register it.")
+        raise EndpointError(
+            f"The model at {model_path} has no signature, so nobody can know what it takes. Register it."
+        )
     columns = set(signature.inputs.input_names()) if signature.inputs else set()
     return columns, {param.name for param in signature.params} if signature.params else set()
 
@@ -252,7 +256,8 @@ def curl_line(url: str, body: Mapping[str, Any], *, token: bool = False, output:
     script = (
         "import base64, json, sys; answer = json.load(sys.stdin); "
         'row = answer["predictions"][0] if "predictions" in answer else sys.exit(answer.get("message", answer)); '
-        f'name = "{output}." + row["format"].lower(); open(name, "wb").write(base64.b64decode(row["image"])); print(name)'
+        f'name = "{output}." + row["format"].lower(); open(name, "wb").write(base64.b64decode(row["image"])); '
+        "print(name)"
     )
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return (

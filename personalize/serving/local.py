@@ -95,8 +95,10 @@ class LocalEndpoint:
             wanted = self._wanted()
             port = self._choose_port()
             previous = str(wanted["serving"]) if wanted.get("serving") and self._keeper() else None
-            number = str(1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0))))
-            server = {
+            number = str(
+                1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0)))
+            )
+            server: dict[str, Any] = {
                 "model": {"name": model.name, "version": model.version, "uri": model.uri, "run_id": model.run_id},
                 "path": str(fetch_files(model, self.folder / "models")),
                 "log": f"server-{number}.log",
@@ -109,9 +111,7 @@ class LocalEndpoint:
             kept = {previous: wanted["servers"][previous]} if previous else {}
             old_port = int(wanted["port"]) if previous else port
             entry = {"host": self.host, "last": int(number), "port": old_port}
-            write_json(
-                self.folder / "wanted.json", {**entry, "serving": previous, "servers": {**kept, number: server}}
-            )
+            write_json(self.folder / "wanted.json", {**entry, "serving": previous, "servers": {**kept, number: server}})
             try:
                 self._wake_keeper()
                 private = self._await_health(number, server["log"])
@@ -129,7 +129,7 @@ class LocalEndpoint:
                 if previous and isinstance(error, EndpointError):
                     was = kept[previous]["model"]
                     raise EndpointError(
-                        f"{error}\nNothing changed for callers: version {was['version'] or was['uri']} keeps serving at "
+                        f"{error}\nCallers notice nothing: version {was['version'] or was['uri']} keeps serving at "
                         f"http://{self.host}:{old_port}."
                     ) from error
                 raise

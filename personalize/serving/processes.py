@@ -1,6 +1,6 @@
-"""Who is that process, what did it say, what does it hold? A pid alone is not an answer: after a reboot or a long time it may belong to somebody else.
+"""Who is that process, what did it say, which port does it hold?
 
-A process is therefore remembered as a pair (pid, start time) and recognised only when both agree.
+A pid alone is not an answer: after a reboot or a long time it may belong to somebody else. A process is therefore remembered as a pair (pid, start time) and recognised only when both agree.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def port_owner(port: int) -> str:
     """Who listens on a port, in words, as far as this user may know."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            here = connection.laddr and connection.laddr.port == port
+            if here and connection.status == psutil.CONN_LISTEN and connection.pid:
                 with contextlib.suppress(psutil.Error):
                     command = " ".join(psutil.Process(connection.pid).cmdline())
                     return f"process {connection.pid} ({command[:120]})"

@@ -130,7 +130,9 @@ def test_a_port_in_use_names_who_has_it_and_the_way_out(endpoint):
 
 def test_a_version_that_does_not_load_shows_its_log_and_the_old_one_keeps_serving(endpoint):
     before = endpoint.status()
-    with pytest.raises(EndpointError, match=r"(?s)ended with code.*the adapter file is damaged.*version 1 keeps serving"):
+    with pytest.raises(
+        EndpointError, match=r"(?s)ended with code.*the adapter file is damaged.*version 1 keeps serving"
+    ):
         endpoint.deploy(find_version("models:/painter/2"), SMOKE)
     after = endpoint.status()
     assert (after.state, after.pid, after.url, after.version) == ("serving", before.pid, before.url, "1")
@@ -142,7 +144,7 @@ def test_a_server_that_is_killed_is_noticed_and_started_again_at_the_same_addres
     [uvicorn] = [child for child in psutil.Process(before.pid).children(recursive=True) if "uvicorn" in child.name()]
     os.kill(uvicorn.pid, signal.SIGKILL)
     assert wait_for(lambda: endpoint.status().state in ("restarting", "starting"), 10)
-    with pytest.raises(EndpointError, match="'painter' is (restarting|starting)"):
+    with pytest.raises(EndpointError, match=r"'painter' is (restarting|starting)"):
         endpoint.query({"prompt": "a chair"})
     assert wait_for(lambda: endpoint.status().state == "serving"), endpoint.status()
     after = endpoint.status()
@@ -156,11 +158,13 @@ def test_stop_leaves_no_process_and_may_be_said_twice(endpoint):
     assert processes_of(endpoint) == []
     assert endpoint.status().state == "stopped"
     assert endpoint.stop().note == "it was not running"
-    with pytest.raises(EndpointError, match="is stopped.*mlflow run"):
+    with pytest.raises(EndpointError, match=r"is stopped.*mlflow run"):
         endpoint.query({"prompt": "a chair"})
 
 
 def test_the_keeper_imports_nothing_heavy():
-    code = "import sys, personalize.serving.keeper; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, personalize.serving.keeper; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
