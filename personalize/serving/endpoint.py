@@ -13,7 +13,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,10 +58,12 @@ class Status:
     restarts: int = 0
     log: str = ""
     note: str = ""
+    trial: Picture | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The facts that are known, for `endpoint.json` and the card."""
-        return {key: value for key, value in asdict(self).items() if value not in ("", None)}
+        facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "trial"}
+        return {key: value for key, value in facts.items() if value not in ("", None)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class Picture:
 class Endpoint(Protocol):
     """A place where a model version can be served under a name."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name by which it is found again."""
+        ...
 
     def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
         """Serve this version; return when it answered the smoke request. What served before serves until then."""
@@ -111,6 +116,10 @@ class Endpoint(Protocol):
 
     def query(self, request: Mapping[str, Any]) -> list[Picture]:
         """Ask for pictures: `prompt` and whatever else the model's signature names."""
+        ...
+
+    def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON body that `query` sends."""
         ...
 
 
@@ -193,17 +202,28 @@ def payload(request: Mapping[str, Any], columns: set[str], params: set[str]) -> 
     return {**body, "params": extra} if extra else body
 
 
-def inputs_of(model_path: str | Path) -> tuple[set[str], set[str]]:
-    """The names of a saved model's input columns and parameters, from its signature."""
+def inputs_of(model: str | Path) -> tuple[set[str], set[str]]:
+    """The names of a model's input columns and parameters, from its signature; `model` is a folder or an address."""
     from mlflow.models import Model
 
-    signature = Model.load(str(model_path)).signature
+    signature = Model.load(str(model)).signature
     if signature is None:
-        raise EndpointError(
-            f"The model at {model_path} has no signature, so nobody can know what it takes. Register it."
-        )
+        raise EndpointError(f"The model at {model} has no signature, so nobody can know what it takes. Register it.")
     columns = set(signature.inputs.input_names()) if signature.inputs else set()
     return columns, {param.name for param in signature.params} if signature.params else set()
+
+
+def example_of(model: str | Path) -> tuple[set[str], dict[str, Any]]:
+    """The names a model takes, and the first row of the example it was saved with (empty when it has none)."""
+    from mlflow.models import Model
+
+    columns, params = inputs_of(model)
+    example: dict[str, Any] = {}
+    frame: Any = Model.load(str(model)).load_input_example(str(model))
+    if hasattr(frame, "to_dict"):
+        rows = frame.to_dict("records")
+        example = {key: value for key, value in rows[0].items() if value == value and value is not None} if rows else {}
+    return columns | params, example
 
 
 def pictures(answer: Any) -> list[Picture]:

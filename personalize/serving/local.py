@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class LocalEndpoint:
                 self._wake_keeper()
                 private = self._await_health(number, server["log"])
                 self.report(f"{model} is up; asking it for a picture")
-                check_smoke(partial(self._ask, private, server["path"]), smoke)
+                trial = check_smoke(partial(self._ask, private, server["path"]), smoke)
                 write_json(
                     self.folder / "wanted.json",
                     {**entry, "port": port, "serving": number, "servers": {number: server}},
@@ -134,7 +134,7 @@ class LocalEndpoint:
                     ) from error
                 raise
             self._prune_logs()
-            return self.status()
+            return replace(self.status(), trial=trial)
 
     def status(self) -> Status:
         """What the endpoint is doing; see `Status`."""

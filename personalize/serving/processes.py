@@ -1,6 +1,7 @@
 """Who is that process, what did it say, which port does it hold?
 
-A pid alone is not an answer: after a reboot or a long time it may belong to somebody else. A process is therefore remembered as a pair (pid, start time) and recognised only when both agree.
+A pid alone is not an answer: after a reboot or a long time it may belong to somebody else. A process
+is therefore remembered as a pair (pid, start time) and recognised only when both agree.
 """
 
 from __future__ import annotations

@@ -1,0 +1,205 @@
+"""Deploy: put a model version behind an endpoint, or ask, look at or stop the one there is.   gives: endpoint.json
+
+    mlflow run . -e deploy                                       serve the champion, after it painted a picture as asked
+    mlflow run . -e deploy -P action=query -P prompt="..."       a picture in output/
+    mlflow run . -e deploy -P action=status | stop | rollback
+
+What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained. The old
+version answers until the new one has proved itself; if it does not, nothing changes for callers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+
+if TYPE_CHECKING:
+    from personalize.serving.endpoint import Endpoint, ModelVersion, Status
+
+NEEDS: tuple[str, ...] = ()
+REUSE = False
+
+
+class Config(StepConfig):
+    action: Literal["deploy", "status", "stop", "query", "rollback"] = Field("deploy", description="What to do")
+    target: Literal["local", "databricks"] = Field(
+        "local", description="Where to serve: a background process of this machine, or Databricks Model Serving"
+    )
+    name: str = Field("personalize", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="The endpoint's name")
+    model: str = Field(
+        "personalize", min_length=1, description="A registered model (its champion is meant), or a models:/ address"
+    )
+    prompt: str = Field(
+        "", description="What to paint, for action=query and for the trial picture (there: the model's example)"
+    )
+    seed: int | None = Field(None, ge=0, description="Seed of the picture; none lets the model choose")
+    width: int | None = Field(None, ge=8, description="Width of the picture in pixels; none is the model's own")
+    height: int | None = Field(None, ge=8, description="Height of the picture in pixels; none is the model's own")
+    output: str = Field("output", description="Folder that action=query writes pictures to")
+    timeout: int = Field(300, ge=1, description="Seconds after which a request is given up")
+    startup_timeout: int = Field(
+        1800, ge=1, description="Seconds a version may take until it answers (Databricks: at least 5400)"
+    )
+
+    host: str = Field(
+        "127.0.0.1", description="local: address to listen on; 127.0.0.1 is reached from this machine only"
+    )
+    port: int = Field(0, ge=0, le=65535, description="local: port; 0 keeps the endpoint's port, or takes a free one")
+    workers: int = Field(1, ge=1, description="local: server processes, each with its own copy of the model")
+    env_manager: Literal["local", "uv", "virtualenv", "conda"] = Field(
+        "local", description="local: serve from this environment, or build the one that the model asks for"
+    )
+
+    cloud: Literal["aws", "azure", "gcp"] = Field("aws", description="databricks: decides which GPUs there are")
+    workload_type: str = Field(
+        "",
+        description="databricks: CPU, GPU_SMALL, GPU_MEDIUM ...; empty takes the cloud's smallest GPU that fits SDXL",
+    )
+    workload_size: Literal["Small", "Medium", "Large"] = Field(
+        "Small", description="databricks: requests at a time: 4, 8-16 or 16-64"
+    )
+    scale_to_zero: bool = Field(True, description="databricks: release the GPU when nobody asks; the next one waits")
+    keep_previous: bool = Field(True, description="databricks: keep the outgoing version at 0 % traffic, for rollback")
+    inference_table: str = Field(
+        "", pattern=r"^([^.]+\.[^.]+)?$", description="databricks: catalog.schema to log requests in"
+    )
+
+
+def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+    """Do what `config.action` says and leave what is known of the endpoint in endpoint.json.
+
+    Raises:
+        RecipeError: no prompt to query with, or nothing to roll back to.
+        EndpointError: the endpoint did not do what was asked; what served before still serves.
+    """
+    endpoint = endpoint_for(config)
+    if config.action == "deploy":
+        status = deploy(config, endpoint, outputs, card)
+    elif config.action == "query":
+        query(config, endpoint, card)
+        status = endpoint.status()
+    elif config.action == "rollback":
+        status = rollback(endpoint)
+    else:
+        status = endpoint.stop() if config.action == "stop" else endpoint.status()
+    tell(status, card)
+    (outputs / "endpoint.json").write_text(json.dumps(status.as_dict(), indent=1))
+
+
+def deploy(config: Config, endpoint: Endpoint, outputs: Path, card: Card) -> Status:
+    """Serve the version that `config.model` means now."""
+    from personalize.serving.endpoint import curl_line, find_version
+
+    version = find_version(model_address(config.model))
+    print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
+    request = trial_request(config, version)
+    status = endpoint.deploy(version, request)
+    if status.trial is not None:
+        status.trial.save(outputs, "trial")
+        card.images("The trial picture", [(status.trial.open(), str(request.get("prompt", "")))], columns=1, width=256)
+    line = curl_line(f"{status.url}/invocations", endpoint.body(request), token=config.target == "databricks")
+    card.code("Ask for a picture", line)
+    print(f"\nAsk for a picture from any shell:\n\n{line}\n", flush=True)
+    return status
+
+
+def query(config: Config, endpoint: Endpoint, card: Card) -> None:
+    """Ask for `config.prompt`; the picture lands in the output folder."""
+    if not config.prompt.strip():
+        raise RecipeError('There is nothing to paint: add a prompt, -P prompt="a photo of a ... chair on the beach".')
+    request = {"prompt": config.prompt, "seed": config.seed, "width": config.width, "height": config.height}
+    for picture in endpoint.query(request):
+        stem = file_stem(config.prompt, picture.facts.get("seed", config.seed))
+        path = picture.save(Path(config.output), stem)
+        print(path, flush=True)
+        card.images("Picture", [(picture.open(), config.prompt)], columns=1, width=512)
+        card.facts({"file": str(path), **{key: str(value) for key, value in picture.facts.items()}})
+
+
+def rollback(endpoint: Endpoint) -> Status:
+    """Give the traffic back to the version that served before, where the target kept it."""
+    back = getattr(endpoint, "rollback", None)
+    if back is None:
+        raise RecipeError(
+            "A local endpoint keeps no earlier version running. Deploy the one you want by its number: "
+            "mlflow run . -e deploy -P model=models:/<name>/<version>"
+        )
+    status: Status = back()
+    return status
+
+
+def endpoint_for(config: Config) -> Endpoint:
+    """The endpoint that the configuration describes."""
+    if config.target == "databricks":
+        from personalize.databricks.serving import DatabricksEndpoint
+
+        return DatabricksEndpoint(
+            config.name,
+            cloud=config.cloud,
+            workload_type=config.workload_type,
+            workload_size=config.workload_size,
+            scale_to_zero=config.scale_to_zero,
+            keep_previous=config.keep_previous,
+            inference_table=config.inference_table,
+            timeout_s=config.timeout,
+            startup_timeout_s=config.startup_timeout,
+            report=tell_progress,
+        )
+    from personalize.serving.local import LocalEndpoint
+
+    return LocalEndpoint(
+        config.name,
+        host=config.host,
+        port=config.port,
+        workers=config.workers,
+        env_manager=config.env_manager,
+        timeout_s=config.timeout,
+        startup_timeout_s=config.startup_timeout,
+        report=tell_progress,
+    )
+
+
+def model_address(model: str) -> str:
+    """`personalize` means the champion of that name; an address says itself what it means."""
+    return model if ":/" in model or Path(model, "MLmodel").is_file() else f"models:/{model}@champion"
+
+
+def trial_request(config: Config, version: ModelVersion) -> dict[str, Any]:
+    """What the new version must paint before it may serve: the prompt given, or the example it was registered with."""
+    from personalize.serving.endpoint import example_of
+
+    known, example = example_of(version.uri)
+    asked = {
+        "prompt": config.prompt or example.get("prompt") or "a photograph",
+        "seed": 0 if config.seed is None else config.seed,
+    }
+    sized = {"width": config.width or example.get("width"), "height": config.height or example.get("height")}
+    return {key: value for key, value in {**asked, **sized}.items() if key in known and value is not None}
+
+
+def file_stem(prompt: str, seed: Any) -> str:
+    """`A photo, of ä chair!` and 7 → `a-photo-of-ä-chair-7`: a file name that says what is in it."""
+    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "picture"
+    return words if seed is None else f"{words}-{seed}"
+
+
+def tell_progress(line: str) -> None:
+    """One line of progress, at once."""
+    print(line, flush=True)
+
+
+def tell(status: Status, card: Card) -> None:
+    """What the endpoint is doing, on the card and in the terminal."""
+    facts = {
+        key.replace("_s", " (s)") if key == "uptime_s" else key: str(value) for key, value in status.as_dict().items()
+    }
+    card.facts(facts)
+    if status.state == "failed":
+        card.warning(f"The endpoint has failed: {status.note}")
+    print("\n".join(f"{key:>12}  {value}" for key, value in facts.items()), flush=True)
