@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
 from personalize.dreambooth.prompts import Subject, Tokenizer, check_prompt
 
 PLACEHOLDERS: Final = ("token", "class_noun")
@@ -59,7 +57,8 @@ def context_of(caption: str, class_noun: str) -> str:
     text = _LEAD.sub("", " ".join(_HALLUCINATED.sub("", caption.lower()).split()).strip(" .,"))
     mention = _mention(text, class_noun)
     place = _PLACE.search(text, mention.end() if mention else 0)
-    return text[place.start() :].strip(" .,") if place else ""
+    context = text[place.start() :] if place else ""
+    return " ".join(re.sub(r"[^\w ,'-]+", " ", context).split()).strip(" ,'-")
 
 
 def mentions(caption: str, class_noun: str) -> bool:
@@ -160,14 +159,15 @@ class BlipCaptioner:
 
     def describe(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Path],
         prefixes: Sequence[str],
         batch_size: int = 8,
         max_new_tokens: int = 30,
-        on_batch: Callable[[int], None] | None = None,
+        on_batch: Callable[[int], object] | None = None,
     ) -> list[str]:
-        """One sentence per image, each beginning with its prefix."""
+        """One sentence per image file, each beginning with its prefix."""
         import torch
+        from PIL import Image
 
         sentences: dict[int, str] = {}
         # Prompts of one length at a time: BLIP's decoder is not made for padding on the left.
@@ -175,7 +175,8 @@ class BlipCaptioner:
             rows = [row for row, own in enumerate(prefixes) if own == prefix]
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                pixels = self.processor([images[row] for row in batch], return_tensors="pt")["pixel_values"]
+                opened = [Image.open(images[row]).convert("RGB") for row in batch]
+                pixels = self.processor(opened, return_tensors="pt")["pixel_values"]
                 words = self.tokenizer([prefix] * len(batch), return_tensors="pt")
                 with torch.inference_mode():
                     ids = self.model.generate(
