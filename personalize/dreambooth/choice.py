@@ -1,0 +1,136 @@
+"""Choice: which checkpoint to keep, and when to stop. Numbers in, a step and a reason out.
+
+Longer training makes the subject more like its photographs and, past some point, makes the model deaf to the rest of
+the prompt and turns every chair into this chair. The knee is the most faithful checkpoint among those that keep prompt
+following and the class prior within a margin of the base model (cf. Sec. 4.3, Ruiz et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["knee", "still improving", "compromise", "base"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint's scores. `step` 0 is the base model.
+
+    `fidelity`: likeness to the subject's photographs (more is better). `prompt`: agreement with the prompt (more is
+    better). `drift`: likeness of class pictures, drawn without the token, to the subject (less is better).
+    """
+
+    step: int
+    fidelity: float
+    prompt: float
+    drift: float = 0.0
+
+    @classmethod
+    def of(cls, step: int, scores: Mapping[str, float]) -> Point:
+        missing = {"fidelity", "prompt"} - set(scores)
+        if missing:
+            raise ValueError(f"the scorer's answer lacks {', '.join(sorted(missing))}; it gave {sorted(scores)}.")
+        return cls(step, float(scores["fidelity"]), float(scores["prompt"]), float(scores.get("drift", 0.0)))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How much prompt following may be lost and class drift gained against the base, and what counts as a gain."""
+
+    prompt: float = 0.03
+    drift: float = 0.1
+    gain: float = 0.005
+
+
+@dataclass(frozen=True)
+class Choice:
+    step: int
+    verdict: Verdict
+    reason: str
+
+
+def admissible(point: Point, base: Point, margins: Margins) -> bool:
+    """Whether a checkpoint still follows prompts and still knows its class as the base does, within the margins."""
+    return point.prompt >= base.prompt - margins.prompt and point.drift <= base.drift + margins.drift
+
+
+def choose(points: Sequence[Point], base: Point, margins: Margins) -> Choice:
+    """The knee of a run: the earliest checkpoint whose fidelity is within `gain` of the best admissible one.
+
+    Where none is admissible, the one that breaks the margins least is taken, and said to be a compromise.
+    """
+    if not points:
+        return Choice(base.step, "base", "nothing was scored")
+    good = [point for point in points if admissible(point, base, margins)]
+    if not good:
+        least = min(points, key=lambda point: (_excess(point, base, margins), point.step))
+        return Choice(
+            least.step,
+            "compromise",
+            f"no checkpoint kept prompt following within {margins.prompt:g} and class drift within {margins.drift:g} "
+            f"of the base; step {least.step} breaks these least. A lower learning rate, a smaller rank or more prior "
+            f"preservation should help.",
+        )
+    best = max(point.fidelity for point in good)
+    knee = next(point for point in sorted(good, key=lambda p: p.step) if point.fidelity >= best - margins.gain)
+    last = max(points, key=lambda point: point.step)
+    if knee is last and still_improving(points, base, margins):
+        return Choice(
+            knee.step,
+            "still improving",
+            f"likeness to the subject was still rising at the last step ({knee.step}): more steps should do better.",
+        )
+    lost = [point for point in points if point.step > knee.step]
+    worse = [point for point in lost if not admissible(point, base, margins)]
+    after = (
+        f"after it {len(worse)} of {len(lost)} checkpoints lost prompt following or class prior"
+        if worse
+        else "later checkpoints were no more faithful"
+        if lost
+        else "it is the last one, and had stopped gaining"
+    )
+    return Choice(
+        knee.step,
+        "knee",
+        f"step {knee.step} is the most faithful checkpoint that keeps prompt following (within {margins.prompt:g} of "
+        f"the base) and class prior (within {margins.drift:g}); {after}.",
+    )
+
+
+def still_improving(points: Sequence[Point], base: Point, margins: Margins) -> bool:
+    """Whether the last checkpoint beat the one before it by more than a gain."""
+    ordered = sorted(points, key=lambda point: point.step)
+    before = ordered[-2].fidelity if len(ordered) > 1 else base.fidelity
+    return ordered[-1].fidelity > before + margins.gain
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The checkpoints that no other beats in both fidelity and prompt following, by step."""
+    return [
+        p
+        for p in sorted(points, key=lambda point: point.step)
+        if not any(
+            q.fidelity >= p.fidelity and q.prompt >= p.prompt and (q.fidelity, q.prompt) != (p.fidelity, p.prompt)
+            for q in points
+        )
+    ]
+
+
+def stalled(points: Sequence[Point], base: Point, margins: Margins, patience: int) -> bool:
+    """Whether the last `patience` checkpoints brought no admissible gain in fidelity over all before them."""
+    if patience <= 0 or len(points) <= patience:
+        return False
+    ordered = sorted(points, key=lambda point: point.step)
+    reached = [point.fidelity for point in ordered[:-patience] if admissible(point, base, margins)]
+    best = max(reached, default=base.fidelity)
+    return not any(
+        point.fidelity > best + margins.gain and admissible(point, base, margins) for point in ordered[-patience:]
+    )
+
+
+def _excess(point: Point, base: Point, margins: Margins) -> float:
+    over_prompt = max(0.0, base.prompt - margins.prompt - point.prompt) / max(margins.prompt, 1e-6)
+    over_drift = max(0.0, point.drift - base.drift - margins.drift) / max(margins.drift, 1e-6)
+    return over_prompt + over_drift

@@ -1,0 +1,172 @@
+"""Kohya: the adapter in the naming that ComfyUI, A1111 and Forge load, with modelspec metadata, and back.
+
+`lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight`: the original SDXL UNet's block numbers,
+lora_down and lora_up for A and B, and each layer's alpha. See networks/lora.py in kohya-ss/sd-scripts and
+https://github.com/Stability-AI/ModelSpec.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from personalize.dreambooth import lora, tensorfile
+from personalize.dreambooth.lora import Parts
+
+_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
+_SUFFIX = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+}
+_RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "time_emb_proj": "emb_layers_1"}
+_RESNET |= {"conv_shortcut": "skip_connection"}
+
+
+def unet_name(path: str, layers_per_block: int, attention_in: Sequence[bool]) -> str:
+    """diffusers' path of a UNet module -> the original UNet's, with underscores.
+
+    `attention_in` tells for each up block whether it has attention, which decides where its upsampler stands.
+    """
+    per_block = layers_per_block + 1
+    if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions|downsamplers)\.(\d+)\.(.+)", path):
+        block, kind, index, rest = int(match[1]), match[2], int(match[3]), match[4]
+        if kind == "downsamplers":
+            return f"input_blocks_{(block + 1) * per_block}_0_op"
+        return f"input_blocks_{1 + block * per_block + index}_" + _inner(kind, rest)
+    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", path):
+        kind, index, rest = match[1], int(match[2]), match[3]
+        return f"middle_block_{1 if kind == 'attentions' else 2 * index}_" + _inner(kind, rest)[2:]
+    if match := re.match(r"up_blocks\.(\d+)\.(resnets|attentions|upsamplers)\.(\d+)\.(.+)", path):
+        block, kind, index, rest = int(match[1]), match[2], int(match[3]), match[4]
+        if kind == "upsamplers":
+            return f"output_blocks_{(block + 1) * per_block - 1}_{2 if attention_in[block] else 1}_conv"
+        return f"output_blocks_{block * per_block + index}_" + _inner(kind, rest)
+    raise ValueError(f"{path} has no name in kohya's format.")
+
+
+def _inner(kind: str, rest: str) -> str:
+    return f"0_{_RESNET.get(rest, rest)}" if kind == "resnets" else "1_" + rest.replace(".", "_")
+
+
+def layer_names(parts: Parts) -> dict[str, str]:
+    """diffusers' name of each adapted layer -> kohya's."""
+    names = {}
+    for part_name, part in parts.items():
+        for path in lora.layers(part):
+            if part_name == "unet":
+                unet: Any = part
+                attention_in = ["CrossAttn" in kind for kind in unet.config.up_block_types]
+                inner = unet_name(path, unet.config.layers_per_block, attention_in)
+            else:  # transformers 5 dropped the text_model level from CLIPTextModel; kohya's files have it
+                inner = ("" if path.startswith("text_model.") else "text_model.") + path
+                inner = inner.replace(".", "_")
+            names[f"{part_name}.{path}"] = _PREFIX[part_name] + inner
+    return names
+
+
+def to_kohya(parts: Parts, spec: lora.LoraSpec) -> dict[str, Tensor]:
+    """The adapter under kohya's names, float32. alpha is written so that alpha / rank is the trained scale, rsLoRA too.
+
+    DoRA's magnitudes become `dora_scale`, which ComfyUI reads; diffusers drops them, so there load the other file.
+    """
+    names = layer_names(parts)
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in lora.state(parts).items():
+        layer, suffix = _split(key)
+        if suffix == "lora_magnitude_vector":
+            tensor = tensor.reshape(-1, *[1] * (_weight_dim(parts, layer) - 1))
+        tensors[f"{names[layer]}.{_SUFFIX[suffix]}"] = tensor.contiguous()
+    for name in names.values():
+        tensors[f"{name}.alpha"] = torch.tensor(spec.scale * spec.rank, dtype=torch.float32)
+    return tensors
+
+
+def _weight_dim(parts: Parts, layer: str) -> int:
+    """Dimensions of an adapted layer's own weight: 2 for a linear layer, 4 for a convolution."""
+    part, path = layer.split(".", 1)
+    base: Any = parts[part].get_submodule(path).base_layer
+    return int(base.weight.dim())
+
+
+def from_kohya(tensors: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
+    """Kohya's names -> diffusers', at the scale of `parts`' own adapter (A is multiplied by what the scales differ).
+
+    Raises ValueError for a tensor that belongs to no layer of `parts`.
+    """
+    layer_of = {kohya: layer for layer, kohya in layer_names(parts).items()}
+    suffix_of = {kohya: suffix for suffix, kohya in _SUFFIX.items()}
+    shapes = {key: tensor.shape for key, tensor in lora.state(parts).items()}
+    found: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name, suffix = key.split(".", 1)
+        if name not in layer_of:
+            raise ValueError(f"{key}: this model has no such adapted layer.")
+        if suffix == "alpha":
+            continue
+        if suffix == "lora_down.weight":
+            part, path = layer_of[name].split(".", 1)
+            module: Any = parts[part].get_submodule(path)
+            stored = float(tensors.get(f"{name}.alpha", torch.tensor(float(len(tensor))))) / len(tensor)
+            ratio = stored / module.scaling[lora.ADAPTER]
+            tensor = tensor if ratio == 1.0 else tensor * ratio
+        own = f"{layer_of[name]}.{suffix_of[suffix]}"
+        found[own] = tensor.reshape(shapes[own])
+    return found
+
+
+def _split(key: str) -> tuple[str, str]:
+    for suffix in _SUFFIX:
+        if key.endswith("." + suffix):
+            return key.removesuffix("." + suffix), suffix
+    raise ValueError(f"{key} is not a LoRA tensor.")
+
+
+def modelspec(
+    tensors: Mapping[str, Tensor],
+    spec: lora.LoraSpec,
+    *,
+    base: str,
+    title: str,
+    trigger_words: Sequence[str],
+    resolution: int,
+    prediction_type: str,
+    steps: int,
+    images: Mapping[str, int],
+) -> dict[str, str]:
+    """ModelSpec 1.0 fields and the `ss_` fields that user interfaces show. Without a date: same run, same bytes.
+
+    `images` counts the photographs of each trigger word.
+    """
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": title,
+        "modelspec.trigger_phrase": ", ".join(trigger_words),
+        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else prediction_type,
+        "modelspec.hash_sha256": "0x" + tensorfile.content_hash(tensors),
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_sd_model_name": base,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(spec.rank),
+        "ss_network_alpha": f"{spec.scale * spec.rank:g}",
+        "ss_resolution": f"({resolution}, {resolution})",
+        "ss_steps": str(steps),
+        "ss_v2": "False",
+        "ss_tag_frequency": json.dumps({"photographs": dict(sorted(images.items()))}),
+    }
+
+
+def export(file: Path, parts: Parts, spec: lora.LoraSpec, **about: Any) -> Path:
+    """Writes the kohya file; `about` are `modelspec`'s keyword arguments."""
+    tensors = to_kohya(parts, spec)
+    tensorfile.save(file, tensors, modelspec(tensors, spec, **about))
+    return file

@@ -1,0 +1,71 @@
+"""Losses: the arithmetic of diffusion training, as pure functions in float32.
+
+Symbols: x_0 latents, ε noise, ᾱ_t the cumulated alphas of the scheduler, SNR(t) = ᾱ_t / (1 - ᾱ_t).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, Eq. 4, Ho et al. 2020. [B, C, H, W] float32 in and out.
+
+    Raises TypeError for half-precision latents: in bfloat16, √(1 - ᾱ_t) rounds to no noise at all at the first steps.
+    """
+    if latents.dtype != torch.float32 or noise.dtype != torch.float32:
+        raise TypeError(f"add_noise needs float32 latents and noise, got {latents.dtype} and {noise.dtype}.")
+    a = alphas_cumprod.to(latents.device, torch.float32)[timesteps][:, None, None, None]
+    return a.sqrt() * latents + (1.0 - a).sqrt() * noise
+
+
+def prediction_target(
+    latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, prediction_type: PredictionType
+) -> Tensor:
+    """What the UNet should say: ε, or v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 (Sec. 2.4, Salimans & Ho 2022), or x_0."""
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "sample":
+        return latents
+    a = alphas_cumprod.to(latents.device, torch.float32)[timesteps][:, None, None, None]
+    return a.sqrt() * noise - (1.0 - a).sqrt() * latents
+
+
+def signal_to_noise(timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """SNR(t) = ᾱ_t / (1 - ᾱ_t), [B]."""
+    a = alphas_cumprod.to(timesteps.device, torch.float32)[timesteps]
+    return a / (1.0 - a)
+
+
+def min_snr_weights(snr: Tensor, gamma: float, prediction_type: PredictionType) -> Tensor:
+    """Loss weights min(SNR, γ) on x_0, rewritten for what is predicted; Sec. 3.4, Hang et al. 2023. [B] -> [B].
+
+    ε: min(SNR, γ) / SNR (its limit 1 at SNR = 0);  v: min(SNR, γ) / (SNR + 1);  x_0: min(SNR, γ).
+    """
+    if prediction_type == "epsilon":
+        return (gamma / snr).clamp(max=1.0)
+    if prediction_type == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1.0)
+    return snr.clamp(max=gamma)
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each sample, in float32 whatever the prediction's dtype: [B, C, H, W] -> [B]."""
+    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+
+
+def dreambooth_loss(errors: Tensor, weights: Tensor, instances: int, prior_loss_weight: float) -> Tensor:
+    """L = mean over instances + λ · mean over class images, each error times its own weight; Eq. 2, Ruiz et al. 2023.
+
+    `errors` and `weights` are [B]: the first `instances` rows are photographs of subjects, the rest class images.
+    """
+    weighted = errors * weights
+    loss = weighted[:instances].mean()
+    if len(weighted) > instances:
+        loss = loss + prior_loss_weight * weighted[instances:].mean()
+    return loss
