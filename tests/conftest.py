@@ -17,3 +17,12 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models")
     random_models(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def real_photographs() -> Path:
+    """The folder with chairs/ and dreambooth/ beside the checkout, or wherever PERSONALIZE_SHARED says."""
+    shared = Path(os.environ.get("PERSONALIZE_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (shared / "data" / "chairs").is_dir():
+        pytest.skip(f"REAL PHOTOGRAPHS NOT TESTED: {shared / 'data' / 'chairs'} is not here; set PERSONALIZE_SHARED")
+    return shared / "data"
