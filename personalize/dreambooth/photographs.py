@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: the JPEG of phones that append a depth or gain map
+FORMATS: Final = ("JPEG", "PNG", "WEBP")  # JPEG's decoder also takes MPO, the JPEG of phones that append a depth map
 MAX_MEGAPIXELS: Final = 100
 MAX_MEGABYTES: Final = 200
 
