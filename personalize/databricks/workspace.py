@@ -1,0 +1,28 @@
+"""The way into a workspace, with errors that say what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from personalize.serving.endpoint import EndpointError
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+
+def connect(timeout_s: float = 60) -> WorkspaceClient:
+    """A client of the workspace that the environment names; a request may take `timeout_s` seconds.
+
+    Raises:
+        EndpointError: there are no credentials, or they are incomplete.
+    """
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.config import Config
+
+    try:
+        return WorkspaceClient(config=Config(http_timeout_seconds=timeout_s, retry_timeout_seconds=60))
+    except ValueError as error:
+        raise EndpointError(
+            f"No way into a Databricks workspace: {error}\nSet DATABRICKS_HOST and DATABRICKS_TOKEN, or log in with "
+            "`databricks auth login` and set DATABRICKS_CONFIG_PROFILE."
+        ) from error

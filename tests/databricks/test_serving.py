@@ -1,0 +1,159 @@
+"""Model Serving, from registration to rollback, through the unmodified SDK and MLflow clients."""
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from personalize.databricks.serving import DatabricksEndpoint, routes, workload
+from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
+from tests.databricks.conftest import MODEL
+
+SMOKE = {"prompt": "a chair", "width": 24, "height": 16}
+
+
+@pytest.fixture
+def endpoint(registry):
+    endpoint = DatabricksEndpoint("chairs", poll_s=0.01, inference_table="main.personalize", report=lambda _: None)
+    yield endpoint
+    endpoint.stop()
+
+
+def shares(workspace, name="chairs"):
+    return [
+        {route["served_entity_name"]: route["traffic_percentage"] for route in step}
+        for step in workspace.endpoints[name]["history"]
+    ]
+
+
+def test_the_champion_of_unity_catalog_is_served_and_answers(endpoint, registry):
+    status = endpoint.deploy(find_version(f"models:/{MODEL}@champion"), SMOKE)
+    assert (status.state, status.model, status.version) == ("serving", MODEL, "1")
+    assert status.trial.open().size == (24, 16)
+    assert status.url == f"{registry.url}/serving-endpoints/chairs"
+    assert endpoint.query({"prompt": "a chair", "seed": 9})[0].facts["seed"] == 9
+
+    made = registry.endpoints["chairs"]
+    [entity] = made["active"]["served_entities"]
+    assert entity["workload_type"] == "GPU_MEDIUM", "the smallest GPU on AWS that fits SDXL"
+    assert entity["scale_to_zero_enabled"] is True
+    assert entity["environment_vars"]["HF_HUB_OFFLINE"] == "1", "a served model never asks a hub"
+    table = made["ai_gateway"]["inference_table_config"]
+    assert (table["catalog_name"], table["schema_name"], table["enabled"]) == ("main", "personalize", True)
+    assert {"key": "model_version", "value": "1"} in made["tags"]
+
+
+def test_a_new_version_gets_traffic_only_after_it_painted_and_rollback_gives_it_back(endpoint, registry):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    before = len(registry.requests)
+    status = endpoint.deploy(find_version(f"models:/{MODEL}/2"), SMOKE)
+    assert status.version == "2"
+    assert shares(registry) == [
+        {"painter-1": 100},
+        {"painter-1": 100, "painter-2": 0},
+        {"painter-2": 100, "painter-1": 0},
+    ]
+    calls = registry.requests[before:]
+    trial = calls.index(("POST", "/serving-endpoints/chairs/served-models/painter-2/invocations"))
+    turned = [i for i, call in enumerate(calls) if call == ("PUT", "/api/2.0/serving-endpoints/chairs/config")]
+    assert turned[0] < trial < turned[1]
+
+    assert endpoint.rollback().version == "1"
+    assert shares(registry)[-1] == {"painter-1": 100, "painter-2": 0}
+
+
+def test_a_version_that_cannot_load_shows_its_build_log_and_changes_nothing(endpoint, registry):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    with pytest.raises(EndpointError, match=r"(?s)UPDATE_FAILED.*\[build\] .*the adapter file is damaged"):
+        endpoint.deploy(find_version(f"models:/{MODEL}/3"), SMOKE)
+    assert endpoint.status().version == "1"
+    assert len(endpoint.query(SMOKE)) == 1
+
+
+def test_a_version_that_paints_the_wrong_thing_is_taken_off_again(endpoint, registry):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    with pytest.raises(EndpointError, match=r"(?s)names no known subject.*version 1 keeps serving 'chairs'"):
+        endpoint.deploy(find_version(f"models:/{MODEL}/2"), {"prompt": "refuse me"})
+    assert shares(registry)[-1] == {"painter-1": 100}
+
+
+def test_nothing_to_roll_back_to_is_said_with_the_way_out(endpoint):
+    with pytest.raises(EndpointError, match=r"keeps no earlier version.*-P model=models:/"):
+        endpoint.rollback()
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    with pytest.raises(EndpointError, match="keeps no earlier version"):
+        endpoint.rollback()
+
+
+def test_deploying_the_same_version_again_keeps_it(endpoint):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    assert endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE).version == "1"
+
+
+def test_stop_deletes_the_endpoint_and_may_be_said_twice(endpoint, registry):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    assert endpoint.stop().state == "stopped"
+    assert "chairs" not in registry.endpoints
+    assert endpoint.stop().note == "there was no such endpoint"
+    assert endpoint.status().state == "stopped"
+    with pytest.raises(EndpointError, match="Deploy it first"):
+        endpoint.query({"prompt": "a chair"})
+
+
+def test_an_update_in_progress_is_not_disturbed(endpoint, registry):
+    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    registry.endpoints["chairs"] |= {
+        "update": "IN_PROGRESS",
+        "looks": 5,
+        "pending": registry.endpoints["chairs"]["active"],
+    }
+    with pytest.raises(EndpointError, match="being updated by somebody"):
+        endpoint.deploy(find_version(f"models:/{MODEL}/2"), SMOKE)
+
+
+def test_a_local_model_name_is_refused_before_anything_is_asked_of_the_workspace(endpoint, registry):
+    before = len(registry.requests)
+    with pytest.raises(EndpointError, match=r"three-level name.*profile databricks"):
+        endpoint.deploy(ModelVersion("painter", "1", "models:/painter/1"), SMOKE)
+    assert len(registry.requests) == before
+
+
+def test_unity_catalog_takes_three_level_names_and_signed_models_only(registry, tmp_path):
+    client = mlflow.MlflowClient()
+    with pytest.raises(MlflowException, match="three levels"):
+        client.create_registered_model("personalize.painter")
+
+
+@pytest.mark.parametrize(
+    ("cloud", "name", "expected"),
+    [("aws", "", "GPU_MEDIUM"), ("azure", "", "GPU_LARGE"), ("gcp", "", "GPU_MEDIUM"), ("gcp", "CPU", "CPU")],
+)
+def test_the_workload_type_follows_the_cloud(cloud, name, expected):
+    assert workload(cloud, name).value == expected
+
+
+def test_a_workload_type_that_the_cloud_lacks_is_named_with_those_it_has():
+    with pytest.raises(EndpointError, match=r"'GPU_LARGE' on aws; there are .*GPU_MEDIUM \(A10G, 24 GB\)"):
+        workload("aws", "GPU_LARGE")
+    with pytest.raises(EndpointError, match="GPU_MEDIUM_8"):
+        workload("aws", "GPU_MEDIUM_8")
+
+
+def test_traffic_adds_up():
+    with pytest.raises(ValueError, match="add up to 100"):
+        routes({"a": 60, "b": 60})
+
+
+def test_without_credentials_the_way_in_is_explained(monkeypatch, tmp_path):
+    for variable in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(EndpointError, match=r"Set DATABRICKS_HOST and DATABRICKS_TOKEN"):
+        DatabricksEndpoint("chairs").status()
+
+
+def test_a_wrong_token_is_reported(registry, monkeypatch):
+    from databricks.sdk.errors import PermissionDenied
+
+    monkeypatch.setenv("DATABRICKS_TOKEN", "somebody-elses")
+    with pytest.raises((EndpointError, PermissionDenied), match="Invalid access token"):
+        DatabricksEndpoint("chairs").status()
