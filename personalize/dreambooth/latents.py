@@ -24,17 +24,17 @@ FORMAT = "1"
 
 
 def buckets(resolution: int, step: int, max_aspect: float = MAX_ASPECT) -> list[Size]:
-    """Shapes of at most resolution² pixels whose sides are multiples of `step`, from portrait to landscape.
+    """Shapes of at most resolution² pixels whose sides are multiples of `step`, the square first.
 
-    The square comes first. One shape a batch keeps shapes static; several shapes keep a chair's legs in the picture.
+    One shape a batch keeps shapes static; several shapes keep a chair's legs in the picture.
     """
     if resolution % step:
         raise ValueError(f"resolution: {resolution} is not a multiple of {step}, which this base model needs.")
     shapes = [Size(resolution, resolution)]
-    for height in range(step, int(resolution * math.sqrt(max_aspect)) + 1, step):
-        width = resolution**2 // height // step * step
-        if width and max(height / width, width / height) <= max_aspect and height != width:
-            shapes.append(Size(height, width))
+    for long in range(resolution + step, int(resolution * math.sqrt(max_aspect)) + 1, step):
+        short = resolution**2 // long // step * step
+        if short and long / short <= max_aspect:
+            shapes += [Size(long, short), Size(short, long)]
     return shapes
 
 

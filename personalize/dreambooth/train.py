@@ -263,8 +263,8 @@ def _divergence(run: Setup, step: int, loss: float, norm: float) -> str:
     half = " or `dtype: bfloat16` (float16 overflows easily)" if run.dtype == torch.float16 else ""
     return (
         f"training stopped at step {step + 1}: loss {loss:g}, gradient norm {norm:g}. Nothing was saved as "
-        f"finished. The batch held {', '.join(files)}. Try a lower learning_rate than {s.learning_rate:g} (a third of it)"
-        f"{half}, a longer warmup, or a lower max_grad_norm; if it is always the same pictures, look at those."
+        f"finished. The batch held {', '.join(files)}. Try a lower learning_rate than {s.learning_rate:g} (a "
+        f"third of it){half}, a longer warmup, or a lower max_grad_norm; if it is always the same pictures, look at those."
     )
 
 

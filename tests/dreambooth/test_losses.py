@@ -1,0 +1,87 @@
+"""The arithmetic of diffusion training, against the papers' equations and diffusers' own scheduler."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from personalize.dreambooth import losses
+
+SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+ALPHAS = SCHEDULER.alphas_cumprod
+TIMESTEPS = torch.tensor([0, 1, 20, 500, 999])
+
+
+def test_noise_is_added_as_the_scheduler_adds_it():
+    latents, noise = torch.randn(2, 5, 4, 8, 8).unbind(0)
+    ours = losses.add_noise(latents, noise, TIMESTEPS, ALPHAS)
+    torch.testing.assert_close(ours, SCHEDULER.add_noise(latents, noise, TIMESTEPS))
+
+
+def test_the_first_timestep_gets_its_little_noise_which_bfloat16_would_round_away():
+    latents, noise = torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8)
+    noisy = losses.add_noise(latents, noise, torch.tensor([0]), ALPHAS)
+    assert noisy.mean().item() == pytest.approx(0.0292, abs=1e-3)
+    in_half = (1 - ALPHAS.to(torch.bfloat16)[0]).sqrt()
+    assert in_half.item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_latents_are_refused(dtype):
+    half = torch.zeros(1, 4, 8, 8, dtype=dtype)
+    with pytest.raises(TypeError, match="float32"):
+        losses.add_noise(half, half, torch.tensor([0]), ALPHAS)
+
+
+def test_v_prediction_target_is_the_schedulers_velocity():
+    latents, noise = torch.randn(2, 5, 4, 8, 8).unbind(0)
+    ours = losses.prediction_target(latents, noise, TIMESTEPS, ALPHAS, "v_prediction")
+    torch.testing.assert_close(ours, SCHEDULER.get_velocity(latents, noise, TIMESTEPS))
+    assert losses.prediction_target(latents, noise, TIMESTEPS, ALPHAS, "epsilon") is noise
+    assert losses.prediction_target(latents, noise, TIMESTEPS, ALPHAS, "sample") is latents
+
+
+def test_min_snr_weights_follow_the_paper_for_every_prediction_type():
+    snr, gamma = torch.tensor([0.1, 5.0, 20.0]), 5.0
+    capped = torch.tensor([0.1, 5.0, 5.0])
+    torch.testing.assert_close(losses.min_snr_weights(snr, gamma, "epsilon"), capped / snr)
+    torch.testing.assert_close(losses.min_snr_weights(snr, gamma, "v_prediction"), capped / (snr + 1))
+    torch.testing.assert_close(losses.min_snr_weights(snr, gamma, "sample"), capped)
+
+
+def test_min_snr_weights_weigh_the_same_error_alike_whatever_is_predicted():
+    """ε, v and x₀ are the same prediction in other words: errors in x₀ of one size must cost the same."""
+    snr = losses.signal_to_noise(TIMESTEPS, ALPHAS)
+    error_in_x0 = 1.0
+    error_in_noise = error_in_x0 * snr
+    error_in_velocity = error_in_x0 * (snr + 1)
+    cost = losses.min_snr_weights(snr, 5.0, "sample") * error_in_x0
+    torch.testing.assert_close(losses.min_snr_weights(snr, 5.0, "epsilon") * error_in_noise, cost)
+    torch.testing.assert_close(losses.min_snr_weights(snr, 5.0, "v_prediction") * error_in_velocity, cost)
+
+
+def test_a_terminal_timestep_without_signal_has_a_finite_weight():
+    assert losses.min_snr_weights(torch.tensor([0.0]), 5.0, "epsilon").item() == 1.0
+
+
+def test_min_snr_weights_apply_to_class_images_as_to_photographs():
+    errors = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    weights = torch.tensor([0.5, 0.25, 0.1, 1.0])
+    loss = losses.dreambooth_loss(errors, weights, instances=2, prior_loss_weight=0.5)
+    assert loss.item() == pytest.approx((0.5 + 0.5) / 2 + 0.5 * (0.3 + 4.0) / 2)
+
+
+def test_one_photograph_and_one_class_image_are_weighted_each_by_its_own_timestep():
+    """At batch one the diffusers script multiplies one loss with both weights and averages."""
+    loss = losses.dreambooth_loss(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0]), 1, 1.0)
+    assert loss.item() == 1.0
+
+
+def test_photographs_alone_need_no_class_images():
+    assert losses.dreambooth_loss(torch.tensor([1.0, 3.0]), torch.ones(2), 2, 1.0).item() == 2.0
+
+
+def test_errors_are_measured_in_float32_for_a_half_precision_prediction():
+    prediction = torch.full((1, 4, 8, 8), 1.0, dtype=torch.bfloat16)
+    error = losses.squared_error(prediction, torch.full((1, 4, 8, 8), 1.001))
+    assert error.dtype == torch.float32
+    assert error.item() == pytest.approx(1e-6, rel=1e-2)
