@@ -166,29 +166,46 @@ def _snapshot(repo: str, revision: str, dtype: str) -> Path:
         ) from error
 
 
+def files(folder: Path) -> list[str]:
+    """Relative names of what loading reads. A hub model's folder may hold each weight in other formats as well."""
+    needed = ["model_index.json"]
+    for part, names in NEEDED_FILES.items():
+        found = [path.name for pattern in ("*.json", "*.txt") for path in (folder / part).glob(pattern)]
+        for name in names:
+            if "." not in name:
+                found += _weights(folder, part, name)
+            elif not _in_tokenizer_json(folder / part, name):
+                found.append(name)
+        needed += [f"{part}/{name}" for name in sorted(set(found))]
+    return needed
+
+
 def missing_files(folder: Path) -> list[str]:
     """Relative names of what an SDXL folder lacks; empty when it is complete. Looks at names, not into weights."""
-    missing = [] if (folder / "model_index.json").is_file() else ["model_index.json"]
-    for part, names in NEEDED_FILES.items():
-        for name in names:
-            if "." in name:
-                one_file = name in ("vocab.json", "merges.txt") and (folder / part / "tokenizer.json").is_file()
-                if not one_file and not (folder / part / name).is_file():
-                    missing.append(f"{part}/{name}")
-            else:
-                missing += _missing_weights(folder / part, name)
-    return missing
+    return [name for name in files(folder) if not (folder / name).is_file()]
 
 
-def _missing_weights(folder: Path, stem: str) -> list[str]:
-    for suffix in ("", ".fp16"):
-        if (folder / f"{stem}{suffix}.safetensors").is_file():
-            return []
-        index = folder / f"{stem}.safetensors.index{suffix}.json"
-        if index.is_file():
-            shards = set(json.loads(index.read_text())["weight_map"].values())
-            return sorted(f"{folder.name}/{shard}" for shard in shards if not (folder / shard).is_file())
-    return [f"{folder.name}/{stem}.safetensors"]
+def _in_tokenizer_json(folder: Path, name: str) -> bool:
+    """Whether `tokenizer.json` holds what the older vocabulary file would."""
+    return name in ("vocab.json", "merges.txt") and (folder / "tokenizer.json").is_file()
+
+
+def _weights(folder: Path, part: str, stem: str) -> list[str]:
+    """Names of a component's weight files in the precision that will be loaded: one, or an index and its shards."""
+    for suffix in (".fp16", "") if _variant(folder) else ("", ".fp16"):
+        whole = f"{stem}{suffix}.safetensors"
+        if (folder / part / whole).is_file():
+            return [whole]
+        index = f"{stem}.safetensors.index{suffix}.json"
+        if (folder / part / index).is_file():
+            return [index, *sorted(set(json.loads((folder / part / index).read_text())["weight_map"].values()))]
+    return [f"{stem}.safetensors"]
+
+
+def _variant(folder: Path) -> str | None:
+    """`fp16` when that is the only form in which the folder has the UNet."""
+    half = any(folder.glob("unet/diffusion_pytorch_model*fp16*"))
+    return "fp16" if half and not any(folder.glob("unet/diffusion_pytorch_model.safetensors*")) else None
 
 
 def check_files(folder: Path) -> None:
@@ -201,12 +218,6 @@ def check_files(folder: Path) -> None:
             f"base model folder {str(folder)!r} is incomplete, it lacks: {', '.join(missing)}. Fetch it again "
             f"(`dvc pull models.dvc` for the project's own), or set BASE_MODEL in the profile to a complete one."
         )
-
-
-def _variant(folder: Path) -> str | None:
-    """`fp16` when that is the only form in which the folder has the UNet."""
-    plain = any(folder.glob("unet/diffusion_pytorch_model.safetensors*"))
-    return None if plain else "fp16"
 
 
 def load_tokenizers(base: str | Path, revision: str | None = None) -> tuple[CLIPTokenizer, CLIPTokenizer]:
@@ -267,8 +278,9 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    levels = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
+    for log, _ in levels:
+        log.set_verbosity_error()
     bars = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
     for log in bars:
         log.disable_progress_bar()
@@ -277,7 +289,8 @@ def quiet() -> Iterator[None]:
     finally:
         for log in bars:
             log.enable_progress_bar()
-        transformers_logging.set_verbosity(verbosity)
+        for log, level in levels:
+            log.set_verbosity(level)
 
 
 def load_backbone(

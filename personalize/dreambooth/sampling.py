@@ -60,9 +60,10 @@ def load_adapter(pipe: Pipeline, lora: str | Path, name: str = ADAPTER) -> None:
     file = adapter_file(lora)
     check_scale_is_known(file)
     try:
-        pipe.load_lora_weights(
-            str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True, local_files_only=True
-        )
+        with backbone.quiet():
+            pipe.load_lora_weights(
+                str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True, local_files_only=True
+            )
     except Exception as error:  # KeyError, RuntimeError, ValueError: an adapter of another architecture
         raise ValueError(f"adapter {str(file)!r} does not fit this base model: {error}") from error
     for part in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2):

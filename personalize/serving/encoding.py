@@ -1,0 +1,60 @@
+"""Encoding: a picture as a file that says by itself how it was made. Imports no torch.
+
+The facts travel as an XMP packet, the one kind of metadata that PNG, WebP and JPEG share: prompt and seed as JSON in
+`dc:description`, and IPTC's `DigitalSourceType = trainedAlgorithmicMedia`, by which viewers and archives know that a
+model drew the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from html import unescape
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+QUALITY = 90
+MIME = {"webp": "image/webp", "png": "image/png", "jpeg": "image/jpeg"}
+SUFFIX = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
+
+_PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+    ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmp:CreatorTool={tool}'
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia">'
+    '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{facts}</rdf:li></rdf:Alt></dc:description>'
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def encode(image: Image.Image, encoding: str, facts: Mapping[str, Any]) -> bytes:
+    """The picture as a `webp`, `png` or `jpeg` file that carries `facts` (whatever JSON can say)."""
+    packet = _PACKET.format(tool=quoteattr("personalize"), facts=escape(json.dumps(dict(facts)))).encode()
+    target = io.BytesIO()
+    if encoding == "png":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", packet.decode())
+        image.save(target, "png", pnginfo=info)
+    else:
+        image.save(target, encoding, quality=QUALITY, xmp=packet)
+    return target.getvalue()
+
+
+def facts_of(data: bytes) -> dict[str, Any]:
+    """What `encode` wrote into the file; empty where the file says nothing."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    text = packet.decode() if isinstance(packet, bytes) else str(packet)
+    found = re.search(r'<rdf:li xml:lang="x-default">(.*?)</rdf:li>', text, re.DOTALL)
+    facts: dict[str, Any] = json.loads(unescape(found.group(1))) if found else {}
+    return facts

@@ -1,0 +1,173 @@
+"""Packaging: a trained adapter and its base model become an MLflow model that serves anywhere, with no network."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personalize.serving.request import Defaults, Limits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+MODULES = (
+    "__init__.py",
+    "dreambooth/__init__.py",
+    "dreambooth/backbone.py",
+    "dreambooth/prompts.py",
+    "dreambooth/sampling.py",
+    "serving/__init__.py",
+    "serving/encoding.py",
+    "serving/request.py",
+)
+"""The part of this package that the served model needs, beside `serving/model.py` itself."""
+
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "pandas",
+    "pillow",
+)
+
+
+def signature() -> ModelSignature:
+    """Inputs and outputs, spelled out. Every number is a double, and the model itself checks which must be whole.
+
+    As `long`, MLflow would fail on a batch where one row has a seed and another has none, and make 1 of 1.5 without a
+    word. JSON callers write whole numbers as they like; a pandas frame needs floats (`seed=7.0`).
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text, number, whole = DataType.string, DataType.double, DataType.long
+    words = ("prompt", "negative_prompt", "subject", "format")
+    numbers = (
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+        "width",
+        "height",
+        "num_images",
+        "adapter_scale",
+    )
+    outputs = {
+        "image": text,
+        "format": text,
+        "width": whole,
+        "height": whole,
+        "seed": whole,
+        "prompt": text,
+        "row": whole,
+        "fingerprint": text,
+        "latency_ms": number,
+    }
+    inputs = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number)}
+    return ModelSignature(
+        inputs=Schema([ColSpec(kind, name, required=name == "prompt") for name, kind in inputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
+    )
+
+
+def requirements() -> list[str]:
+    """The serving environment: the versions at work here, pinned exactly."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def log(
+    base: Path,
+    adapter: Path,
+    *,
+    input_example: pd.DataFrame,
+    fingerprint: str = "",
+    device: str = "auto",
+    dtype: str = "float32",
+    defaults: Defaults | None = None,
+    limits: Limits | None = None,
+    name: str = "model",
+    registered_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> ModelInfo:
+    """Logs the model to the active run, and registers a version of it when `registered_name` is given.
+
+    `base` is a complete SDXL folder (`backbone.local_folder`); `adapter` holds `pytorch_lora_weights.safetensors` and
+    `subjects.json`. Both are copied into the model.
+    """
+    import mlflow
+
+    defaults, limits = defaults or Defaults(), limits or Limits()
+    with tempfile.TemporaryDirectory() as scratch:
+        return mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(PACKAGE / "serving" / "model.py"),
+            artifacts={
+                "base": str(_weights(base, Path(scratch) / "base")),
+                "adapter": str(_adapter(adapter, Path(scratch) / "adapter")),
+            },
+            code_paths=[str(_code(Path(scratch) / "personalize"))],
+            signature=signature(),
+            input_example=input_example,
+            pip_requirements=requirements(),
+            model_config={
+                "device": device,
+                "dtype": dtype,
+                "fingerprint": fingerprint,
+                "defaults": {**asdict(defaults.sampling), "format": defaults.format},
+                "limits": asdict(limits),
+            },
+            registered_model_name=registered_name,
+            await_registration_for=1800,
+            tags=dict(tags or {}),
+            metadata=dict(metadata or {}),
+        )
+
+
+def _code(folder: Path) -> Path:
+    for module in MODULES:
+        (folder / module).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PACKAGE / module, folder / module)
+    return folder
+
+
+def _weights(base: Path, folder: Path) -> Path:
+    """The files of `base` that loading needs and no others (a hub folder may hold every weight three times)."""
+    from personalize.dreambooth.backbone import files
+
+    for file in files(base):
+        _place(base / file, folder / file)
+    return folder
+
+
+def _adapter(adapter: Path, folder: Path) -> Path:
+    needed: Sequence[str] = ("pytorch_lora_weights.safetensors", "subjects.json")
+    for name in needed:
+        if not (adapter / name).is_file():
+            raise ValueError(f"adapter folder {str(adapter)!r} has no {name}. The train step writes it.")
+        _place(adapter / name, folder / name)
+    return folder
+
+
+def _place(source: Path, target: Path) -> None:
+    """A hard link where the disk allows it: MLflow copies the bytes anyway, and SDXL has seven gigabytes of them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

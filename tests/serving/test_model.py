@@ -1,0 +1,223 @@
+"""The served model: logged without pickle, loaded without network and without this checkout, honest about every row."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from personalize.dreambooth.prompts import Subject, save_subjects
+from personalize.dreambooth.sampling import Sampling
+from personalize.serving import package
+from personalize.serving.encoding import facts_of
+from personalize.serving.request import INPUTS, Defaults, Limits
+from tests.random_adapter import random_adapter
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = pd.DataFrame([{"prompt": "a photo of a bcnchr chair", "seed": 1.0}])
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The model logged to a real sqlite store: (its uri, its folder on disk)."""
+    place = tmp_path_factory.mktemp("mlflow")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
+    adapter = random_adapter(tiny_models / "sdxl", place / "lora", rank=4, alpha=1.0)
+    save_subjects(adapter, [Subject("bcnchr", "chair", 5)])
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", artifact_location=str(place / "artifacts")))
+    with mlflow.start_run():
+        info = package.log(
+            tiny_models / "sdxl",
+            adapter,
+            input_example=EXAMPLE,
+            fingerprint="ab12cd",
+            device="cpu",
+            defaults=Defaults(Sampling(steps=2, width=64, height=64)),
+            limits=Limits(rows=4, images=4, steps=4, pixels=64 * 96),
+        )
+    yield info.model_uri, Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(place / "copy")))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def model(saved):
+    return mlflow.pyfunc.load_model(str(saved[1]))
+
+
+def opened(row: pd.Series) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(row["image"], validate=True)))
+
+
+def test_a_prompt_gives_a_row_with_a_picture(model):
+    answer = model.predict(pd.DataFrame([{"prompt": "a photo of a bcnchr chair"}]))
+    assert list(answer.columns) == [column.name for column in package.signature().outputs]
+    (row,) = (row for _, row in answer.iterrows())
+    assert opened(row).size == (64, 64) == (row["width"], row["height"])
+    assert opened(row).format == "WEBP"
+    assert row["fingerprint"] == "ab12cd"
+    assert 0 <= row["seed"] < 2**32
+    assert row["latency_ms"] > 0
+
+
+def test_every_row_is_answered_in_order_with_its_own_settings(model):
+    answer = model.predict(
+        pd.DataFrame(
+            [
+                {"prompt": "a red chair", "seed": 1, "num_images": 2},
+                {"prompt": "a blue sofa", "width": 96, "format": "png", "seed": 5},
+                {"prompt": "a red chair", "format": "jpeg"},
+            ]
+        )
+    )
+    assert answer["row"].tolist() == [0, 0, 1, 2]
+    assert answer["seed"].tolist()[:3] == [1, 2, 5]
+    assert answer["format"].tolist() == ["webp", "webp", "png", "jpeg"]
+    assert [opened(row).size for _, row in answer.iterrows()] == [(64, 64), (64, 64), (96, 64), (64, 64)]
+
+
+def test_a_returned_seed_draws_the_same_picture_again(model):
+    first = model.predict(pd.DataFrame([{"prompt": "a red chair", "format": "png"}])).iloc[0]
+    again = model.predict(
+        pd.DataFrame([{"prompt": "a red chair", "format": "png", "seed": float(first["seed"])}])
+    ).iloc[0]
+    assert np.array_equal(np.asarray(opened(first)), np.asarray(opened(again)))
+
+
+def test_the_picture_says_how_it_was_made(model):
+    row = model.predict(pd.DataFrame([{"prompt": 'a "red" chair 椅', "seed": 3.0}])).iloc[0]
+    facts = facts_of(base64.b64decode(row["image"]))
+    assert (facts["prompt"], facts["seed"], facts["fingerprint"]) == ('a "red" chair 椅', 3, "ab12cd")
+
+
+def test_the_adapter_is_heard_at_its_trained_scale_and_can_be_turned_off(model):
+    layers = [m for m in model.unwrap_python_model().pipe.unet.modules() if hasattr(m, "scaling")]
+
+    def drawn(scale: float) -> tuple[np.ndarray, set[float]]:
+        rows = pd.DataFrame([{"prompt": "a red chair", "seed": 1.0, "adapter_scale": scale, "format": "png"}])
+        picture = np.asarray(opened(model.predict(rows).iloc[0]), dtype=float)
+        return picture, {layer.scaling["dreambooth"] for layer in layers}
+
+    off, scale_off = drawn(0.0)
+    on, scale_on = drawn(1.0)
+    assert (scale_off, scale_on) == ({0.0}, {0.25})  # alpha 1 / rank 4
+    assert np.abs(on - off).mean() > 1
+
+
+def test_what_cannot_be_honoured_is_the_callers_error_with_the_row(model):
+    with pytest.raises(MlflowException, match="row 1: width 65 is not a multiple of 8") as refused:
+        model.predict(pd.DataFrame([{"prompt": "a"}, {"prompt": "a", "width": 65}]))
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_an_answer_that_turns_out_too_large_is_not_sent(saved):
+    small = Limits(rows=4, images=4, steps=4, pixels=64 * 96, response_bytes=30_000)
+    strict = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": small.__dict__})
+    inner = strict.unwrap_python_model()
+    with pytest.raises(MlflowException, match=r"may be sent back\. Ask for webp"):
+        inner._check_size(["A" * 30_001])
+    with pytest.raises(MlflowException, match="could be"):
+        strict.predict(pd.DataFrame([{"prompt": "a", "num_images": 4.0, "format": "png"}]))
+
+
+def test_requests_from_many_threads_do_not_mix(model):
+    """The adapter's scale is a state of the one pipeline: unlocked, one request would draw with another's."""
+    wanted = {scale: _picture(model, scale) for scale in (0.0, 1.0)}
+    got: list[tuple[float, bytes]] = []
+    threads = [threading.Thread(target=lambda s=scale: got.append((s, _picture(model, s)))) for scale in (0.0, 1.0) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 8
+    assert all(wanted[scale] == picture for scale, picture in got)
+
+
+def _picture(model, scale: float) -> bytes:
+    rows = pd.DataFrame([{"prompt": "a red chair", "seed": 1.0, "adapter_scale": scale, "format": "png"}])
+    return opened(model.predict(rows).iloc[0]).tobytes()
+
+
+def test_rows_with_and_without_a_seed_pass_through_the_scoring_server(model):
+    """The scoring server casts by the signature before the model sees a row; with `long` columns this would fail."""
+    from mlflow.pyfunc.scoring_server import _parse_json_data
+
+    body = json.dumps(
+        {"dataframe_records": [{"prompt": "a", "seed": 7}, {"prompt": "b"}, {"prompt": "c", "seed": None}]}
+    )
+    data = _parse_json_data(body, model.metadata, model.metadata.get_input_schema()).data
+    answer = model.predict(data)
+    assert answer["seed"][0] == 7
+    assert len(answer) == 3
+
+
+def test_the_signature_names_every_input_and_requires_the_prompt_alone(model):
+    inputs = model.metadata.get_input_schema()
+    assert set(inputs.input_names()) == set(INPUTS)
+    assert inputs.required_input_names() == ["prompt"]
+
+
+def test_the_model_holds_its_weights_and_no_pickle(saved):
+    _, folder = saved
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert "artifacts/base/unet/diffusion_pytorch_model.safetensors" in names
+    assert "artifacts/adapter/pytorch_lora_weights.safetensors" in names
+    assert not [name for name in names if name.endswith((".pkl", ".bin", ".pt", ".pth", ".ckpt", ".pyc"))]
+    assert sorted(n for n in names if n.startswith("code/")) == sorted(f"code/personalize/{m}" for m in package.MODULES)
+
+
+def test_the_serving_environment_is_pinned_to_the_projects_own_pins(saved):
+    pins = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"][-1]["pip"]
+    required = (saved[1] / "requirements.txt").read_text().split()
+    assert required == package.requirements()
+    assert all("==" in line for line in required)
+    known = dict(pin.split("==") for pin in pins)
+    assert {n: v for n, v in (line.split("==") for line in required) if n in known} == {
+        n: v for n, v in known.items() if n in package.REQUIREMENTS
+    }
+
+
+def test_it_serves_elsewhere_with_the_network_cut_and_pickle_forbidden(saved, tmp_path: Path):
+    """Another process, another folder, no access to this checkout, any attempt to open a connection fatal."""
+    script = tmp_path / "serve.py"
+    script.write_text(
+        "import socket, sys\n"
+        "def cut(*_, **__): raise SystemExit('the model tried to reach the network')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = cut\n"
+        "import mlflow, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "answer = model.predict(pd.DataFrame([{'prompt': 'a photo of a bcnchr chair', 'seed': 1}]))\n"
+        "import personalize\n"
+        "print(personalize.__file__, answer['width'][0], len(answer['image'][0]))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "HF_HUB_OFFLINE")}
+    done = subprocess.run(
+        [sys.executable, str(script), str(saved[1])],
+        cwd=tmp_path,
+        env={**environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HOME": str(tmp_path / "empty")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    where, width, size = done.stdout.split()[-3:]
+    assert where.startswith(str(saved[1]))
+    assert int(width) == 64
+    assert int(size) > 500
+
+
+def test_an_adapter_without_its_subjects_is_refused(tiny_models: Path, tmp_path: Path):
+    random_adapter(tiny_models / "sdxl", tmp_path)
+    with pytest.raises(ValueError, match=r"has no subjects\.json"):
+        package.log(tiny_models / "sdxl", tmp_path, input_example=EXAMPLE)
