@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from personalize.evaluation.statistics import Estimate
+if TYPE_CHECKING:
+    from personalize.evaluation.statistics import Estimate
 
 Kind = Literal["superiority", "non-inferiority", "threshold"]
 GateVerdict = Literal["passed", "failed", "undecided", "skipped"]

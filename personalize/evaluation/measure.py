@@ -1,0 +1,51 @@
+"""From pictures to scores: the encoders read what both models drew and what was photographed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalize.evaluation.questions import Answers, Questions
+from personalize.evaluation.scores import Photographs, Pictures, Scores
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+
+
+def measure(
+    questions: Questions,
+    photographs: Sequence[Sequence[Image]],
+    base: Answers[Image],
+    tuned: Answers[Image],
+    clip: ClipEncoder,
+    dino: DinoEncoder,
+    on_pictures: Callable[[int], None] = lambda count: None,
+) -> Scores:
+    """Encodes the photographs (one sequence a subject) and both models' answers. `on_pictures` hears of progress."""
+
+    def encoded(images: Sequence[Image]) -> tuple[NDArray[Any], NDArray[Any]]:
+        features = dino.images(images), clip.images(images)
+        on_pictures(len(images))
+        return features
+
+    real = [
+        Photographs(token, noun, *encoded(images))
+        for (token, noun), images in zip(questions.subjects, photographs, strict=True)
+    ]
+    return Scores(
+        real,
+        np.stack([clip.texts(texts) for texts in questions.texts]),
+        _pictures(questions, *encoded(base.flat)),
+        _pictures(questions, *encoded(tuned.flat)),
+    )
+
+
+def _pictures(questions: Questions, dino: NDArray[Any], clip: NDArray[Any]) -> Pictures:
+    subjects = len(questions.subjects)
+    shaped = dino.reshape(*questions.seeds.shape, -1), clip.reshape(*questions.seeds.shape, -1)
+    return Pictures(shaped[0][:subjects], shaped[1][:subjects], plain=shaped[0][subjects:])

@@ -1,0 +1,128 @@
+"""What scores.json says: verdict, gates, subjects, prompts and every picture, in plain numbers and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from personalize.evaluation.gates import METRICS, Gate, Judgement, judge, verdict
+from personalize.evaluation.questions import Answers, Questions
+from personalize.evaluation.scores import Scores, number
+
+OPENINGS = {
+    "passed": "Good enough to promote",
+    "failed": "Not good enough to promote",
+    "undecided": "Not yet clear whether it is good enough",
+}
+
+
+def report(
+    scores: Scores,
+    questions: Questions,
+    gates: Sequence[Gate],
+    photographs: Sequence[Sequence[str]],
+    base: Answers[str],
+    tuned: Answers[str],
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """`photographs`, `base` and `tuned` are file names, which the rows about single pictures give."""
+    judgements = [
+        judge(gate, scores.estimate(gate.metric, gate.kind != "threshold", gate.level), scores.missing(gate.metric))
+        for gate in gates
+    ]
+    summary = scores.summary(level)
+    return {
+        "verdict": verdict(judgements),
+        "headline": f"{OPENINGS[verdict(judgements)]}: {_facts(summary['overall'], len(scores.tokens))}.",
+        "reasons": reasons(judgements),
+        "gates": [_gate(each) for each in judgements],
+        **summary,
+        "prompts": _by_prompt(scores, questions),
+        "pictures": _pictures(scores, questions, photographs, base, tuned),
+    }
+
+
+def reasons(judgements: Sequence[Judgement]) -> list[str]:
+    """What speaks against promotion first."""
+    order = ("failed", "undecided", "passed", "skipped")
+    return [each.why for each in sorted(judgements, key=lambda each: order.index(each.verdict))] or [
+        "No gates are configured, so nothing was required of the model (recipe.yaml: evaluate.gates)."
+    ]
+
+
+def _facts(overall: dict[str, Any], subjects: int) -> str:
+    facts = []
+    if overall["gap_closed"]:
+        percent = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
+        facts.append(f"{percent} of the way from the base model to the real photographs")
+    if overall["recognised"]:
+        percent = METRICS["recognised"].write(overall["recognised"]["value"])
+        facts.append(f"{percent} of the pictures recognised as the right one of {subjects} subjects")
+    kept = overall["clip_t"]["tuned"] / overall["clip_t"]["base"] if overall["clip_t"]["base"] else None
+    if kept is not None and kept > 0:
+        facts.append(f"{100 * kept:.0f} % of the base model's prompt following")
+    return ", ".join(facts)
+
+
+def _gate(judged: Judgement) -> dict[str, Any]:
+    found = judged.found
+    return {
+        "name": judged.name,
+        "metric": judged.gate.metric,
+        "words": METRICS[judged.gate.metric].words,
+        "value": number(found.value) if found else None,
+        "ci": [number(found.low), number(found.high)] if found and found.known else None,
+        "level": judged.gate.level,
+        "threshold": judged.gate.line,
+        "requirement": judged.gate.requirement,
+        "verdict": judged.verdict,
+        "why": judged.why,
+    }
+
+
+def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
+    return [
+        {"prompt": prompt, "label": label}
+        | {
+            f"{metric}_{side}": number(of[metric][:, p].mean())
+            for metric in ("dino", "clip_t")
+            for side, of in (("base", scores.of_base), ("tuned", scores.of_tuned))
+        }
+        for p, (prompt, label) in enumerate(zip(questions.prompts, questions.labels, strict=True))
+    ]
+
+
+def _pictures(
+    scores: Scores,
+    questions: Questions,
+    photographs: Sequence[Sequence[str]],
+    base: Answers[str],
+    tuned: Answers[str],
+) -> list[dict[str, Any]]:
+    rows = []
+    for s, (token, noun) in enumerate(questions.subjects):
+        for p, prompt in enumerate(questions.prompts):
+            for k in range(questions.seeds_per_prompt):
+                of, of_base, at = scores.of_tuned, scores.of_base, (s, p, k)
+                rows.append(
+                    {
+                        "at": list(at),
+                        "file": tuned.of(*at),
+                        "base_file": base.of(*at),
+                        "token": token,
+                        "label": questions.labels[p],
+                        "prompt": questions.prompt(prompt, f"{token} {noun}"),
+                        "seed": int(questions.seeds[at]),
+                        "dino": number(of["dino"][at]),
+                        "dino_base": number(of_base["dino"][at]),
+                        "clip_i": number(of["clip_i"][at]),
+                        "clip_t": number(of["clip_t"][at]),
+                        "clip_t_base": number(of_base["clip_t"][at]),
+                        "recognised_as": scores.tokens[of["recognised_as"][at]],
+                        "nearest_photograph": photographs[s][of["nearest_photograph"][at]],
+                        "nearest": number(of["nearest"][at]),
+                        "closest_photographs": number(scores.closest_pairs[s]),
+                        "copied": bool(of["copied"][at]),
+                    }
+                )
+    return rows

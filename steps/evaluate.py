@@ -1,0 +1,215 @@
+"""Evaluate: does the tuned model draw the subjects, and still what it is told?   needs: ingest, caption, train
+
+Base and tuned model answer the same prompts from the same seeds, none of which helped to choose the checkpoint. DINO
+and CLIP score every picture, the gates judge the scores' confidence intervals, and the card shows a design team the
+pictures, the verdict and its reasons.   gives: scores.json, images/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from personalize.evaluation.gates import Gate
+from personalize.evaluation.questions import Answers, Questions, check_prompts
+from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+from personalize.recipe.digest import tree_digest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from personalize.evaluation.pages import Pages
+
+NEEDS = ("ingest", "caption", "train")
+
+HOW_NOT_WHAT = {"affects_result": False}
+PROMPTS = tuple(
+    f"a photo of a {{token_noun}} {where}"
+    for where in (
+        "on the beach",
+        "in the snow",
+        "on green grass",
+        "in a forest",
+        "on a wooden floor",
+        "in a living room",
+        "in the desert",
+        "with a city in the background",
+    )
+)
+
+
+class Config(StepConfig):
+    base_model: str = Field(description="Folder or hub name of the SDXL base that was tuned")
+    base_revision: str | None = Field(None, description="Commit of a hub name")
+    clip_model: str = Field(description="Folder or hub name of the CLIP that judges")
+    clip_revision: str | None = Field(None, description="Commit of a hub name")
+    dino_model: str = Field(description="Folder or hub name of the DINO ViT that judges")
+    dino_revision: str | None = Field(None, description="Commit of a hub name")
+    prompts: tuple[str, ...] = Field(
+        PROMPTS, min_length=1, description="Prompts with {token_noun} for the subject; fewer than five settle nothing"
+    )
+    seeds_per_prompt: int = Field(2, ge=1, description="Pictures that each model draws of each subject in each prompt")
+    first_seed: int = Field(1_000_000, ge=0, description="Seeds count up from here, away from those training used")
+    sampling_steps: int = Field(25, ge=1, description="Denoising steps")
+    guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
+    negative_prompt: str = Field("", description="What the pictures should not show")
+    resolution: int = Field(1024, ge=8, description="Side of the pictures in pixels")
+    gates: tuple[Gate, ...] = Field((), description="What the model must show before it may be promoted")
+    level: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals on the card")
+    limits: str = Field("", description="What a reader must know before believing the card")
+    reproduce: str = Field("mlflow run .", description="How runs are started, for the commands that the card gives")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW_NOT_WHAT)
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the drawing model")
+    batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)
+
+    @field_validator("prompts")
+    @classmethod
+    def _can_be_asked(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        check_prompts(prompts)
+        return prompts
+
+
+def sources(config: Config) -> Mapping[str, str]:
+    """The base and the two judges, by content or by commit."""
+    models = {
+        "base model": (config.base_model, config.base_revision),
+        "CLIP": (config.clip_model, config.clip_revision),
+        "DINO": (config.dino_model, config.dino_revision),
+    }
+    return {
+        name: tree_digest(model) if Path(model).is_dir() else f"{model}@{revision}"
+        for name, (model, revision) in models.items()
+    }
+
+
+def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+    from personalize.dreambooth.prompts import load_subjects
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.measure import measure
+    from personalize.evaluation.pages import Pages
+    from personalize.evaluation.report import report
+
+    subjects = [(subject.token, subject.class_noun) for subject in load_subjects(inputs["caption"].path)]
+    questions = Questions(subjects, config.prompts, config.seeds_per_prompt, config.first_seed)
+    photographs = _photographs(inputs["ingest"].path / "images", subjects)
+    clip = ClipEncoder(config.clip_model, config.clip_revision, config.device)
+    dino = DinoEncoder(config.dino_model, config.dino_revision, config.device)
+
+    base, tuned = _draw(config, questions, inputs["train"].path / "lora")
+    opened = [[_open(path) for path in paths] for paths in photographs]
+    with _progress("scored", 2 * len(base.flat) + sum(map(len, opened))) as advance:
+        scores = measure(questions, opened, base, tuned, clip, dino, advance)
+
+    files = _save(base, outputs, "base"), _save(tuned, outputs, "tuned")
+    names = [[path.name for path in paths] for paths in photographs]
+    result = report(scores, questions, config.gates, names, *files, config.level)
+    settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size"})
+    (outputs / "scores.json").write_text(
+        json.dumps({**result, "settings": settings}, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
+    pages = Pages(
+        questions, opened, names, base, tuned, result, config.limits, _facts(config, inputs), config.reproduce
+    )
+    _log(result, pages)
+    pages.write(card)
+
+
+def _photographs(images: Path, subjects: Sequence[tuple[str, str]]) -> list[list[Path]]:
+    """Each subject's photographs, as ingest left them."""
+    rows = [json.loads(line) for line in (images / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [
+        [images / row["file_name"] for row in rows if (row["token"], row["class_noun"]) == subject]
+        for subject in subjects
+    ]
+    for (token, noun), paths in zip(subjects, found, strict=True):
+        if not paths:
+            raise RecipeError(f"{images} holds no photograph of {token} {noun}: run ingest and caption again")
+    return found
+
+
+def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Image], Answers[Image]]:
+    """Base first, then the same pipeline with the adapter: the one difference between the two."""
+    from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, sample
+
+    prompts, seeds = questions.rows()
+    sampling = Sampling(
+        config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
+    )
+    pipe = load_pipeline(config.base_model, revision=config.base_revision, device=config.device, dtype=config.dtype)
+    answers = []
+    for name in ("base", "tuned"):
+        if name == "tuned":
+            load_adapter(pipe, lora)
+        with _progress(f"{name} model draws", len(prompts)) as advance:
+            answers.append(Answers(questions, sample(pipe, prompts, seeds, sampling, config.batch_size, advance)))
+    return answers[0], answers[1]
+
+
+def _facts(config: Config, inputs: Inputs) -> dict[str, Any]:
+    return {
+        "base model": _at(config.base_model, config.base_revision),
+        "judges": f"{_at(config.clip_model, config.clip_revision)}, {_at(config.dino_model, config.dino_revision)}",
+        "drawn with": f"{config.sampling_steps} steps, guidance {config.guidance_scale:g}, {config.resolution} px",
+        "training run": inputs["train"].run_id or "–",
+    }
+
+
+def _at(model: str, revision: str | None) -> str:
+    return f"{model}@{revision[:8]}" if revision else model
+
+
+def _save(answers: Answers[Image], outputs: Path, model: str) -> Answers[str]:
+    """`images/<model>/<subject>/<prompt>-<seed>.png`, lossless, so that anybody can score them again."""
+    asked, names = answers.questions, []
+    for n, p, k in product(*map(range, asked.seeds.shape)):
+        folder = re.sub(r"[^\w-]+", "_", asked.names[n])
+        names.append(f"images/{model}/{folder}/{p:02}-{asked.seeds[n, p, k]}.png")
+        (outputs / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+        answers.of(n, p, k).save(outputs / names[-1])
+    return Answers(asked, names)
+
+
+def _log(result: Mapping[str, Any], pages: Pages) -> None:
+    """Scores of all and of each subject, the verdict, and one picture a subject: photograph, base, tuned."""
+    import mlflow
+
+    metrics = {"gates_passed": float(sum(gate["verdict"] == "passed" for gate in result["gates"]))}
+    for scores, suffix in [(result["overall"], "")] + [(of, f".{of['token']}") for of in result["subjects"]]:
+        for name, score in scores.items():
+            if isinstance(score, Mapping) and "tuned" in score:
+                metrics |= {f"{name}{suffix}": score["tuned"], f"{name}_base{suffix}": score["base"]}
+            elif isinstance(score, Mapping) and "value" in score:
+                metrics[f"{name}{suffix}"] = score["value"]
+            elif name == "ceiling":
+                metrics |= {f"{metric}_ceiling{suffix}": value for metric, value in score.items()}
+    mlflow.log_metrics({_metric_name(name): value for name, value in metrics.items() if value is not None})
+    mlflow.set_tag("verdict", result["verdict"])
+    for token, picture in pages.strips():
+        mlflow.log_image(picture, artifact_file=f"before_and_after/{_metric_name(token)}.png")
+
+
+def _metric_name(name: str) -> str:
+    return re.sub(r"[^\w.\- ]", "_", name)
+
+
+def _open(path: Path) -> Image:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit="picture") as bar:
+        yield lambda count: bar.update(count) and None
