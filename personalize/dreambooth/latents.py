@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from personalize.dreambooth.conditioning import Size, time_ids
 from personalize.dreambooth.randomness import uniform
 
+SizeConditioning = Literal["true", "as sampled"]
 MAX_ASPECT = 2.0
 FORMAT = "1"
 """Part of every cache key; changed when the meaning of a cached file changes."""
@@ -59,9 +60,11 @@ class Variant:
     target: Size
     mirrored: bool = False
 
-    def time_ids(self, original: str = "photograph") -> Tensor:
-        size = self.original if original == "photograph" else self.target
-        return time_ids(size, (self.top, self.left), self.target)
+    def time_ids(self, conditioning: SizeConditioning = "true") -> Tensor:
+        """What the UNet is told, [6]. "as sampled" tells what a pipeline says when it draws: nothing was cut."""
+        if conditioning == "true":
+            return time_ids(self.original, (self.top, self.left), self.target)
+        return time_ids(self.target, (0, 0), self.target)
 
     def apply(self, image: Image.Image) -> Image.Image:
         if self.mirrored:

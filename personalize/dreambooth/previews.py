@@ -16,8 +16,8 @@ from personalize.dreambooth.conditioning import TextTable
 from personalize.dreambooth.prompts import Subject
 from personalize.dreambooth.randomness import derive, generator
 
-SCENES = ("on the beach", "in the snow", "on green grass", "in a forest", "with a city in the background")
-"""Where subjects are put to see whether the prompt is still heard: surroundings a photograph rarely has."""
+SCENES = ("on a red rug", "on a dirt road", "in a kitchen", "in a studio")
+"""Where subjects are put to see whether the prompt is still heard. Evaluation asks for other places."""
 
 BINS = 4
 """Ranges of timesteps whose loss is followed apart: the highest noise levels overfit first (Soboleva et al. 2025)."""

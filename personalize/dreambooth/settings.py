@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from personalize.dreambooth import optimisers
+
+HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
+"""Marks a setting that changes how a run goes and not what it makes."""
 
 
 class TrainSettings(BaseModel):
@@ -72,8 +75,10 @@ class TrainSettings(BaseModel):
     variants: int = Field(4, ge=1, le=64, description="cuts kept of each photograph, the whole one among them")
     zoom: float = Field(1.15, ge=1, le=2, description="how much a cut may be enlarged before it is cropped")
     flip: bool = Field(False, description="mirror every second cut; not for lettering or lopsided subjects")
-    size_conditioning: Literal["photograph", "target"] = Field(
-        "photograph", description="original size told to the UNet: the photograph's own, or the training size"
+    size_conditioning: Literal["true", "as sampled"] = Field(
+        "true",
+        description="size and crop told to the UNet: the photograph's own, or (for a base that never learnt these) "
+        "those of an uncut picture",
     )
 
     # the machine
@@ -100,9 +105,14 @@ class TrainSettings(BaseModel):
     fidelity_gain: float = Field(0.005, ge=0, description="rise in likeness to the subject that counts as one")
     patience: int = Field(3, ge=0, description="stop after so many checkpoints without a gain; 0 never stops early")
     resume_every: int = Field(
-        100, ge=0, description="steps between states from which a killed run goes on; 0 keeps none"
+        100,
+        ge=0,
+        description="steps between states from which a killed run goes on; 0 keeps none",
+        json_schema_extra=HOW_NOT_WHAT,
     )
-    log_every: int = Field(10, ge=1, description="steps between reads of the loss from the device")
+    log_every: int = Field(
+        10, ge=1, description="steps between reads of the loss from the device", json_schema_extra=HOW_NOT_WHAT
+    )
 
     @property
     def lora_alpha(self) -> float:

@@ -367,7 +367,7 @@ def run_identity(
     """sha256 of what decides a run's result: settings, base, pictures, captions. Only its equal is resumed."""
 
     def lines() -> Iterator[str]:
-        yield json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+        yield json.dumps(settings.model_dump(mode="json", exclude={"log_every", "resume_every"}), sort_keys=True)
         yield f"{base.path} {base.revision} {base.dtype}"
         yield latents.module_digest(pipe.vae) + str(sorted((n, tuple(p.shape)) for n, p in params.items()))
         for pictures in every:

@@ -75,7 +75,7 @@ def train(
     score: Score | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Teaches the base model the subjects of `photographs`; writes lora/, samples/ and history.json into `outputs`.
+    """Teaches the base model the subjects of `photographs`; writes lora/, samples/, history.json and speed.json.
 
     `class_images` preserve the prior; `held_out` photographs give the validation loss; `previews` are drawn at every
     checkpoint and judged by `score` (without it the last step is kept). `work` holds the latent cache and the states
@@ -179,8 +179,13 @@ def train(
             scored = run.folder / "scored" / f"step-{chosen.step:06d}.safetensors"
             if scored.exists():
                 checkpoints.load_weights(params, checkpoints.read_weights(scored))
-            history |= {"chosen": asdict(chosen), "settings": settings.model_dump(mode="json")}
-            _finish(outputs, run, photographs, chosen, history)
+            history |= {
+                "chosen": asdict(chosen),
+                "photographs": [example.name for example in photographs],
+                "held_out": [example.name for example in held_out],
+                "settings": settings.model_dump(mode="json"),
+            }
+            _finish(outputs, run, photographs, chosen, history, speed)
     accelerator.wait_for_everyone()
     if main:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -264,7 +269,7 @@ def _divergence(run: Setup, step: int, loss: float, norm: float) -> str:
     return (
         f"training stopped at step {step + 1}: loss {loss:g}, gradient norm {norm:g}. Nothing was saved as "
         f"finished. The batch held {', '.join(files)}. Try a lower learning_rate than {s.learning_rate:g} (a "
-        f"third of it){half}, a longer warmup, or a lower max_grad_norm; if it is always the same pictures, look at those."
+        f"third of it){half}, a longer warmup, or a lower max_grad_norm; if it is always these pictures, look at them."
     )
 
 
@@ -316,13 +321,19 @@ def _state(
 
 
 def _finish(
-    outputs: Path, run: Setup, photographs: Sequence[Example], chosen: choice.Choice, history: dict[str, Any]
+    outputs: Path,
+    run: Setup,
+    photographs: Sequence[Example],
+    chosen: choice.Choice,
+    history: Mapping[str, Any],
+    speed: Mapping[str, float],
 ) -> None:
     """Writes the outputs; the adapter last, so that a folder with lora/ in it is complete."""
     outputs.mkdir(parents=True, exist_ok=True)
     if (run.folder / "samples").exists():
         shutil.copytree(run.folder / "samples", outputs / "samples", dirs_exist_ok=True)
     tensorfile.write(outputs / "history.json", (json.dumps(history, indent=1) + "\n").encode())
+    tensorfile.write(outputs / "speed.json", (json.dumps(speed, indent=1) + "\n").encode())
     run.save_adapter(outputs / "lora", photographs, chosen.step)
 
 

@@ -74,9 +74,10 @@ def test_micro_conditioning_tells_what_was_really_done_to_the_picture():
         assert pixels[16, 16, 0] / 2 == pytest.approx((96 - column if cut.mirrored else column) - 0.5, abs=2)
 
 
-def test_size_conditioning_can_be_the_training_size():
-    cut = latents.variants(Size(800, 600), Size(256, 192), 1, 1.0, False, 0, "a")[0]
-    assert cut.time_ids("target").tolist() == [256, 192, 0, 0, 256, 192]
+def test_a_base_that_never_learnt_sizes_is_told_what_sampling_will_say():
+    cut = latents.variants(Size(800, 700), Size(256, 192), 1, 1.0, False, 0, "a")[0]
+    assert cut.time_ids().tolist() == [800, 700, 0, 16, 256, 192]
+    assert cut.time_ids("as sampled").tolist() == [256, 192, 0, 0, 256, 192]
 
 
 def jobs(photograph: Path, count: int = 3) -> list[tuple[Path, latents.Variant]]:

@@ -1,0 +1,294 @@
+"""Train: teach the base model the subjects.   needs: ingest, caption, prior   gives: lora/, samples/, history.json
+
+One adapter for all subjects. Every few steps the model draws the same prompts from the same seeds and CLIP and DINO judge
+them; what is kept is the checkpoint most like the photographs among those that still hear the rest of the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
+from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+from personalize.recipe.digest import tree_digest
+
+if TYPE_CHECKING:
+    from personalize.dreambooth.examples import Example
+    from personalize.dreambooth.previews import Sample
+
+NEEDS = ("ingest", "caption", "prior")
+
+
+class Config(StepConfig, TrainSettings):
+    base_model: str = Field("models/sdxl", description="folder of the SDXL base, or its Hugging Face name")
+    base_revision: str = Field("", description="commit of a Hugging Face base (40 hexadecimal digits)")
+    clip_model: str = Field("models/clip", description="CLIP that judges checkpoints; empty keeps the last step")
+    clip_revision: str = Field("", description="commit of a Hugging Face CLIP")
+    dino_model: str = Field("models/dino", description="DINO that judges checkpoints")
+    dino_revision: str = Field("", description="commit of a Hugging Face DINO")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="precision of the frozen base; what learns is float32"
+    )
+    processes: int = Field(1, ge=1, description="processes to train with, one a GPU")
+    work: str = Field(
+        "output/training",
+        description="where latents are kept, and the state from which a killed run goes on",
+        json_schema_extra=HOW_NOT_WHAT,
+    )
+
+
+def sources(config: Config) -> Mapping[str, str]:
+    """The base and the judges, by content or by commit."""
+    models = {"base model": (config.base_model, config.base_revision)}
+    if config.clip_model and config.validation_every:
+        models |= {"CLIP": (config.clip_model, config.clip_revision), "DINO": (config.dino_model, config.dino_revision)}
+    return {
+        name: tree_digest(model) if Path(model).is_dir() else f"{model}@{revision}"
+        for name, (model, revision) in models.items()
+    }
+
+
+def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+    import mlflow
+
+    active = mlflow.active_run()
+    folders = {"images": inputs["ingest"].path / "images", "captions": inputs["caption"].path}
+    if config.class_images_a_step:
+        folders["prior"] = inputs["prior"].path
+    job = {
+        "config": config.model_dump(mode="json"),
+        "folders": {name: str(Path(folder).absolute()) for name, folder in folders.items()},
+        "outputs": str(outputs.absolute()),
+        "run_id": active.info.run_id if active else "",
+    }
+    if config.processes == 1:
+        teach(job)
+    else:
+        _launch(job, config)
+    shutil.copyfile(folders["captions"] / "subjects.json", outputs / "subjects.json")
+    history = json.loads((outputs / "history.json").read_text(encoding="utf-8"))
+    speed = json.loads((outputs / "speed.json").read_text(encoding="utf-8"))
+    _show(card, history, speed, outputs)
+
+
+def teach(job: Mapping[str, Any]) -> None:
+    """Trains; in each of several processes where there are several."""
+    import mlflow
+
+    from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
+    from personalize.dreambooth.previews import previews
+    from personalize.dreambooth.prompts import load_subjects
+    from personalize.dreambooth.train import Base, Observer, train
+
+    config = Config(**job["config"])
+    folders = {name: Path(folder) for name, folder in job["folders"].items()}
+    settings = TrainSettings(**config.model_dump(include=set(TrainSettings.model_fields)))
+    photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
+    class_images = read_class_images(folders["prior"]) if "prior" in folders else []
+    learnt, held_out = hold_out(photographs, settings.validation_photographs, settings.seed)
+    subjects = load_subjects(folders["captions"])
+    judged = bool(config.clip_model) and settings.validation_every > 0
+    watch = Watch(config, job["run_id"])
+    result = train(
+        settings,
+        Base(config.base_model, config.base_revision or None, config.device, config.dtype),
+        learnt,
+        class_images,
+        Path(job["outputs"]),
+        work=Path(config.work),
+        held_out=held_out,
+        previews=previews(subjects, settings.validation_prompts, settings.validation_seeds, settings.seed),
+        score=judge(config, learnt, held_out) if judged else None,
+        observer=Observer(watch.phase, watch.logged, watch.scored),
+    )
+    watch.close()
+    if watch.listens and job["run_id"]:
+        found = {**result.speed, "chosen_step": result.choice.step, "steps": result.steps}
+        mlflow.log_metrics({f"total_{name}": value for name, value in found.items()}, run_id=job["run_id"])
+        mlflow.flush_async_logging()
+
+
+def judge(
+    config: Config, learnt: Sequence[Example], held_out: Sequence[Example]
+) -> Callable[[int, Sequence[Sample]], dict[str, float]]:
+    """What a checkpoint's pictures are worth. Likeness is to held-out photographs of subjects that have any."""
+    from personalize.evaluation.metrics import prompt_following, similarity
+
+    encoders: dict[str, Any] = {}
+    references: dict[str, dict[str, Any]] = {}
+
+    def load() -> None:
+        from PIL import Image
+
+        from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+
+        encoders["clip_i"] = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
+        encoders["dino"] = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
+        for token in dict.fromkeys(example.token for example in learnt):
+            of_it = [e for e in held_out if e.token == token] or [e for e in learnt if e.token == token]
+            images = [Image.open(example.path).convert("RGB") for example in of_it]
+            references[token] = {name: encoder.images(images) for name, encoder in encoders.items()}
+
+    def score(step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        if not encoders:
+            load()
+        images = [sample.image for sample in samples]
+        features = {name: encoder.images(images) for name, encoder in encoders.items()}
+        texts = encoders["clip_i"].texts([sample.preview.plain for sample in samples])
+        subject = [i for i, sample in enumerate(samples) if sample.preview.kind == "subject"]
+        plain = [i for i, sample in enumerate(samples) if sample.preview.kind == "class"]
+
+        def likeness(name: str, rows: Sequence[int], tokens: Sequence[str]) -> float:
+            found = [
+                similarity(features[name][i], references[token][name]) for i, token in zip(rows, tokens, strict=True)
+            ]
+            return float(sum(found) / len(found))
+
+        asked = [samples[i].preview.token for i in subject]
+        own = {name: likeness(name, subject, asked) for name in encoders}
+        pairs = [
+            (i, example.token)
+            for i in plain
+            for example in {e.token: e for e in learnt if e.class_noun == samples[i].preview.class_noun}.values()
+        ]
+        drift = [likeness(name, [i for i, _ in pairs], [token for _, token in pairs]) for name in encoders]
+        clip_t = float(prompt_following(features["clip_i"][subject], texts[subject]).mean())
+        return own | {
+            "fidelity": sum(own.values()) / len(own),
+            "prompt": clip_t,
+            "drift": sum(drift) / len(drift),
+        }
+
+    return score
+
+
+class Watch:
+    """What a person sees while it trains: a bar with loss, speed and time left, and everything live in MLflow."""
+
+    def __init__(self, config: Config, run_id: str) -> None:
+        import mlflow
+        from tqdm import tqdm
+
+        self.run_id = run_id
+        self.client = mlflow.MlflowClient() if run_id else None
+        self.listens = False
+        self.bar = tqdm(total=config.max_train_steps, desc="train", unit="step", disable=None, leave=True)
+
+    def phase(self, text: str) -> None:
+        self.bar.set_description_str("train" if text == "training" else text)
+
+    def logged(self, step: int, metrics: Mapping[str, float]) -> None:
+        import mlflow
+
+        self.listens = True
+        self.bar.update(step - self.bar.n)
+        speed = metrics.get("images_per_second")
+        shown = {"loss": f"{metrics['loss']:.4f}"} | ({"images/s": f"{speed:.1f}"} if speed else {})
+        self.bar.set_postfix(shown)
+        if self.run_id:
+            mlflow.log_metrics(dict(metrics), step=step, run_id=self.run_id, synchronous=False)
+
+    def scored(self, step: int, scores: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        import mlflow
+
+        found = {name: f"{scores[name]:.3f}" for name in ("fidelity", "prompt", "drift")}
+        self.bar.write(
+            f"step {step}: " + ", ".join(f"{name} {value}" for name, value in found.items()), file=sys.stderr
+        )
+        if not self.run_id or self.client is None:
+            return
+        validation = {f"validation_{name.removeprefix('validation_')}": value for name, value in scores.items()}
+        mlflow.log_metrics(validation, step=step, run_id=self.run_id, synchronous=False)
+        for sample in samples:
+            self.client.log_image(self.run_id, sample.image, key=sample.preview.name, step=step, synchronous=False)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _launch(job: Mapping[str, Any], config: Config) -> None:
+    """The same in several processes, through `accelerate launch`."""
+    from personalize.dreambooth.backbone import resolve_device
+
+    file = Path(job["outputs"]) / "job.json"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--dynamo_backend", "no"]
+    command += ["--mixed_precision", "no", "--num_processes", str(config.processes), "--multi_gpu"]
+    if resolve_device(config.device).type == "cpu":
+        command[-1] = "--cpu"
+    finished = subprocess.run([*command, "--module", "steps.train", str(file)], check=False)
+    file.unlink()
+    if finished.returncode:
+        raise RecipeError(
+            f"train: one of the {config.processes} processes stopped with exit code {finished.returncode}; its message "
+            f"is above. Try again (it goes on where it was), or with processes: 1."
+        )
+
+
+def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], outputs: Path) -> None:
+    steps, scores, chosen = history["steps"], history["scores"], history["chosen"]
+    held_out = history["held_out"]
+    card.facts(
+        {
+            "chosen step": chosen["step"],
+            "steps trained": len(steps),
+            "stopped": history["stop_reason"],
+            "photographs trained on": len(history["photographs"]),
+            "held out for scoring": len(held_out),
+            **{name: round(value, 3) for name, value in speed.items()},
+        }
+    )
+    if chosen["verdict"] in ("compromise", "still improving"):
+        card.warning(chosen["reason"])
+    else:
+        card.text(chosen["reason"])
+    if scores:
+        if not held_out:
+            card.warning(
+                "No photograph was held out (subjects need at least four, and validation_photographs at least 1), so "
+                "likeness is to photographs that were trained on and rises with mere copying."
+            )
+        at, marks = [row["step"] for row in scores], {"chosen": chosen["step"]}
+        measured = {"likeness to the subject": "fidelity", "prompt following": "prompt", "class drift": "drift"}
+        curves = {label: (at, [row[name] for row in scores]) for label, name in measured.items()}
+        card.chart("Checkpoints", curves, y="cosine", marks=marks)
+        names = [file.name for file in sorted((outputs / "samples" / "step-000000").glob("*.png"))]
+        card.grid(
+            "Checkpoints side by side",
+            [f"step {step}" + (" (chosen)" if step == chosen["step"] else " (base)" * (step == 0)) for step in at],
+            [
+                (name.rsplit("-", 1)[0].replace("-", " "), [outputs / "samples" / f"step-{s:06d}" / name for s in at])
+                for name in names
+            ],
+        )
+        bins = sorted(name for name in scores[0] if name.startswith("validation_loss"))
+        quarters = ("least noise", "little noise", "much noise", "most noise")
+        fixed = {label: (at, [row[b] for row in scores]) for label, b in zip(quarters, bins, strict=False)}
+        if fixed:
+            card.chart("Loss on a fixed batch, by noise", fixed, y="loss", marks=marks)
+    card.chart("Training loss", {"loss": _smooth(steps, "loss")}, y="loss")
+    card.table(
+        "Held out for scoring" if held_out else "Photographs",
+        ["photograph"],
+        [[name] for name in held_out or history["photographs"]],
+    )
+
+
+def _smooth(rows: Sequence[Mapping[str, float]], name: str, points: int = 200) -> tuple[list[float], list[float]]:
+    """Means over equal stretches of steps: at most `points` of them."""
+    width = max(1, -(-len(rows) // points))
+    parts = [rows[i : i + width] for i in range(0, len(rows), width)]
+    return [part[-1]["step"] for part in parts], [sum(row[name] for row in part) / len(part) for part in parts]
+
+
+if __name__ == "__main__":
+    teach(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
