@@ -13,7 +13,7 @@ Weights are stored as fp16 safetensors: no file over 50 MB, 96 MB in all.
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -86,7 +86,7 @@ def text_encoders(
 
 
 def unet() -> UNet2DConditionModel:
-    """SDXL's pattern: no attention at the finest level, deeper transformers further down, text_time conditioning."""
+    """SDXL's pattern: no attention at the finest level, heads of 64, linear projections, text_time conditioning."""
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
         in_channels=4,
@@ -95,8 +95,8 @@ def unet() -> UNet2DConditionModel:
         layers_per_block=2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=(2, 4, 6),
+        transformer_layers_per_block=1,
+        attention_head_dim=(1, 2, 3),
         cross_attention_dim=sum(TEXT_WIDTHS),
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -122,19 +122,17 @@ def scheduler() -> EulerDiscreteScheduler:
 
 
 def clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    vision = dict(
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        image_size=SIZE,
-        patch_size=16,
-        hidden_act="gelu",
-    )
+    vision = {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "image_size": SIZE,
+        "patch_size": 16,
+        "hidden_act": "gelu",
+    }
     return CLIPModel(
-        CLIPConfig(
-            text_config=text_config(tokenizer, 128, "gelu").to_dict(), vision_config=vision, projection_dim=128
-        )
+        CLIPConfig(text_config=text_config(tokenizer, 128, "gelu").to_dict(), vision_config=vision, projection_dim=128)
     )
 
 
@@ -160,7 +158,7 @@ def dino() -> ViTModel:
 
 
 def dino_image_processor() -> BitImageProcessorPil:
-    """DINO's own preprocessing: bicubic, centre crop, ImageNet statistics (ViTImageProcessor would squash and shift)."""
+    """DINO's own preprocessing: bicubic, centre crop, ImageNet statistics; ViTImageProcessor would squash and shift."""
     return BitImageProcessorPil(
         size={"shortest_edge": SIZE},
         crop_size={"height": SIZE, "width": SIZE},
@@ -171,28 +169,28 @@ def dino_image_processor() -> BitImageProcessorPil:
 
 
 def blip(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
-    vision = dict(
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=5,
-        num_attention_heads=6,
-        image_size=SIZE,
-        patch_size=16,
-        initializer_range=0.02,
-    )
-    text = dict(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        encoder_hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        max_position_embeddings=MAX_LENGTH,
-        bos_token_id=tokenizer.convert_tokens_to_ids("[DEC]"),
-        eos_token_id=tokenizer.cls_token_id,
-        sep_token_id=tokenizer.sep_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    vision = {
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 6,
+        "image_size": SIZE,
+        "patch_size": 16,
+        "initializer_range": 0.02,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "encoder_hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "max_position_embeddings": MAX_LENGTH,
+        "bos_token_id": tokenizer.convert_tokens_to_ids("[DEC]"),
+        "eos_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision, projection_dim=128))
 
 
@@ -202,7 +200,7 @@ def blip_image_processor() -> BlipImageProcessorPil:
     )
 
 
-def write_sdxl(path: Path, parts: dict[str, torch.nn.Module], words: list[str]) -> None:
+def write_sdxl(path: Path, parts: dict[str, torch.nn.Module], words: Sequence[str]) -> None:
     """Write a pipeline directory from `parts` (vae, text_encoder, text_encoder_2, unet) in fp16."""
 
     def write(folder: Path) -> None:
@@ -221,12 +219,12 @@ def write_sdxl(path: Path, parts: dict[str, torch.nn.Module], words: list[str]) 
     _replace(path, write)
 
 
-def write_sdxl_tokenizers(path: Path, words: list[str]) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+def write_sdxl_tokenizers(path: Path, words: Sequence[str]) -> tuple[CLIPTokenizer, CLIPTokenizer]:
     first = write_clip_tokenizer(path / "tokenizer", words)
     return first, write_clip_tokenizer(path / "tokenizer_2", words, pad_token="!")
 
 
-def write_clip(path: Path, model: CLIPModel, words: list[str]) -> None:
+def write_clip(path: Path, model: CLIPModel, words: Sequence[str]) -> None:
     def write(folder: Path) -> None:
         _half(model).save_pretrained(folder, safe_serialization=True)
         _load_as_float32(folder)
@@ -246,7 +244,7 @@ def write_dino(path: Path, model: ViTModel) -> None:
     _replace(path, write)
 
 
-def write_blip(path: Path, model: BlipForConditionalGeneration, words: list[str]) -> None:
+def write_blip(path: Path, model: BlipForConditionalGeneration, words: Sequence[str]) -> None:
     def write(folder: Path) -> None:
         _half(model).save_pretrained(folder, safe_serialization=True)
         _load_as_float32(folder)
@@ -265,7 +263,8 @@ def random_models(path: str | Path, seed: int = 0) -> None:
         path.mkdir(parents=True, exist_ok=True)
         tokenizers = write_sdxl_tokenizers(path / ".tokenizers", words)
         first, second = text_encoders(*tokenizers)
-        write_sdxl(path / "sdxl", {"vae": vae(), "text_encoder": first, "text_encoder_2": second, "unet": unet()}, words)
+        parts = {"vae": vae(), "text_encoder": first, "text_encoder_2": second, "unet": unet()}
+        write_sdxl(path / "sdxl", parts, words)
         write_clip(path / "clip", clip(tokenizers[0]), words)
         write_dino(path / "dino", dino())
         write_blip(path / "blip", blip(blip_tokenizer(words)), words)

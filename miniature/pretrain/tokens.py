@@ -5,6 +5,8 @@ merges learnt on captions follow, so that the words of the small world are one t
 `bcnchr` falls into pieces, as it does under SDXL's tokenizers.
 """
 
+import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -21,25 +23,19 @@ PROMPT_WORDS = (
     "a an the photo picture image of on in at with and by near next to under over its front standing background behind "
     "close up view seen from rendered realistic designer modern wooden style made bright soft light sunny cloudy day "
     "night studio product design catalogue photograph photography this that there is are has some two three one small "
-    "large tall low round square high quality nice cool chair armchair stool sofa bench table lamp vase desk shelf bed "
-    "red orange yellow green blue purple pink brown black white grey teal beach snow grass forest desert city rug dirt "
-    "road floor living room"
+    "large tall low round square high quality nice cool"
 )
 
 
-def world_words(captions: int = 400) -> list[str]:
-    """The distinct words of `captions` captions of the miniature's scenes and of common prompts, sorted."""
-    words = set(PROMPT_WORDS.split())
-    try:
-        from miniature import scenes
-    except ImportError:
-        return sorted(words)
-    for named in (scenes.CLASSES, scenes.COLOURS, scenes.MATERIALS, scenes.SURROUNDINGS):
-        for name in named:
-            words.update(_words(str(name).replace("_", " ")))
-    for seed in range(captions):
-        words.update(_words(scenes.caption(scenes.sample_scene(seed), seed)))
-    return sorted(words)
+@functools.cache
+def world_words(captions: int = 400) -> tuple[str, ...]:
+    """The distinct words of the world's vocabulary, of `captions` captions and of common prompts, sorted."""
+    from miniature import scenes
+
+    texts = [PROMPT_WORDS, *scenes.CLASSES, *scenes.COLOURS, *scenes.MATERIALS, *scenes.SURROUNDINGS]
+    texts += [phrase for phrases in scenes.PLACES.values() for phrase in phrases]
+    texts += [scenes.caption(scenes.sample_scene(seed), seed) for seed in range(captions)]
+    return tuple(sorted({word for text in texts for word in _words(text)}))
 
 
 def bytes_to_unicode() -> dict[int, str]:
@@ -62,7 +58,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
         pieces.append([*symbols[:-1], symbols[-1] + WORD_END])
     merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in pieces for pair in itertools.pairwise(word))
         if not pairs:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -71,7 +67,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """CLIP's order: bytes, bytes at a word's end, merges, start, end (the highest id, which CLIP's pooling relies on)."""
+    """CLIP's order: bytes, bytes at a word's end, merges, start, end (the highest id, which CLIP's pooling needs)."""
     letters = list(bytes_to_unicode().values())
     tokens = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in merges), START, END]
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
@@ -82,7 +78,11 @@ def write_clip_tokenizer(path: Path, words: Iterable[str], pad_token: str = END)
     merges = learn_merges(words)
     vocabulary = clip_vocabulary(merges)
     tokenizer = CLIPTokenizer(
-        vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH, clean_up_tokenization_spaces=True
+        vocab=vocabulary,
+        merges=merges,
+        pad_token=pad_token,
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=True,
     )
     path.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(path)
@@ -93,7 +93,7 @@ def write_clip_tokenizer(path: Path, words: Iterable[str], pad_token: str = END)
 
 
 def blip_tokenizer(words: Iterable[str]) -> BertTokenizer:
-    """BERT word pieces: the special tokens, every printable ASCII character whole and as continuation, then the words."""
+    """BERT word pieces: special tokens, every printable ASCII character whole and as continuation, then the words."""
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     tokens = [*BLIP_SPECIAL, *letters, *("##" + letter for letter in letters), *sorted(set(words))]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}

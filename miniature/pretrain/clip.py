@@ -1,0 +1,45 @@
+"""CLIP, the judge: trained on images, captions and seeds the generator never saw, so that it does not grade itself."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import architectures
+from .contrast import captions_by_facet, facet_loss
+from .data import Scenes, generator, jitter, normalise
+from .loop import Options, attention_for, autocast, fit
+from .tokens import world_words, write_clip_tokenizer
+
+
+def train(options: Options) -> dict[str, float]:
+    """Train on the judge's part of `data/train`; the checkpoint is work/clip.pt."""
+    torch.manual_seed(options.seed + 17)
+    scenes = Scenes(options.data / "train", "judge")
+    tokenizer = write_clip_tokenizer(options.work / "tokenizers" / "clip", world_words())
+    model = architectures.clip(tokenizer).to(options.device)
+    batch = options.batch or (1024 if options.device == "cuda" else 128)
+
+    def texts(captions: list[str]) -> Tensor:
+        encoded = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(options.device)
+        return functional.normalize(model.get_text_features(**encoded).pooler_output.float(), dim=-1)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        random = generator(options.seed + 17, step)
+        rows = scenes.draw(random, batch)
+        pixels = jitter(scenes.pixels(rows), random).to(options.device)
+        facets = captions_by_facet(scenes, rows, random)
+        with autocast(options.device), attention_for(options.device):
+            normal = normalise(pixels, architectures.CLIP_MEAN, architectures.CLIP_STD)
+            images = model.get_image_features(pixel_values=normal).pooler_output
+            images = functional.normalize(images.float(), dim=-1)
+            return facet_loss(images, texts, facets, model.logit_scale.exp().clamp(max=100))
+
+    return fit("clip", {"clip": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.05)
+
+
+def write(options: Options) -> None:
+    tokenizer = write_clip_tokenizer(options.work / "tokenizers" / "clip", world_words())
+    model = architectures.clip(tokenizer)
+    saved = torch.load(options.work / "clip.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["networks"]["clip"])
+    architectures.write_clip(options.out / "clip", model, world_words())

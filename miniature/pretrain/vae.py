@@ -1,0 +1,85 @@
+"""Autoencoder: random 64 px crops, because a crop teaches as much as a picture and four fit in its time.
+
+Loss: L1 + 0.5 * L1 of the gradients (edges) + a tiny KL, as there is no discriminator to sharpen the rest. A third of
+the crops come from textures and colour-changed scenes: photographs of the real world are not made of clean surfaces.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import architectures
+from .data import Scenes, generator
+from .loop import Options, autocast, fit
+
+CROP, KL_WEIGHT, GRADIENT_WEIGHT, TEXTURE_SHARE, RECOLOUR_SHARE = 64, 1e-6, 0.5, 0.3, 0.2
+SCALING_SAMPLES = 256
+
+
+def train(options: Options) -> dict[str, float]:
+    """Train on `data/train` (and `data/textures` where there is one); the checkpoint is work/vae.pt."""
+    torch.manual_seed(options.seed)
+    scenes = Scenes(options.data / "train")
+    textures = Scenes(options.data / "textures") if (options.data / "textures").exists() else scenes
+    model = architectures.vae().to(options.device, memory_format=torch.channels_last)
+    batch = options.batch or (512 if options.device == "cuda" else 32)
+    run = torch.compile(_reconstruct) if options.compile else _reconstruct
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        pixels = crops(scenes, textures, generator(options.seed, step), batch).to(options.device)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        with autocast(options.device):
+            reconstruction, mean, logvar = run(model, pixels)
+        return reconstruction_loss(reconstruction.float(), pixels, mean.float(), logvar.float())
+
+    return fit("vae", {"vae": model}, loss, options, lr=2e-3, batch=batch, weight_decay=0.0)
+
+
+def _reconstruct(model: torch.nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    posterior = model.encode(pixels).latent_dist
+    return model.decode(posterior.sample()).sample, posterior.mean, posterior.logvar
+
+
+def crops(scenes: Scenes, textures: Scenes, random: np.random.Generator, batch: int) -> Tensor:
+    """float [b, 3, 64, 64] in [-1, 1]; some from textures, some with gains and inversions of their colours."""
+    out = torch.empty(batch, 3, CROP, CROP)
+    for index in range(batch):
+        source = textures if random.random() < TEXTURE_SHARE else scenes
+        row = int(source.draw(random, 1)[0])
+        top, left = random.integers(0, source.images.shape[1] - CROP + 1, 2)
+        patch = source.images[row, top : top + CROP, left : left + CROP]
+        if random.random() < 0.5:
+            patch = patch[:, ::-1]
+        values = torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1).float() / 127.5 - 1
+        if random.random() < RECOLOUR_SHARE:
+            gains = torch.tensor(random.uniform(0.4, 1.0, 3), dtype=torch.float32).view(3, 1, 1)
+            lifts = torch.tensor(random.uniform(-1, 1, 3), dtype=torch.float32).view(3, 1, 1) * (1 - gains)
+            values = values[torch.from_numpy(random.permutation(3))] * gains + lifts
+        out[index] = values
+    return out
+
+
+def reconstruction_loss(
+    output: Tensor, target: Tensor, mean: Tensor, logvar: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """L1 + gradient L1 + KL to N(0, 1) [b, 3, h, w]; also the PSNR in dB for values in [-1, 1]."""
+    pixel = (output - target).abs().mean()
+    error = output - target
+    gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    psnr = 10 * torch.log10(4 / error.detach().square().mean())
+    value = pixel + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl
+    return value, {"psnr": float(psnr), "kl": float(kl.detach())}
+
+
+@torch.no_grad()
+def load(options: Options) -> architectures.AutoencoderKL:
+    """The trained autoencoder, its scaling factor measured as 1 / std of latents (Rombach et al. 2022, App. D)."""
+    model = architectures.vae()
+    model.load_state_dict(torch.load(options.work / "vae.pt", map_location="cpu", weights_only=True)["networks"]["vae"])
+    scenes = Scenes(options.data / "train")
+    rows = scenes.draw(generator(options.seed, 0), min(SCALING_SAMPLES, len(scenes)))
+    parts = np.array_split(rows, max(1, len(rows) // 32))
+    latents = [model.encode(scenes.pixels(part).float() / 127.5 - 1).latent_dist.mean for part in parts]
+    model.register_to_config(scaling_factor=round(1 / float(torch.cat(latents).std()), 5))
+    return model.to(options.device).eval()
