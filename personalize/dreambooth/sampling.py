@@ -114,7 +114,7 @@ def sample(
     seeds: Sequence[int],
     sampling: Sampling,
     batch_size: int = 8,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], object] | None = None,
 ) -> list[Image.Image]:
     """One RGB picture per (prompt, seed), in order. `on_batch` hears how many pictures each batch finished.
 
@@ -158,7 +158,7 @@ def sample_grid(
     seeds: Sequence[int],
     sampling: Sampling,
     batch_size: int = 8,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], object] | None = None,
 ) -> list[list[Image.Image]]:
     """Every prompt with every seed: a row per prompt, a column per seed."""
     flat = sample(

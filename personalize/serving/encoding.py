@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from html import unescape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -58,3 +59,18 @@ def facts_of(data: bytes) -> dict[str, Any]:
     found = re.search(r'<rdf:li xml:lang="x-default">(.*?)</rdf:li>', text, re.DOTALL)
     facts: dict[str, Any] = json.loads(unescape(found.group(1))) if found else {}
     return facts
+
+
+def free_path(folder: Path, prompt: str, seed: int, encoding: str) -> Path:
+    """`folder/a-photo-of-a-chair-7.png`, or `...-7-2.png` where that is taken. Makes the folder.
+
+    Letters and digits of every script are kept; nothing of a prompt can leave the folder or upset a shell.
+    """
+    words = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-").encode()[:120].decode(errors="ignore").rstrip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = f"{words or 'picture'}-{seed}", SUFFIX[encoding]
+    path, copy = folder / f"{stem}{suffix}", 1
+    while path.exists():
+        copy += 1
+        path = folder / f"{stem}-{copy}{suffix}"
+    return path

@@ -1,0 +1,86 @@
+"""The registry: which version of the model is meant, and which names it takes. MLflow's own client does the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+
+
+class RegistryError(ValueError):
+    """The registry does not have what is asked, or would not take it; the message says which and the way out."""
+
+
+def check_name(name: str) -> None:
+    """Raises RegistryError when the registry in use would not take a model of this name.
+
+    Unity Catalog wants `catalog.schema.model` and says so only after everything was uploaded.
+    """
+    import mlflow
+
+    registry = str(mlflow.get_registry_uri())
+    if registry.startswith("databricks-uc"):
+        levels = name.split(".")
+        if len(levels) != 3 or not all(levels):
+            raise RegistryError(
+                f"MODEL_NAME {name!r} is not a Unity Catalog name: catalog.schema.model, three levels. Set it in the "
+                f"profile, or -P MODEL_NAME=main.default.{levels[-1] or 'personalize'}."
+            )
+    if not name.strip() or any(character in name for character in "/:%\"'"):
+        raise RegistryError(f"MODEL_NAME {name!r} is no model name: it is empty or has one of / : % \" '.")
+
+
+def version_of(name: str, which: str) -> RegisteredVersion:
+    """The registered version with that alias or number. Raises RegistryError naming what there is."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        if which.isdigit():
+            return client.get_model_version(name, which)
+        return client.get_model_version_by_alias(name, which)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        kind = "version" if which.isdigit() else "alias"
+        raise RegistryError(f"{name!r} has no {kind} {which!r}. {_what_there_is(name)}") from error
+
+
+def alias_or_none(name: str, alias: str) -> RegisteredVersion | None:
+    """The version that carries the alias, if any does."""
+    try:
+        return version_of(name, alias)
+    except RegistryError:
+        return None
+
+
+def best_version(name: str) -> ModelVersion:
+    """The champion; while there is none, the challenger. Raises EndpointError that says what to type."""
+    for alias in (CHAMPION, CHALLENGER):
+        if alias_or_none(name, alias) is not None:
+            return find_version(f"models:/{name}@{alias}")
+    raise EndpointError(
+        f"There is no tuned model yet: {name!r} has neither a champion nor a challenger. Train and register one with "
+        f"`mlflow run . -P profile=...`, or draw with the base alone: -P model=base."
+    )
+
+
+def _what_there_is(name: str) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        aliases: dict[str, Any] = dict(client.get_registered_model(name).aliases)
+        versions = [version.version for version in client.search_model_versions(f"name='{name}'", max_results=20)]
+    except MlflowException:
+        return "No model of that name is registered: `mlflow run . -P profile=...` registers one."
+    known = ", ".join(f"{alias} = version {version}" for alias, version in sorted(aliases.items())) or "none"
+    return f"Versions: {', '.join(map(str, versions)) or 'none'}; aliases: {known}."

@@ -1,0 +1,191 @@
+"""Generate: a prompt in, a picture out, from the tuned model or from the base alone.   gives: pictures
+
+    mlflow run . -e generate -P prompt="a photo of a bcnchr chair on the beach"
+    mlflow run . -e generate -P prompt=@prompts.txt -P images=4 -P seed=7 -P model=base
+
+The tuned model is the registry's champion, or its challenger while nothing has been promoted. Pictures land in the
+folder `output` under a name made of prompt and seed; nothing that lies there is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from personalize.dreambooth.sampling import Sampling
+
+NEEDS: tuple[str, ...] = ()
+REUSE = False
+
+FETCHED = Path("build/models")
+
+
+class Config(StepConfig):
+    prompt: str = Field("", description="What to draw; one prompt a line, or @file with one prompt a line")
+    negative_prompt: str = Field("", description="What the pictures should keep away from")
+    model: str = Field("tuned", min_length=1, description="tuned, base, or the address of a version: models:/<name>/3")
+    name: str = Field("personalize", min_length=1, description="The registered model that `tuned` means")
+    images: int = Field(1, ge=1, le=1000, description="Pictures for each prompt")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="Seed of the first picture; none draws one")
+    sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
+    guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
+    adapter_scale: float = Field(1.0, ge=0, le=2, description="Strength of what was learned; 1 is as trained")
+    resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where no width or height is given")
+    width: int | None = Field(None, ge=64, multiple_of=8, description="Width in pixels")
+    height: int | None = Field(None, ge=64, multiple_of=8, description="Height in pixels")
+    format: Literal["png", "webp", "jpeg"] = Field("png", description="File format; each carries prompt and seed")
+    output: str = Field("output", min_length=1, description="Folder for the pictures")
+    base_model: str = Field("models/sdxl", description="Base model for model=base: a folder or a Hugging Face name")
+    base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
+    batch_size: int = Field(8, ge=1, description="Pictures drawn at a time")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to draw")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Precision of UNet and text encoders"
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What draws: a base, an adapter where there is one, and what to call them."""
+
+    label: str
+    base: str
+    revision: str | None = None
+    adapter: Path | None = None
+
+
+def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+    from personalize.dreambooth.sampling import Sampling
+
+    prompts = read_prompts(config.prompt)
+    model = find_model(config)
+    first = random.SystemRandom().randrange(2**32) if config.seed is None else config.seed
+    rows = [(prompt, (first + i) % 2**32) for prompt in prompts for i in range(config.images)]
+    sampling = Sampling(
+        config.sampling_steps,
+        config.guidance_scale,
+        config.width or config.resolution,
+        config.height or config.resolution,
+        config.negative_prompt,
+    )
+    begun = time.perf_counter()
+    pictures = draw(config, model, rows, sampling)
+    seconds = time.perf_counter() - begun
+    files = save(config, model, rows, sampling, pictures, outputs)
+    tell(config, model, rows, pictures, files, seconds, card)
+
+
+def read_prompts(text: str) -> list[str]:
+    """The prompts of `text`, or of the file that `@path` names: a line each. Raises RecipeError where there is none."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"generate.prompt: {text} cannot be read as a text file ({error}).") from error
+    prompts = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise RecipeError('There is nothing to draw: add a prompt, -P prompt="a photo of a ... chair on the beach".')
+    return prompts
+
+
+def find_model(config: Config) -> Model:
+    """The base as configured, or base and adapter out of a registered version.
+
+    Raises RecipeError where nothing is registered yet, saying what to type.
+    """
+    from personalize.serving.endpoint import EndpointError, fetch_files, find_version
+    from personalize.serving.registry import best_version
+
+    if config.model == "base":
+        return Model(f"base ({config.base_model})", config.base_model, config.base_revision)
+    if config.model == "tuned":
+        version = best_version(config.name)
+    else:
+        if not config.model.startswith("models:/"):
+            raise RecipeError(
+                f"generate.model: {config.model!r} is none of tuned, base and models:/<name>/<version or @alias>."
+            )
+        version = find_version(config.model)
+    artifacts = fetch_files(version, FETCHED / version.name) / "artifacts"
+    if not (artifacts / "adapter").is_dir():
+        raise EndpointError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
+    return Model(str(version), str(artifacts / "base"), None, artifacts / "adapter")
+
+
+def draw(config: Config, model: Model, rows: list[tuple[str, int]], sampling: Sampling) -> list[Image]:
+    from tqdm import tqdm
+
+    from personalize.dreambooth.sampling import ADAPTER, load_pipeline, sample
+
+    pipe = load_pipeline(
+        model.base, revision=model.revision, device=config.device, dtype=config.dtype, lora=model.adapter
+    )
+    if model.adapter is not None:
+        pipe.set_adapters(ADAPTER, adapter_weights=config.adapter_scale)
+    prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
+    with tqdm(total=len(rows), desc="pictures", unit="picture") as bar:
+        return sample(pipe, prompts, seeds, sampling, config.batch_size, on_batch=bar.update)
+
+
+def save(
+    config: Config,
+    model: Model,
+    rows: list[tuple[str, int]],
+    sampling: Sampling,
+    pictures: list[Image],
+    outputs: Path,
+) -> list[Path]:
+    """Each picture into the output folder and into the run; what it was made from into pictures.json."""
+    from personalize.serving.encoding import encode, free_path
+
+    files, told = [], []
+    for (prompt, seed), picture in zip(rows, pictures, strict=True):
+        facts = {
+            "prompt": prompt,
+            "negative_prompt": config.negative_prompt,
+            "seed": seed,
+            "num_inference_steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "adapter_scale": config.adapter_scale,
+            "model": model.label,
+        }
+        data = encode(picture, config.format, facts)
+        files.append(free_path(Path(config.output), prompt, seed, config.format))
+        files[-1].write_bytes(data)
+        copy = free_path(outputs, prompt, seed, config.format)
+        copy.write_bytes(data)
+        told.append({"file_name": copy.name, **facts})
+    (outputs / "pictures.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return files
+
+
+def tell(
+    config: Config,
+    model: Model,
+    rows: list[tuple[str, int]],
+    pictures: list[Image],
+    files: list[Path],
+    seconds: float,
+    card: Card,
+) -> None:
+    """The paths on the terminal, the pictures in MLflow's image slider and on the card."""
+    import mlflow
+
+    mlflow.log_metrics({"pictures": len(pictures), "seconds": seconds, "seconds_per_picture": seconds / len(pictures)})
+    for step, picture in enumerate(pictures[:50]):
+        mlflow.log_image(picture, key="generated", step=step)
+    card.facts({"model": model.label, "pictures": len(pictures), "seconds": round(seconds, 1), "folder": config.output})
+    captions = [f"{prompt} · seed {seed}" for prompt, seed in rows]
+    card.images("Pictures", list(zip(pictures, captions, strict=True)), columns=min(4, len(pictures)), width=320)
+    print(f"drawn by {model.label}:", *files, sep="\n", flush=True)
