@@ -95,6 +95,10 @@ class Card:
             svg=charts.lines(lines, x, y, placed, title),
         )
 
+    def drawing(self, title: str, svg: str) -> None:
+        """A drawing of the engine's own (trusted SVG, its labels escaped where it was made)."""
+        self._add("chart", title=str(title), svg=svg)
+
     def code(self, title: str, text: str) -> None:
         """Verbatim text, folded away under its title."""
         self._add("code", title=str(title), text=str(text))

@@ -1,0 +1,213 @@
+"""recipe.yaml and a profile and the command line's overrides, merged and validated before anything runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.source import Path_, Source, Variables, read, scalar
+
+RECIPE_KEYS = ("recipe", "description", "until", "card", "steps", "next")
+PROFILE_KEYS = ("description", "experiment", "model_registry", "requires", "steps")
+PROFILE_SECTIONS = {
+    "experiment": ("name", "artifact_location"),
+    "model_registry": ("registry_uri",),
+    "requires": ("tracking_uri",),
+}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `-P name=text`: name is `step.key` (deeper keys with more dots) or a profile VARIABLE."""
+
+    name: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"-P {self.name}={self.text}"
+
+
+@dataclass
+class Profile:
+    """What differs between a laptop and a workspace: upper-case variables, where runs and models go, changed step keys."""
+
+    name: str
+    source: Source
+    variables: Variables = field(default_factory=Variables)
+    experiment: dict[str, Any] = field(default_factory=dict)
+    model_registry: dict[str, Any] = field(default_factory=dict)
+    requires: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Value:
+    """A configured value before it has a type: what YAML makes of it, how it was written, and where."""
+
+    value: Any
+    place: str
+    texts: dict[Path_, str]
+
+
+@dataclass
+class Merged:
+    """The recipe after merging: for each step its keys, each with its place."""
+
+    root: Path
+    name: str
+    profile: Profile
+    steps: dict[str, dict[str, Value]]
+    places: dict[str, str]
+    overrides: tuple[Override, ...]
+    until: str = ""
+    card: str = ""
+    next: dict[str, str] = field(default_factory=dict)
+
+
+def profiles(root: Path) -> list[str]:
+    """The names of the profiles beside the recipe."""
+    return sorted(path.stem for path in (root / "profiles").glob("*.yaml"))
+
+
+def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged:
+    """Read, render and merge. Raises RecipeError naming file, line and the nearest known name."""
+    chosen = load_profile(root, profile, overrides)
+    origin = f"profiles/{chosen.name}.yaml"
+    document = read(root / "recipe.yaml", root, chosen.variables, origin)
+    content = _mapping(document, (), "recipe.yaml must hold `recipe:` and `steps:`")
+    for key in content:
+        if key not in RECIPE_KEYS:
+            raise RecipeError(f"{document.place((key,))}: unknown key '{key}'{nearest(str(key), RECIPE_KEYS)}")
+    blocks = _mapping(document, ("steps",), "`steps:` must name at least one step")
+    if not blocks:
+        raise RecipeError("recipe.yaml: `steps:` must name at least one step")
+    steps = {str(name): _block(document, ("steps", name)) for name in blocks}
+    for name in (
+        _mapping(chosen.source, ("steps",), "must map step names to keys") if "steps" in chosen.source.value else {}
+    ):
+        if name not in steps:
+            raise RecipeError(
+                f"{chosen.source.place(('steps', name))}: unknown step '{name}'{nearest(str(name), steps)}"
+            )
+        steps[str(name)].update(_block(chosen.source, ("steps", name)))
+    for override in overrides:
+        _apply(override, steps, chosen, root)
+    return Merged(
+        root=root,
+        name=str(content.get("recipe") or root.name),
+        profile=chosen,
+        steps=steps,
+        places={name: document.place(("steps", name)) for name in steps},
+        overrides=tuple(overrides),
+        until=_known_step(document, "until", content.get("until"), steps) or list(steps)[-1],
+        card=_known_step(document, "card", content.get("card"), steps),
+        next={str(step): str(text) for step, text in (content.get("next") or {}).items()},
+    )
+
+
+def load_profile(root: Path, name: str, overrides: Sequence[Override] = ()) -> Profile:
+    """Read profiles/<name>.yaml and set its variables, those given on the command line included."""
+    known = profiles(root)
+    if name not in known:
+        raise RecipeError(
+            f"unknown profile '{name}'{nearest(name, known)} (profiles are the files in {root / 'profiles'})"
+        )
+    source = read(root / "profiles" / f"{name}.yaml", root)
+    content = source.value = (
+        _mapping(source, (), "a profile is a mapping of VARIABLES and sections") if source.value else {}
+    )
+    profile = Profile(name, source)
+    for key, value in content.items():
+        if str(key).isupper():
+            profile.variables.set(str(key), value, source.texts.get((key,)))
+        elif key not in PROFILE_KEYS:
+            raise RecipeError(
+                f"{source.place((key,))}: unknown key '{key}'{nearest(str(key), PROFILE_KEYS)} (variables are UPPER_CASE)"
+            )
+    for section, keys in PROFILE_SECTIONS.items():
+        block = _mapping(source, (section,), f"holds {', '.join(keys)}") if content.get(section) else {}
+        for key in block:
+            if key not in keys:
+                raise RecipeError(
+                    f"{source.place((section, key))}: unknown key '{section}.{key}'{nearest(str(key), keys)}"
+                )
+        setattr(profile, section, block)
+    for override in overrides:
+        if override.name.isupper():
+            if override.name not in profile.variables.values:
+                hint = nearest(override.name, profile.variables.values)
+                raise RecipeError(f"{override.place}: profile '{name}' has no variable {override.name}{hint}")
+            profile.variables.set(override.name, scalar(override.text), override.text)
+    return profile
+
+
+def _apply(override: Override, steps: dict[str, dict[str, Value]], profile: Profile, root: Path) -> None:
+    if override.name.isupper():
+        return
+    step, dot, key = override.name.partition(".")
+    if not dot:
+        options = [f"{name}.{key}" for name, keys in steps.items() for key in keys] + list(profile.variables.values)
+        options += _project_parameters(root)
+        raise RecipeError(f"{override.place}: unknown parameter '{override.name}'{nearest(override.name, options)}")
+    if step not in steps:
+        raise RecipeError(f"{override.place}: unknown step '{step}'{nearest(step, steps)}")
+    key, *deeper = key.split(".")
+    value, texts = scalar(override.text), {tuple(deeper): override.text}
+    if not deeper:
+        steps[step][key] = Value(value, override.place, texts)
+        return
+    base = steps[step].get(key) or Value({}, override.place, {})
+    tree = dict(base.value) if isinstance(base.value, Mapping) else {}
+    inner = tree
+    for name in deeper[:-1]:
+        inner[name] = dict(inner.get(name) or {})
+        inner = inner[name]
+    inner[deeper[-1]] = value
+    steps[step][key] = Value(tree, override.place, {**base.texts, **texts})
+
+
+def _project_parameters(root: Path) -> list[str]:
+    """The parameters that MLproject's entry points declare: the names a person may have meant."""
+    try:
+        points = read(root / "MLproject", root).value["entry_points"].values()
+        return [str(name) for point in points for name in point.get("parameters") or {}]
+    except (RecipeError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _block(source: Source, path: Path_) -> dict[str, Value]:
+    block: Any = source.value
+    for key in path:
+        block = block[key]
+    if block is None:
+        return {}
+    if not isinstance(block, dict):
+        raise RecipeError(f"{source.place(path)}: step '{path[-1]}' must hold keys and values, not {block!r}")
+    values = {}
+    for key, value in block.items():
+        inside = (*path, key)
+        texts = {at[len(inside) :]: text for at, text in source.texts.items() if at[: len(inside)] == inside}
+        values[str(key)] = Value(value, source.place(inside), texts)
+    return values
+
+
+def _mapping(source: Source, path: Path_, expected: str) -> dict[Any, Any]:
+    value = source.value
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise RecipeError(f"{source.place(path)}: {'.'.join(map(str, path)) or source.name}: {expected}")
+    return value
+
+
+def _known_step(source: Source, key: str, step: Any, steps: Mapping[str, Any]) -> str:
+    if step is not None and step not in steps:
+        raise RecipeError(f"{source.place((key,))}: unknown step '{step}'{nearest(str(step), steps)}")
+    return str(step or "")
+
+
+def overrides_from(values: Mapping[str, Any]) -> list[Override]:
+    """Overrides from Python values, as a notebook gives them: text as it is, the rest through JSON (which is YAML)."""
+    return [Override(name, value if isinstance(value, str) else json.dumps(value)) for name, value in values.items()]

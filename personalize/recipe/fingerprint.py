@@ -1,0 +1,184 @@
+"""What a step's result depends on, as digests: its code, config, inputs, outside data and environment.
+
+Code is compared by meaning: the parsed tree without docstrings, so comments, formatting and documentation rerun nothing. The
+engine itself is not part of a step's code; it carries files about and does not make results. `FORMAT` says so when it does.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from personalize.recipe.errors import RecipeError
+
+FORMAT = 1
+ENGINE = ("personalize", "recipe")
+ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a fingerprint, kept beside each run so that the next plan can say what changed."""
+
+    step: str
+    code: dict[str, str]
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    environment: str
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint: 64 hexadecimal digits."""
+        return _sha256(json.dumps(asdict(self), sort_keys=True, ensure_ascii=False))
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Components":
+        """Raises ValueError or TypeError where the text is not of this format."""
+        return cls(**json.loads(text))
+
+
+def environment_digest(root: Path) -> str:
+    """Digest of the pinned environment by content; comments in it do not count. Empty where a project pins none."""
+    for name in ENVIRONMENT_FILES:
+        path = root / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".yaml":
+                return _sha256(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))
+            lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+            return _sha256("\n".join(line for line in lines if line))
+    return ""
+
+
+def code_closure(root: Path, start: Path, extra: Iterable[str] = ()) -> dict[str, str]:
+    """Digest by path of every project file that `start` reaches through imports, at module level or inside functions.
+
+    extra: files or folders the code uses by path (a model's source, a template), digested too; .py files by their closure.
+    """
+    closure: dict[str, str] = {}
+    waiting = [start]
+    for name in extra:
+        path = root / name
+        if not path.exists():
+            raise RecipeError(f"{start.relative_to(root)}: CODE names '{name}', which does not exist")
+        waiting.extend(sorted(path.rglob("*.py")) if path.is_dir() else [path])
+        if path.is_dir():
+            waiting.extend(
+                sorted(file for file in path.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc"))
+            )
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(root).as_posix()
+        if name in closure:
+            continue
+        if path.suffix != ".py":
+            closure[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            continue
+        stat = path.stat()
+        closure[name], imports = _parsed(path, name, stat.st_mtime_ns, stat.st_size)
+        waiting.extend(file for module in imports for file in _files(root, module))
+    return dict(sorted(closure.items()))
+
+
+@lru_cache(maxsize=512)
+def _parsed(path: Path, name: str, mtime_ns: int, size: int) -> tuple[str, frozenset[str]]:
+    """The digest of a module's meaning and the dotted names it may import."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=name)
+    except SyntaxError as error:
+        raise RecipeError(f"{name}:{error.lineno}: not valid Python: {error.msg}") from error
+    imports: set[str] = set()
+    package = name.removesuffix(".py").split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            imports.add(base)
+            imports.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node) == "import_module":
+            imports.update(str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_docstring(node)
+    return _sha256(ast.dump(tree, annotate_fields=False)), frozenset(imports)
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:]
+
+
+def _files(root: Path, module: str) -> list[Path]:
+    """The project files that importing `a.b.c` executes: a/__init__.py, a/b/__init__.py and a/b/c.py."""
+    parts = [part for part in module.split(".") if part]
+    if not parts or tuple(parts[:2]) == ENGINE:
+        return []
+    found = []
+    for depth in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:depth])
+        if place.is_dir():
+            package = place / "__init__.py"
+            if package.is_file():
+                found.append(package)
+        elif place.with_suffix(".py").is_file():
+            found.append(place.with_suffix(".py"))
+            break
+        else:
+            break
+    return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def differences(now: Components, then: Components) -> list[str]:
+    """What changed between two runs of a step, each in a few words, what a person did first."""
+    said: list[str] = []
+    said += [f"code of {name} changed" for name in _changed(then.code, now.code)]
+    for key in _changed(then.config, now.config):
+        said.append(f"{key} {_show(then.config, key)} → {_show(now.config, key)}")
+    for name in _changed(then.sources, now.sources):
+        said.append(f"{name} changed (digest {_short(then.sources.get(name))} → {_short(now.sources.get(name))})")
+    if then.environment != now.environment:
+        said.append("environment changed")
+    said += [f"input {name} changed" for name in _changed(then.inputs, now.inputs)]
+    if then.format != now.format:
+        said.append("the engine's format changed")
+    return said
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted({*then, *now}) if then.get(key, _ABSENT) != now.get(key, _ABSENT)]
+
+
+_ABSENT = object()
+
+
+def _show(values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
+        return "(not there)"
+    value = values[key]
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:38]}…"
+
+
+def _short(digest: str | None) -> str:
+    return "none" if not digest else f"{digest[:4]}…" if len(digest) > 12 else digest

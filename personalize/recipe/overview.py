@@ -1,0 +1,97 @@
+"""The whole recipe on one card: which step needs which, which are done, and why the others are not."""
+
+from collections.abc import Mapping
+from html import escape
+
+from personalize.recipe.cards import Card
+from personalize.recipe.plan import Planned, Prepared
+from personalize.recipe.tracking import Past, Store
+
+BOX, GAP_X, GAP_Y, HIGH = 132, 44, 22, 46
+
+
+def overview(prepared: Prepared, plan: list[Planned], store: Store) -> Card:
+    """The recipe's card: a drawing of its steps and a table of their states."""
+    card = Card(
+        "recipe",
+        prepared.name,
+        "Every step with what it needs, whether its result is at hand, and why not where it is not.",
+    )
+    states: dict[str, str] = {}
+    rows: list[list[object]] = []
+    by_name = {planned.step.name: planned for planned in plan}
+    for name, step in prepared.steps.items():
+        planned = by_name.get(name)
+        if planned is None:
+            state, why, past = "waiting", "needs a value that is not set", None
+        else:
+            past = planned.past or store.latest(prepared.name, name, finished=False)
+            state = state_of(planned, past)
+            why = planned.why
+        states[name] = state
+        rows.append([name, state, why, past.run_id[:8] if past else None, step.about])
+    needs = {
+        name: prepared.needs(name) if name in prepared.configs else step.needs for name, step in prepared.steps.items()
+    }
+    card.drawing("Steps", draw(needs, states))
+    card.table("States", ["step", "state", "why", "latest run", "what it does"], rows)
+    return card
+
+
+def state_of(planned: Planned, past: Past | None) -> str:
+    """done · failed · to do, or for a step that always runs, how it went last."""
+    if planned.past is not None:
+        return "done"
+    if past is not None and past.status in ("FAILED", "KILLED"):
+        return "failed"
+    if not planned.step.reuse and past is not None and past.status == "FINISHED":
+        return "done"
+    return "to do"
+
+
+def draw(needs: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> str:
+    """The steps as boxes from left to right, each after what it needs."""
+    column: dict[str, int] = {}
+    for name, before in needs.items():  # the recipe's order puts needs first
+        column[name] = 1 + max((column[need] for need in before), default=-1)
+    rows: dict[int, int] = {}
+    place: dict[str, tuple[int, int]] = {}
+    for name in needs:
+        row = rows.get(column[name], 0)
+        rows[column[name]] = row + 1
+        place[name] = (column[name] * (BOX + GAP_X) + 2, row * (HIGH + GAP_Y) + 2)
+    width = max(x for x, _ in place.values()) + BOX + 4
+    height = max(y for _, y in place.values()) + HIGH + 4
+    alt = "; ".join(
+        f"{name} ({states[name]})" + (f" after {', '.join(before)}" if before else "") for name, before in needs.items()
+    )
+    parts = [
+        f'<svg class="dag" viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(alt, quote=True)}">'
+    ]
+    for name, before in needs.items():
+        for need in before:
+            if any(need in _all_needs(needs, other) for other in before if other != need):
+                continue  # said already by a longer way
+            (x0, y0), (x1, y1) = place[need], place[name]
+            start, end, middle = x0 + BOX, x1, (y0 + y1 + HIGH) / 2
+            bend = (end - start) / 2
+            parts.append(
+                f'<path class="edge" d="M{start},{y0 + HIGH / 2} C{start + bend},{y0 + HIGH / 2} {end - bend},{y1 + HIGH / 2} {end},{y1 + HIGH / 2}"/>'
+                if y0 != y1
+                else f'<path class="edge" d="M{start},{middle} L{end},{middle}"/>'
+            )
+    for name, (x, y) in place.items():
+        kind = states[name].replace(" ", "-")
+        parts.append(f'<g class="step {kind}"><rect x="{x}" y="{y}" width="{BOX}" height="{HIGH}" rx="9"/>')
+        parts.append(f'<text x="{x + BOX / 2}" y="{y + 20}" text-anchor="middle">{escape(name)}</text>')
+        parts.append(
+            f'<text class="state" x="{x + BOX / 2}" y="{y + 36}" text-anchor="middle">{escape(states[name])}</text></g>'
+        )
+    return f'<div class="scroll">{"".join(parts)}</svg></div>'
+
+
+def _all_needs(needs: Mapping[str, tuple[str, ...]], name: str) -> set[str]:
+    found: set[str] = set()
+    for need in needs.get(name, ()):
+        found |= {need} | _all_needs(needs, need)
+    return found

@@ -1,0 +1,174 @@
+"""Which steps a target needs, which of them are done already, and why the others are not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from personalize.recipe.config import Merged, Override, load
+from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.fingerprint import Components, code_closure, differences, environment_digest
+from personalize.recipe.stepconfig import StepConfig
+from personalize.recipe.steps import Step, load_steps
+from personalize.recipe.tracking import Past, Store
+from personalize.recipe.validation import validate
+
+MOST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A validated recipe: the steps the target needs, in order, each with its config and what its result depends on."""
+
+    merged: Merged
+    steps: dict[str, Step]
+    configs: dict[str, StepConfig]
+    components: dict[str, Components]
+    until: str
+
+    @property
+    def name(self) -> str:
+        return self.merged.name
+
+    @property
+    def root(self) -> Path:
+        return self.merged.root
+
+    def needs(self, step: str) -> tuple[str, ...]:
+        """The steps whose results this one reads, under its config."""
+        return needs_of(self.steps[step], self.configs[step])
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that was decided, as plain values: what is logged and what `reproduce` reads."""
+        return {
+            "recipe": self.name,
+            "profile": self.merged.profile.name,
+            "until": self.until,
+            "overrides": {override.name: override.text for override in self.merged.overrides},
+            "variables": dict(self.merged.profile.variables.values),
+            "steps": {name: self.configs[name].model_dump(mode="json") for name in self.components},
+        }
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What will happen to one step. past: the run whose result is used, where it is reused."""
+
+    step: Step
+    action: Literal["run", "reuse"]
+    why: str
+    past: Past | None = None
+
+
+def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "") -> Prepared:
+    """Read and validate everything, and digest what the needed steps depend on. Does not import MLflow or touch a store.
+
+    until: the target (default: the recipe's own). Raises RecipeError for every fault, with file and line.
+    """
+    merged = load(root, profile, overrides)
+    until = until or merged.until
+    if until not in merged.steps:
+        raise RecipeError(f"unknown step '{until}'{nearest(until, merged.steps)}")
+    steps = load_steps(root, merged.places)
+    kinds = {name: step.kind for name, step in steps.items()}
+    configs = validate(merged, kinds, set())
+    needed = closure(until, steps, configs)
+    validate(merged, kinds, set(needed))
+    return Prepared(merged, steps, configs, _components(root, needed, steps, configs), until)
+
+
+def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prepared:
+    """As `prepare`, for looking at every step that can be configured now; data that is missing makes a step not done."""
+    merged = load(root, profile, overrides)
+    steps = load_steps(root, merged.places)
+    configs = validate(merged, {name: step.kind for name, step in steps.items()}, set())
+    known = [name for name in steps if set(closure(name, steps, configs)) <= set(configs)]
+    return Prepared(merged, steps, configs, _components(root, known, steps, configs, strict=False), merged.until)
+
+
+def _components(
+    root: Path, names: Sequence[str], steps: Mapping[str, Step], configs: Mapping[str, StepConfig], strict: bool = True
+) -> dict[str, Components]:
+    environment = environment_digest(root)
+    components: dict[str, Components] = {}
+    for name in names:
+        step, config = steps[name], configs[name]
+        components[name] = Components(
+            step=name,
+            code=code_closure(root, step.path, step.code),
+            config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
+            inputs={need: components[need].digest for need in needs_of(step, config)},
+            sources=_sources(step, config, strict),
+            environment=environment,
+        )
+    return components
+
+
+def closure(until: str, steps: Mapping[str, Step], configs: Mapping[str, StepConfig]) -> list[str]:
+    """The target and everything it needs, in the recipe's order."""
+    wanted, waiting = set(), [until]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting.extend(needs_of(steps[name], configs.get(name)))
+    return [name for name in steps if name in wanted]
+
+
+def needs_of(step: Step, config: StepConfig | None) -> tuple[str, ...]:
+    """NEEDS, narrowed by the step's own `needs(config)` where it has one."""
+    if step.narrow is None or config is None:
+        return step.needs
+    narrowed = tuple(step.narrow(config))
+    if not set(narrowed) <= set(step.needs):
+        raise RecipeError(
+            f"steps/{step.name}.py: needs(config) gave {narrowed}, which is not within NEEDS {step.needs}"
+        )
+    return narrowed
+
+
+def _sources(step: Step, config: StepConfig, strict: bool) -> dict[str, str]:
+    try:
+        return {str(name): str(digest) for name, digest in step.sources(config).items()}
+    except (ValueError, OSError) as error:
+        if not strict:
+            return {"missing": str(error)}
+        raise RecipeError(f"{step.name}: {error}") from error
+
+
+def make_plan(prepared: Prepared, store: Store, fresh: bool = False) -> list[Planned]:
+    """Look every needed step up in the tracking store. fresh: use nothing of the past."""
+    plan = []
+    for name, components in prepared.components.items():
+        step = prepared.steps[name]
+        if not step.reuse:
+            plan.append(Planned(step, "run", "always runs"))
+        elif fresh:
+            plan.append(Planned(step, "run", "asked to run anew"))
+        else:
+            plan.append(_look_up(step, components, store, prepared.name))
+    return plan
+
+
+def _look_up(step: Step, components: Components, store: Store, recipe: str) -> Planned:
+    tries = store.with_fingerprint(components.digest)
+    done = [past for past in tries if past.status == "FINISHED"]
+    for past in done:
+        if store.outputs_present(past):
+            return Planned(step, "reuse", f"run {past.run_id[:8]}, {past.ago()}", past)
+    if done:
+        return Planned(step, "run", f"the outputs of run {done[0].run_id[:8]} are gone")
+    if tries:
+        last = tries[0]
+        how = {"FAILED": "failed", "KILLED": "was stopped"}.get(last.status, "did not finish")
+        return Planned(step, "run", f"the last try {how} (run {last.run_id[:8]}, {last.ago()})")
+    before = store.latest(recipe, step.name)
+    if before is None:
+        return Planned(step, "run", "first run")
+    then = store.components(before)
+    if then is None:
+        return Planned(step, "run", f"run {before.run_id[:8]} does not say what it was made from")
+    reasons = differences(components, then)
+    if len(reasons) > MOST_REASONS:
+        reasons = [*reasons[:MOST_REASONS], f"{len(reasons) - MOST_REASONS} more"]
+    return Planned(step, "run", "; ".join(reasons) or "not run in this experiment")

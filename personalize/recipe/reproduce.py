@@ -1,0 +1,174 @@
+"""Run a logged run again: the same commit and changes, pinned data and parameters, in a folder of its own; then compare."""
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from personalize.recipe.errors import RecipeError
+from personalize.recipe.tracking import Past, Store, probe
+
+
+def reproduce(root: Path, run_id: str, tolerance: float) -> int:
+    """Returns 0 where every metric of every step agrees within `tolerance` (relative), 1 where one does not."""
+    probe(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    try:
+        original = client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        raise RecipeError(f"run {run_id} is not in {mlflow.get_tracking_uri()}: {error.message}") from error
+    if "recipe.step" in original.data.tags and (parent := original.data.tags.get("mlflow.parentRunId")):
+        original = client.get_run(parent)
+    run_id = original.info.run_id
+    commit = original.data.tags.get("lineage.commit", "none")
+    if commit == "none":
+        raise RecipeError(f"run {run_id} does not say from which commit it was made, so it cannot be reproduced")
+    store = Store(client, original.info.experiment_id, [original.info.experiment_id], root)
+    resolved = yaml.safe_load(_artifact(store, original, "recipe.resolved.yaml"))
+    command = [sys.executable, "-m", "personalize.recipe", "run", "--fresh", "true", "--reproduces", run_id]
+    command += ["--until", resolved["until"], "--profile", resolved["profile"]]
+    for name, text in resolved["overrides"].items():
+        command += [f"--{name}", text]
+    with worktree(root, commit) as place:
+        if original.data.tags.get("lineage.dirty") == "true":
+            _apply(place, _artifact(store, original, "uncommitted.diff"))
+        if any(place.glob("*.dvc")):
+            _check(["dvc", "pull", "--quiet"], place, "the pinned data of that commit cannot be pulled")
+        print(f"running commit {commit[:8]} again in {place}", flush=True)
+        status = subprocess.run(
+            command, cwd=place, env=_environment(root, place, original.info.experiment_id), check=False
+        ).returncode
+    if status:
+        raise RecipeError(f"the run of commit {commit[:8]} failed (exit {status}); its own message is above")
+    again = client.search_runs(
+        [original.info.experiment_id],
+        f"tags.reproduces = '{run_id}' AND tags.`recipe.until` != ''",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )[0]
+    lines, same = compare(_steps(store, original), _steps(store, again), tolerance)
+    client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
+    print("\n".join(lines))
+    print(
+        f"run {again.info.run_id[:8]} {'agrees with' if same else 'DIFFERS from'} run {run_id[:8]} (relative tolerance {tolerance:g})"
+    )
+    return 0 if same else 1
+
+
+def compare(then: Mapping[str, Past], now: Mapping[str, Past], tolerance: float) -> tuple[list[str], bool]:
+    """One line a step, and whether all agree. System metrics and durations are not results and do not count."""
+    lines, agree = [], True
+    for step, before in then.items():
+        after = now.get(step)
+        if after is None:
+            lines.append(f"  {step}: not run again")
+            agree = False
+            continue
+        same_bytes = before.tags.get("recipe.outputs.digest") == after.tags.get("recipe.outputs.digest")
+        names = sorted(name for name in {*before.metrics, *after.metrics} if counts(name))
+        apart = [name for name in names if not close(before.metrics.get(name), after.metrics.get(name), tolerance)]
+        for name in apart:
+            lines.append(f"  {step}: {name} {before.metrics.get(name)} → {after.metrics.get(name)}")
+        agree &= not apart
+        if not apart:
+            lines.append(
+                f"  {step}: {len(names)} metrics agree, outputs {'identical' if same_bytes else 'not identical byte for byte'}"
+            )
+    return lines, agree
+
+
+def counts(metric: str) -> bool:
+    """Whether a metric is a result: not the machine's load, not a speed or a time."""
+    words = ("seconds", "per_second", "duration", "time", "memory", "throughput")
+    return not metric.startswith("system/") and not any(metric.endswith(word) for word in words)
+
+
+def close(before: float | None, after: float | None, tolerance: float) -> bool:
+    """Relative closeness; two values that are not numbers agree."""
+    if before is None or after is None:
+        return False
+    return (math.isnan(before) and math.isnan(after)) or math.isclose(before, after, rel_tol=tolerance, abs_tol=1e-12)
+
+
+@contextlib.contextmanager
+def worktree(root: Path, commit: str) -> Iterator[Path]:
+    """The commit's files in a temporary folder; the checkout that a person works in is not touched."""
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
+        place = Path(temporary) / "project"
+        _check(
+            ["git", "worktree", "add", "--quiet", "--detach", str(place), commit],
+            root,
+            f"commit {commit} is not in this clone",
+        )
+        try:
+            inside = subprocess.run(
+                ["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, text=True, check=True
+            )
+            yield place / inside.stdout.strip()
+        finally:
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", str(place)], cwd=root, capture_output=True, check=False
+            )
+
+
+def _environment(root: Path, place: Path, experiment_id: str) -> dict[str, str]:
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{(root / uri.removeprefix('sqlite:///')).resolve()}"
+    elif "://" not in uri and not uri.startswith(("databricks", "file:")):
+        uri = str((root / uri).resolve())
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME")
+    }
+    return {**kept, "MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": experiment_id}
+
+
+def _apply(place: Path, diff: str) -> None:
+    done = subprocess.run(
+        ["git", "apply", "--whitespace=nowarn", "-"],
+        cwd=place,
+        input=diff.encode("utf-8", "surrogateescape"),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RecipeError(
+            f"the uncommitted changes of that run cannot be applied: {done.stderr.decode(errors='replace').strip()}"
+        )
+
+
+def _check(command: list[str], where: Path, trouble: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise RecipeError(f"{trouble}: {error}") from error
+    if done.returncode:
+        raise RecipeError(f"{trouble}: {(done.stderr or done.stdout).strip()}")
+
+
+def _artifact(store: Store, run: Any, name: str) -> str:
+    try:
+        return store.artifact(store.past(run), name).read_text(encoding="utf-8")
+    except Exception as error:
+        raise RecipeError(f"run {run.info.run_id} has no {name}, so it cannot be reproduced: {error}") from error
+
+
+def _steps(store: Store, run: Any) -> dict[str, Past]:
+    """The runs whose results a project run used, made by it or reused."""
+    found = {}
+    for tag, value in run.data.tags.items():
+        how, _, run_id = value.partition(" ")
+        if tag.startswith("recipe.step.") and how in ("ran", "reused"):
+            found[tag.removeprefix("recipe.step.")] = store.past(store.client.get_run(run_id))
+    return found

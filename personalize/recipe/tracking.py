@@ -1,0 +1,208 @@
+"""The tracking server as the cache: finding finished work, and fetching what it made. MLflow is imported when first needed."""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from personalize.recipe.config import Profile
+from personalize.recipe.errors import RecipeError
+from personalize.recipe.fingerprint import Components
+
+PROBE_SECONDS = 3.0
+DOWNLOADS = Path("build/recipe/inputs")
+
+
+@dataclass(frozen=True)
+class Past:
+    """An earlier run of a step."""
+
+    run_id: str
+    status: str
+    started: float
+    artifact_uri: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's artifacts, where they lie on this machine."""
+        parts = urlsplit(self.artifact_uri)
+        if parts.scheme not in ("", "file"):
+            return None
+        from mlflow.utils.file_utils import local_file_uri_to_path
+
+        return Path(local_file_uri_to_path(self.artifact_uri))
+
+    def ago(self) -> str:
+        """How long ago it started: `just now`, `5 min ago`, `3 days ago`."""
+        seconds = time.time() - self.started
+        for size, unit in ((86400, "day"), (3600, "hour"), (60, "min")):
+            if seconds >= size:
+                count = int(seconds // size)
+                return f"{count} {unit}{'s' if count > 1 and unit != 'min' else ''} ago"
+        return "just now"
+
+
+class Store:
+    """Runs of steps in the experiments that are searched."""
+
+    def __init__(self, client: Any, experiment_id: str, searched: list[str], root: Path) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.searched = searched
+        self.root = root
+
+    def with_fingerprint(self, fingerprint: str) -> list[Past]:
+        """Every try at exactly this work, newest first."""
+        return self._search(f"tags.`recipe.fingerprint` = '{fingerprint}'", 20)
+
+    def latest(self, recipe: str, step: str, finished: bool = True) -> Past | None:
+        """The newest run of a step, whatever it was made from."""
+        found = self._search(_of_step(recipe, step) + (" AND attributes.status = 'FINISHED'" if finished else ""), 1)
+        return found[0] if found else None
+
+    def of_step(self, recipe: str, step: str) -> list[Past]:
+        """All runs of a step, newest first."""
+        return self._search(_of_step(recipe, step), 1000)
+
+    def outputs_present(self, past: Past) -> bool:
+        """Whether everything the run wrote is still where it was put."""
+        expected = int(past.tags.get("recipe.outputs.files", "-1"))
+        if past.folder is not None:
+            outputs = past.folder / "outputs"
+            return sum(len(names) for _, _, names in os.walk(outputs)) == expected
+        names = {name for name in past.tags.get("recipe.outputs", "").split("/") if name}
+        if not names:
+            return expected == 0
+        try:
+            listed = {Path(item.path).name for item in self.client.list_artifacts(past.run_id, "outputs")}
+        except Exception:  # whatever a foreign artifact store raises, its outputs cannot be used
+            return False
+        return names <= listed
+
+    def components(self, past: Past) -> Components | None:
+        """What a run was made from, or None where it does not say."""
+        try:
+            return Components.from_json(self.artifact(past, "fingerprint.json").read_text(encoding="utf-8"))
+        except Exception:  # a missing, foreign or older artifact costs only the words of the reason
+            return None
+
+    def artifact(self, past: Past, name: str) -> Path:
+        """One artifact file, downloaded only where it does not lie on this machine."""
+        if past.folder is not None:
+            return past.folder / name
+        from mlflow.artifacts import download_artifacts
+
+        target = self.root / DOWNLOADS / past.run_id
+        target.mkdir(parents=True, exist_ok=True)
+        return Path(download_artifacts(run_id=past.run_id, artifact_path=name, dst_path=str(target)))
+
+    def outputs(self, past: Past) -> Path:
+        """The outputs folder of a finished run. Raises RecipeError where it cannot be fetched whole."""
+        if past.folder is not None:
+            return past.folder / "outputs"
+        kept = self.root / DOWNLOADS / past.run_id / "outputs"
+        if kept.is_dir():
+            return kept
+        from mlflow.artifacts import download_artifacts
+
+        staged = self.root / DOWNLOADS / f"{past.run_id}.{os.getpid()}"
+        try:
+            staged.mkdir(parents=True, exist_ok=True)
+            if past.tags.get("recipe.outputs.files") != "0":
+                download_artifacts(run_id=past.run_id, artifact_path="outputs", dst_path=str(staged))
+            (staged / "outputs").mkdir(exist_ok=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            (staged / "outputs").rename(kept)
+        except Exception as error:
+            raise RecipeError(f"the outputs of run {past.run_id} cannot be fetched: {error}") from error
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return kept
+
+    def past(self, run: Any) -> Past:
+        """Our view of an MLflow run."""
+        info = run.info
+        started = (info.start_time or 0) / 1000
+        return Past(info.run_id, info.status, started, info.artifact_uri, dict(run.data.tags), dict(run.data.metrics))
+
+    def _search(self, condition: str, most: int) -> list[Past]:
+        runs = self.client.search_runs(
+            self.searched, condition, max_results=most, order_by=["attributes.start_time DESC"]
+        )
+        return [self.past(run) for run in runs]
+
+
+def _of_step(recipe: str, step: str) -> str:
+    return f"tags.`recipe.step` = '{step}' AND tags.`recipe.name` = '{_quoted(recipe)}'"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "")
+
+
+def connect(profile: Profile, root: Path, create: bool) -> Store:
+    """The store of the experiment that runs go to. create: make the profile's experiment where it does not exist yet.
+
+    Under `mlflow run`, or inside an active run, that run's experiment is used; the profile's is searched as well.
+    Raises RecipeError where the server does not answer or is not the one that the profile requires.
+    """
+    probe(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking.fluent import _get_experiment_id
+
+    uri = mlflow.get_tracking_uri()
+    probe(uri)
+    wanted = str(profile.requires.get("tracking_uri") or "")
+    if wanted and not uri.startswith(wanted):
+        place = profile.source.place(("requires", "tracking_uri"))
+        raise RecipeError(
+            f"{place}: profile '{profile.name}' needs tracking URI {wanted}, not {uri}; set MLFLOW_TRACKING_URI={wanted}"
+        )
+    if registry := profile.model_registry.get("registry_uri"):
+        mlflow.set_registry_uri(str(registry))
+    client = mlflow.MlflowClient()
+    name = str(profile.experiment.get("name") or "")
+    try:
+        named = client.get_experiment_by_name(name) if name else None
+        if run_id := os.environ.get("MLFLOW_RUN_ID"):
+            current = client.get_run(run_id).info.experiment_id
+        elif active := mlflow.active_run():
+            current = active.info.experiment_id
+        elif named is not None:
+            current = named.experiment_id
+        elif name and create:
+            current = client.create_experiment(name, profile.experiment.get("artifact_location"))
+        else:
+            current = str(_get_experiment_id())
+    except MlflowException as error:
+        raise RecipeError(f"the tracking store {uri} cannot be used: {error.message}") from error
+    searched = list(dict.fromkeys([current, *([named.experiment_id] if named is not None else [])]))
+    return Store(client, current, searched, root)
+
+
+def probe(uri: str) -> None:
+    """Knock once, instead of waiting through minutes of retries. Raises RecipeError where nobody answers."""
+    parts = urlsplit(uri)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or os.environ.get("https_proxy")
+        or os.environ.get("HTTPS_PROXY")
+    ):
+        return
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise RecipeError(
+            f"no tracking server answers at {uri} ({error}); start it (mlflow server --port {port}), "
+            "or unset MLFLOW_TRACKING_URI to keep runs in this folder"
+        ) from error

@@ -1,0 +1,88 @@
+"""From merged YAML values to each step's typed Config, or to messages that say which key, where, and what would be right."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic_core import ErrorDetails
+
+from personalize.recipe.config import Merged, Value
+from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.stepconfig import StepConfig
+
+# Kinds of error that the text as it was written may put right: a revision 1234567, an answer `yes`, a date.
+_WANTS_TEXT = {"string_type", "literal_error", "enum", "path_type"}
+
+
+def validate(merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[str]) -> dict[str, StepConfig]:
+    """Every step's config. A value may be missing only in steps that are not `needed`; those are then left out.
+
+    Raises RecipeError with one line for each fault found.
+    """
+    configs: dict[str, StepConfig] = {}
+    faults: list[str] = []
+    for step, kind in kinds.items():
+        values = merged.steps[step]
+        try:
+            configs[step] = typed(kind, values)
+        except pydantic.ValidationError as error:
+            for detail in error.errors(include_url=False):
+                if detail["type"] != "missing" or step in needed:
+                    faults.append(_say(step, kind, values, detail, merged))
+    if faults:
+        raise RecipeError("\n".join(dict.fromkeys(faults)))
+    return configs
+
+
+def typed(kind: type[StepConfig], values: Mapping[str, Value]) -> StepConfig:
+    """Validate; where text is wanted and YAML had made something else of it, validate again with the text as written."""
+    tree = {key: copy.deepcopy(value.value) for key, value in values.items()}
+    try:
+        return kind.model_validate(tree)
+    except pydantic.ValidationError as error:
+        changed = False
+        for detail in error.errors(include_url=False):
+            if detail["type"] in _WANTS_TEXT:
+                changed |= _put_text(tree, values, detail["loc"])
+        if not changed:
+            raise
+    return kind.model_validate(tree)
+
+
+def _put_text(tree: dict[str, Any], values: Mapping[str, Value], loc: tuple[int | str, ...]) -> bool:
+    """Replace the value at `loc` (whose tail may name a branch of a union) by its text; True where that changed it."""
+    inner: Any = tree
+    parent: Any = None
+    depth = 0
+    for part in loc:
+        if not isinstance(inner, dict | list) or (isinstance(inner, dict) and part not in inner):
+            break
+        parent, inner, depth = inner, inner[part], depth + 1  # type: ignore[index]
+    if parent is None or isinstance(inner, str):
+        return False
+    text = values[str(loc[0])].texts.get(tuple(loc[1:depth]))
+    if text is None:
+        return False
+    parent[loc[depth - 1]] = text
+    return True
+
+
+def _say(step: str, kind: type[StepConfig], values: Mapping[str, Value], detail: ErrorDetails, merged: Merged) -> str:
+    loc = [str(part) for part in detail["loc"]]
+    key = loc[0] if loc else ""
+    name = ".".join([step, *loc])
+    place = values[key].place if key in values else merged.places[step]
+    if detail["type"] == "missing":
+        field = kind.model_fields.get(key)
+        about = f" ({field.description})" if field is not None and field.description else ""
+        return f"{place}: {name} has no value{about}; set it in recipe.yaml under steps.{step}, or pass -P {name}=…"
+    if detail["type"] == "extra_forbidden":
+        if len(loc) > 1:
+            return f"{place}: {name} is not a known key"
+        return f"{place}: step '{step}' has no key '{key}'{nearest(key, kind.model_fields)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    field = kind.model_fields.get(key)
+    about = f" ({field.description})" if field is not None and field.description else ""
+    given = "" if detail["type"] == "value_error" and len(loc) == 0 else f", not {detail['input']!r}"
+    return f"{place}: {name}: {message[:1].lower()}{message[1:]}{given}{about}"
