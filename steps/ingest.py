@@ -74,8 +74,10 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             layout = find_photographs(folder, config.token, config.class_noun)
             progress = tqdm(layout.candidates, desc="photographs", unit="photo", disable=None)
             files = curate(progress, outputs / "images", _rules(config))
-    except (Refused, WrongLayout) as error:
-        raise RecipeError(str(error)) from error
+    except Refused as error:
+        raise RecipeError(f"ingest.data: {error}") from error
+    except WrongLayout as error:  # an archive was unpacked to a place that means nothing to the user
+        raise RecipeError(f"ingest: {str(error).replace(str(folder), _shown_source(config))}") from error
     files += [File(name, verdict="left out", reasons=[reason]) for name, reason in layout.left_out.items()]
 
     subjects = subjects_of(layout.candidates)

@@ -116,25 +116,26 @@ def _unpack_tar(archive: Path, into: Path, limits: Limits) -> None:
 
 
 class Budget:
-    """Counts what has been announced and what has really been written; sizes in headers may lie."""
+    """Holds what headers announce, and then what is really written, to the limits; headers may lie."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.written = 0
 
     def announce(self, name: str, size: int) -> None:
-        if size > self.limits.member_bytes:
-            raise Refused(
-                f"{_shown(name)} has {size / 1e6:.0f} MB, more than the {self.limits.member_bytes / 1e6:.0f} MB a "
-                f"file may have."
-            )
-        if self.written + size > self.limits.total_bytes:
-            raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
+        self._check(name, size, self.written + size)
 
-    def spend(self, name: str, size: int, of_member: int) -> None:
-        self.written += size
-        self.announce(name, of_member)
-        if self.written > self.limits.total_bytes:
+    def spend(self, name: str, chunk: int, member: int) -> None:
+        self.written += chunk
+        self._check(name, member, self.written)
+
+    def _check(self, name: str, member: int, total: int) -> None:
+        if member > self.limits.member_bytes:
+            raise Refused(
+                f"{_shown(name)} has {member / 1e6:.0f} MB, more than the {self.limits.member_bytes / 1e6:.0f} MB "
+                f"that a file may have."
+            )
+        if total > self.limits.total_bytes:
             raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
 
 

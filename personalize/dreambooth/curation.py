@@ -55,7 +55,7 @@ class File:
         return self.verdict in ("kept", "warned")
 
     def reject(self, reason: str) -> None:
-        self.verdict, self.reasons = "rejected", [*self.reasons, reason]
+        self.verdict, self.reasons = "rejected", [reason, *self.reasons]
 
     def warn(self, reason: str) -> None:
         self.verdict, self.reasons = "warned", [*self.reasons, reason]

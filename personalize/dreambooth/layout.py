@@ -52,9 +52,7 @@ class Layout:
 
 
 def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layout:
-    """Every photograph under `root` with its subject. `token` and `class_noun` are for a flat folder. Raises
-    WrongLayout.
-    """
+    """Every photograph under `root` with its subject; `token`, `class_noun`: for a flat folder. Raises WrongLayout."""
     if bool(token) != bool(class_noun):
         given, lacking = ("token", "class_noun") if token else ("class_noun", "token")
         raise WrongLayout(f"{given} is given without {lacking}; a flat folder of one subject needs both.")
@@ -62,19 +60,14 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
     if not files:
         others = f" It has {len(left_out)} other file(s), such as {next(iter(left_out))!r}." if left_out else ""
         raise WrongLayout(
-            f"{root}: no photograph ({', '.join(s[1:] for s in SUFFIXES)}) in this folder.{others} Expected "
-            f"is\n{EXPECTED}"
+            f"{root}: no photograph ({', '.join(s[1:] for s in SUFFIXES)}) in this folder.{others}\n"
+            f"Expected is\n{EXPECTED}"
         )
     files = _without_wrapping_folder(files, depth=1 if token else 3)
     captions = _captions(root, files)
     if token:
-        return _flat(
-            root,
-            files,
-            Subject(check_token(token, "token"), check_class_noun(class_noun, "class_noun")),
-            captions,
-            left_out,
-        )
+        subject = Subject(check_token(token, "token"), check_class_noun(class_noun, "class_noun"))
+        return _flat(root, files, subject, captions, left_out)
     return _nested(root, files, captions, left_out)
 
 
@@ -83,16 +76,10 @@ def _flat(
 ) -> Layout:
     deep = [name for name in files if "/" in name]
     if len(deep) == len(files):
-        depth_three = next((name for name in deep if name.count("/") == 2), None)
-        way_out = (
-            f"Leave token and class_noun out to learn every subject in it, or set data to "
-            f"{root / Path(depth_three).parent}"
-            if depth_three
-            else f"Set data to the folder itself, e.g. {root / Path(deep[0]).parent}"
-        )
         raise WrongLayout(
             f"{root}: token={subject.token} and class_noun={subject.class_noun} say that this is a flat folder of one "
-            f"subject, but its photographs lie in folders, e.g. {deep[0]!r}. {way_out}."
+            f"subject, but its photographs lie in folders, e.g. {deep[0]!r}. Set data to the folder of that subject, "
+            f"such as {files[deep[0]].parent}; or, to learn every subject in it, leave token and class_noun out."
         )
     for name in deep:
         left_out[name] = "lies in a folder below the flat folder; move it up to use it"
@@ -113,9 +100,8 @@ def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], 
         token = check_token(token_folder, f"folder {root / noun_folder / token_folder}")
         if nouns.setdefault(token, noun_folder) != noun_folder:
             raise WrongLayout(
-                f"{root}: the token {token!r} names two subjects, {nouns[token]}/{token} and "
-                f"{noun_folder}/{token}. One word "
-                f"cannot mean both: rename one of the two folders."
+                f"{root}: the token {token!r} names two subjects, {nouns[token]}/{token} and {noun_folder}/{token}. "
+                f"One word cannot mean both: rename one of the two folders."
             )
         candidates.append(Candidate(path, name, Subject(token, noun), captions.get(name)))
     return Layout(candidates, left_out)
@@ -167,10 +153,10 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def _without_wrapping_folder(files: dict[str, Path], depth: int) -> dict[str, Path]:
-    """Names without the one folder that everything lies in, as archives often have it."""
-    while all(name.count("/") >= depth for name in files) and len({name.split("/")[0] for name in files}) == 1:
-        files = {name.split("/", 1)[1]: path for name, path in files.items()}
-    return files
+    """Names without the folders that everything lies in, as archives often have them. `depth`: slashes a name needs."""
+    if len({name.split("/")[0] for name in files}) > 1 or any(name.count("/") < depth for name in files):
+        return files
+    return _without_wrapping_folder({name.split("/", 1)[1]: path for name, path in files.items()}, depth)
 
 
 def _wrong_depth(root: Path, files: Mapping[str, Path]) -> str:
@@ -191,8 +177,10 @@ def _wrong_depth(root: Path, files: Mapping[str, Path]) -> str:
         )
     else:
         way_out = "Move the photographs to this depth."
-    return f"{root}: the photographs do not lie in <class noun>/<token>/. "
-    f"Found\n{found}{more}\nexpected\n{EXPECTED}\n{way_out}"
+    return (
+        f"{root}: the photographs do not lie in <class noun>/<token>/. Found\n{found}{more}\n"
+        f"expected\n{EXPECTED}\n{way_out}"
+    )
 
 
 def _example(files: Mapping[str, Path], folder: str) -> str:
