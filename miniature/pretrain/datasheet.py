@@ -1,0 +1,155 @@
+"""The datasheet of the miniature models: the table of measured quality, the pictures, and the words around them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from miniature import scenes
+
+PICTURES = {
+    "samples.jpg": "The base model's own samples, with what it was asked for",
+    "captions.jpg": "Held-out scenes and what BLIP says of them",
+    "vae-own-scenes.jpg": "Held-out scenes (above) and their reconstructions (below)",
+    "vae-real-photographs.jpg": "Real photographs (above) and their reconstructions (below)",
+    "designs.jpg": "Held-out designs in three places each: what DINO must tell apart",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: percentages, decibels or an area, with what must be reached and what is aimed at."""
+
+    what: str
+    measured: tuple[float, ...]
+    least: tuple[float, ...]
+    aim: str
+    unit: str
+    count: str
+
+    @property
+    def reached(self) -> bool:
+        return all(value >= least for value, least in zip(self.measured, self.least, strict=True))
+
+    def markdown(self) -> str:
+        digits = 3 if self.unit == "AUC" else 1
+        measured = " / ".join(f"{value:.{digits}f}" for value in self.measured)
+        least = " / ".join(f"{value:g}" for value in self.least)
+        verdict = "yes" if self.reached else "**no**"
+        return f"| {self.what} | {self.count} | {measured} {self.unit} | {least} | {self.aim} | {verdict} |"
+
+
+def labelled_picture(image: Image.Image, label: str) -> Image.Image:
+    """The image with its words beneath, on two lines."""
+    words, lines = label.split(), ["", ""]
+    for word in words:
+        line = 0 if len(lines[0]) + len(word) < 24 and not lines[1] else 1
+        lines[line] = f"{lines[line]} {word}".strip()
+    sheet = Image.new("RGB", (image.width, image.height + 26), "white")
+    sheet.paste(image)
+    ImageDraw.Draw(sheet).multiline_text((2, image.height + 1), "\n".join(lines), fill="black", font_size=10, spacing=1)
+    return sheet
+
+
+def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    width, height = images[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, ((index % columns) * width, (index // columns) * height))
+    return sheet
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    head = ["| what | measured on | measured | must reach | aim | reached |", "|---|---|---|---|---|---|"]
+    return [*head, *(row.markdown() for row in rows)]
+
+
+def write(models: Path, rows: Sequence[Row], work: Path, scores: Path | None = None, commit: str = "") -> None:
+    """Write models/README.md and models/quality.json from the rows, work/ledger.json and a run's scores.json."""
+    facts = [{**vars(row), "reached": row.reached} for row in rows]
+    (models / "quality.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    ledger: dict[str, Any] = {}
+    if (work / "ledger.json").exists():
+        ledger = json.loads((work / "ledger.json").read_text())
+    text = TEXT.format(
+        sizes="\n".join(
+            f"| {path.relative_to(models)} | {path.stat().st_size / 1e6:.1f} MB |"
+            for path in sorted(models.rglob("*.safetensors"))
+        ),
+        commit=f" at commit `{commit}`" if commit else "",
+        trained="\n".join(_trained(name, entry) for name, entry in ledger.items()),
+        table="\n".join([*table(rows), *_dreambooth(scores)]),
+        pictures="\n".join(
+            f"{words}:\n\n![{words}](pictures/{name})\n"
+            for name, words in PICTURES.items()
+            if (models / "pictures" / name).exists()
+        ),
+        classes=", ".join(scenes.CLASSES),
+        colours=len(scenes.COLOURS),
+        materials=len(scenes.MATERIALS),
+        surroundings=len(scenes.SURROUNDINGS),
+    )
+    (models / "README.md").write_text(text, encoding="utf-8")
+
+
+def _trained(name: str, entry: dict[str, Any]) -> str:
+    minutes = entry.get("minutes", entry["seconds_here"] / 60)
+    return f"| {name} | {entry.get('samples', entry.get('images', 0)):,} | {minutes:.1f} | {entry['device']} |"
+
+
+def _dreambooth(scores: Path | None) -> list[str]:
+    if scores is None:
+        return []
+    gates = json.loads(scores.read_text())["gates"]
+    lines = ["", "DreamBooth on the five sample chairs with the default profile, from the card of that run:", ""]
+    lines += ["| gate | value | threshold | verdict |", "|---|---|---|---|"]
+    return lines + [f"| {gate['name']} | {gate['value']} | {gate['threshold']} | {gate['verdict']} |" for gate in gates]
+
+
+TEXT = """# The miniature models: datasheet
+
+**They know only their own small world.** They rehearse and test the recipe, offline and on a CPU; one's own photographs
+want the gpu profile with SDXL 1.0.
+
+## What
+
+Small models of the same classes, with the same files on disk, as the real ones: `sdxl/` loads with
+`StableDiffusionXLPipeline`, `clip/` with `CLIPModel`, `dino/` with `ViTModel`, `blip/` with
+`BlipForConditionalGeneration`. Pictures are 128 x 128. Weights are fp16 safetensors.
+
+| file | size |
+|---|---|
+{sizes}
+
+## How they were trained
+
+From scratch on scenes drawn by `miniature/scenes`, by `python -m miniature.pretrain all`{commit}. No photograph was
+used. The text encoders, UNet and BLIP learnt from two thirds of the scenes, the judges CLIP and DINO from the other
+third with other seeds, so that the judge is not the judged; the autoencoder from all of them and from textures.
+Held-out designs and the sample photographs are in no training set. DINO saw no label and no caption.
+
+## How long
+
+Minutes are those of the clock, on a machine that may have had other work to do.
+
+| stage | images seen | minutes | device |
+|---|---|---|---|
+{trained}
+
+## Measured quality
+
+On scenes and designs never trained on, by `python -m miniature.report`.
+
+{table}
+
+{pictures}
+## Limits
+
+Twelve kinds of furniture and household things ({classes}), {colours} colours, {materials} materials, {surroundings}
+surroundings; nothing else has a meaning to them. Words outside the captions fall into pieces of no meaning. Numbers
+measured with these judges compare runs of this recipe with one another; they are on no common scale with published CLIP
+or DINO scores. Rows marked **no** are not yet good enough to rest a conclusion on.
+"""

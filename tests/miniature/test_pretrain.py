@@ -1,0 +1,183 @@
+"""Pretraining: resumable to the byte, fair between judge and judged, blind to held-out designs."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from miniature import scenes
+from miniature.pretrain import blip, clip, dino, latents, text, unet, vae
+from miniature.pretrain.__main__ import main
+from miniature.pretrain.contrast import facet_loss
+from miniature.pretrain.data import FACETS, Scenes, caption, generator, wording
+from miniature.pretrain.loop import Options, learning_rate
+
+COUNT = 18
+
+
+def write_dataset(path: Path, split: str, count: int = COUNT) -> None:
+    """A folder as `python -m miniature.scenes dataset` writes it, with real truth and noise for pictures."""
+    path.mkdir(parents=True)
+    np.save(path / "images.npy", np.random.default_rng(0).integers(0, 256, (count, 128, 128, 3), dtype=np.uint8))
+    drawn = [scenes.sample_scene(seed, split) for seed in range(count)]
+    rows = [{**scenes.truth(scene), "captions": [scenes.caption(scene, k) for k in range(4)]} for scene in drawn]
+    (path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "progress.json").write_text(json.dumps({"count": count, "done": count}))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    write_dataset(path / "train", "train")
+    write_dataset(path / "textures", "train")
+    write_dataset(path / "heldout", "heldout")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """work/ and models/ after `all` for one step, by the command a user types."""
+    path = tmp_path_factory.mktemp("trained")
+    where = ["--data", str(data), "--work", str(path / "work"), "--out", str(path / "models")]
+    main(["all", *where, "--steps", "1", "--batch", "2", "--preset", "cpu"])
+    return path
+
+
+def test_one_command_trains_every_model_and_writes_what_the_libraries_load(trained: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import BlipForConditionalGeneration, CLIPModel, ViTModel
+
+    models = trained / "models"
+    pipeline = StableDiffusionXLPipeline.from_pretrained(models / "sdxl", use_safetensors=True)
+    facts = json.loads((trained / "work" / "latents.json").read_text())
+    assert pipeline.vae.config.scaling_factor == facts["scaling_factor"]
+    for kind, name in ((CLIPModel, "clip"), (ViTModel, "dino"), (BlipForConditionalGeneration, "blip")):
+        assert kind.from_pretrained(models / name, use_safetensors=True).dtype == torch.float32
+
+
+def test_the_run_is_in_mlflow_with_a_nested_run_for_each_stage(trained: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{trained / 'work' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("miniature")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"pretrain all", "vae", "text", "latents", "unet", "clip", "dino", "blip"}
+    assert runs["unet"].data.metrics["final/steps"] == 1
+
+
+@pytest.mark.parametrize("module", [vae, text, clip, dino, blip], ids=lambda module: module.__name__.split(".")[-1])
+def test_a_killed_training_goes_on_as_if_it_had_not_been(module, data: Path, tmp_path: Path, monkeypatch) -> None:
+    name = module.__name__.split(".")[-1]
+    options = Options(data=data, work=tmp_path / "whole", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
+    module.train(options)
+    killed = Options(data=data, work=tmp_path / "killed", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
+    draw = Scenes.draw
+    calls = []
+
+    def draw_then_die(self: Scenes, *given: object) -> np.ndarray:
+        calls.append(1)
+        if len(calls) > limit:
+            raise KeyboardInterrupt
+        return draw(self, *given)
+
+    limit = 2 * (2 if name == "vae" else 1)
+    monkeypatch.setattr(Scenes, "draw", draw_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        module.train(killed)
+    monkeypatch.setattr(Scenes, "draw", draw)
+    module.train(killed)
+    whole = torch.load(tmp_path / "whole" / f"{name}.pt", weights_only=True)
+    resumed = torch.load(tmp_path / "killed" / f"{name}.pt", weights_only=True)
+    assert resumed["step"] == whole["step"] == 3
+    for key, state in whole["networks"].items():
+        for parameter, value in state.items():
+            assert torch.equal(value, resumed["networks"][key][parameter]), f"{key}.{parameter}"
+
+
+def test_a_larger_budget_continues_a_finished_training(trained: Path, data: Path) -> None:
+    options = Options(data=data, work=trained / "work", out=trained / "models", steps=2, batch=2)
+    assert unet.train(options)["steps"] == 2
+    assert unet.train(options)["steps"] == 2
+
+
+def test_designs_held_out_are_refused(data: Path) -> None:
+    with pytest.raises(ValueError, match="held-out designs"):
+        Scenes(data / "heldout")
+    assert len(Scenes(data / "heldout", training=False)) == COUNT
+
+
+def test_the_judge_and_the_judged_share_no_picture(data: Path) -> None:
+    judge, judged = Scenes(data / "train", "judge"), Scenes(data / "train", "generator")
+    assert not set(judge.indices) & set(judged.indices)
+    assert len(judge) + len(judged) == COUNT
+
+
+def test_latents_need_an_autoencoder_first(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"miniature\.pretrain vae"):
+        latents.cache(Options(data=data, work=tmp_path, out=tmp_path, steps=1))
+
+
+def test_the_learning_rate_depends_on_the_share_of_the_budget_alone() -> None:
+    in_steps = Options(data=Path(), work=Path(), out=Path(), steps=200)
+    in_minutes = Options(data=Path(), work=Path(), out=Path(), minutes=2)
+    assert in_steps.fraction(100, 9e9) == in_minutes.fraction(7, 60) == 0.5
+    rates = [learning_rate(1.0, fraction) for fraction in np.linspace(0, 1, 101)]
+    assert rates[3] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(later <= earlier for earlier, later in pairwise(rates[3:]))
+
+
+def test_captions_name_only_what_is_true(data: Path) -> None:
+    rows = Scenes(data / "train").rows
+    random = generator(0, 0)
+    for row in rows:
+        for words in (caption(row, random), wording(row, "whole"), blip.spoken(row)):
+            assert row["class_name"] in words
+            assert not any(
+                f" {colour} {row['class_name']}" in words for colour in scenes.COLOURS if colour != row["colour"]
+            )
+        assert row["colour"] in blip.spoken(row)
+        assert scenes.PLACES[row["surroundings"]][0] in blip.spoken(row)
+
+
+def test_equal_captions_in_a_batch_are_not_pushed_apart() -> None:
+    space = torch.eye(4)
+    names = {"a chair": space[0], "a lamp": space[1]}
+    facets = [["a chair", "a chair", "a lamp"]] * len(FACETS)
+    images = torch.stack([space[0], space[0], space[1]])
+    loss, accuracies = facet_loss(
+        images, lambda texts: torch.stack([names[t] for t in texts]), facets, torch.tensor(50.0)
+    )
+    swapped, _ = facet_loss(
+        images.flip(0), lambda texts: torch.stack([names[t] for t in texts]), facets, torch.tensor(50.0)
+    )
+    assert set(accuracies.values()) == {1.0}
+    assert loss < 0.5 < swapped
+
+
+def test_min_snr_weights_noise_prediction_as_its_paper_says() -> None:
+    snr = torch.tensor([0.1, 5.0, 50.0])
+    assert torch.allclose(unet.min_snr_weights(snr / (1 + snr)), torch.tensor([1.0, 1.0, 0.1]), atol=1e-4)
+
+
+def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "train", "train", 1)
+    (tmp_path / "train" / "progress.json").write_text('{"count": 1, "done": 0}')
+    with pytest.raises(ValueError, match=r"miniature\.scenes dataset"):
+        Scenes(tmp_path / "train")
+
+
+def test_the_command_says_what_it_lacks(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["vae", "--data", str(data)])
+    assert "--minutes" in capsys.readouterr().err
+
+
+def test_dino_crops_are_normalised_and_of_the_size_asked() -> None:
+    pixels = torch.full((3, 3, 128, 128), 128, dtype=torch.uint8)
+    small = dino.crop(pixels, generator(0, 0), dino.SMALL, dino.SMALL_SHARE)
+    assert small.shape == (3, 3, 64, 64)
+    assert small.abs().max() < 1.5
