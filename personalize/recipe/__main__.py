@@ -15,7 +15,7 @@ from personalize.recipe.arguments import Arguments, parse
 from personalize.recipe.errors import RecipeError, nearest
 
 COMMANDS = {
-    "run": (("until", "profile", "reproduces"), ("plan", "fresh")),
+    "run": (("until", "step", "profile", "reproduces"), ("plan", "fresh")),
     "inspect": (("step", "profile"), ("open",)),
     "clean": (("step", "profile"), ("everyone",)),
     "reproduce": (("run", "tolerance"), ()),
@@ -87,7 +87,8 @@ def _run(root: Path, profile: str, arguments: Arguments) -> int:
 
     started = time.monotonic()
     only_plan, fresh = arguments.flag("plan"), arguments.flag("fresh")
-    prepared = prepare(root, profile, arguments.overrides, arguments.options.get("until", ""))
+    until, step = arguments.options.get("until", ""), arguments.options.get("step", "")
+    prepared = prepare(root, profile, arguments.overrides, until, step)
 
     from personalize.recipe.report import end_text, plan_text
     from personalize.recipe.runner import Runner, StepFailed

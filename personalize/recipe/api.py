@@ -46,12 +46,15 @@ class Recipe:
         self.name = survey(self.root, profile, self.overrides).name
 
     def plan(self, step: str | None = None) -> str:
-        """What would run up to `step` (default: the last), and why."""
+        """What would run for `step` (default: the recipe up to its `until`), and why."""
         prepared, store = self._prepared(step)
         return plan_text(prepared, make_plan(prepared, store))
 
     def run(self, step: str | None = None, fresh: bool = False) -> CardFile:
-        """Run up to `step` (default: the last), reusing what is done. Raises RecipeError; a failed step leaves a card."""
+        """Run `step` and what it needs (default: the recipe up to its `until`), reusing what is done.
+
+        Raises RecipeError; a failed step leaves a card.
+        """
         started = time.monotonic()
         prepared, store = self._prepared(step, create=True)
         plan = make_plan(prepared, store, fresh)
@@ -63,7 +66,7 @@ class Recipe:
             where = f" (card: {failure.card})" if failure.card else ""
             raise RecipeError(f"{failure}{where}") from failure.__cause__
         print(end_text(runner, time.monotonic() - started), flush=True)
-        return CardFile(self.card_path(prepared.until))
+        return CardFile(self.card_path(prepared.target))
 
     def inspect(self, step: str | None = None) -> CardFile:
         """The card of a step's latest run; without a step, the whole recipe with the state of each."""
@@ -133,7 +136,7 @@ class Recipe:
         return self.inspect()._repr_html_()
 
     def _prepared(self, step: str | None, create: bool = False) -> tuple[Prepared, Store]:
-        prepared = prepare(self.root, self.profile, self.overrides, step or "")
+        prepared = prepare(self.root, self.profile, self.overrides, step=step or "")
         return prepared, connect(prepared.merged.profile, self.root, create)
 
     def _overview(self) -> Path:

@@ -24,7 +24,8 @@ class Prepared:
     steps: dict[str, Step]
     configs: dict[str, StepConfig]
     components: dict[str, Components]
-    until: str
+    target: str
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -43,7 +44,7 @@ class Prepared:
         return {
             "recipe": self.name,
             "profile": self.merged.profile.name,
-            "until": self.until,
+            "step" if self.alone else "until": self.target,
             "overrides": {override.name: override.text for override in self.merged.overrides},
             "variables": dict(self.merged.profile.variables.values),
             "steps": {name: self.configs[name].model_dump(mode="json") for name in self.components},
@@ -60,21 +61,25 @@ class Planned:
     past: Past | None = None
 
 
-def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "") -> Prepared:
+def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "", step: str = "") -> Prepared:
     """Read and validate everything, and digest what the needed steps depend on. Does not import MLflow or touch a store.
 
-    until: the target (default: the recipe's own). Raises RecipeError for every fault, with file and line.
+    until: every step of recipe.yaml up to this one (default: the recipe's own `until`). step: this one and what it needs.
+    Raises RecipeError for every fault, with file and line.
     """
+    if until and step:
+        raise RecipeError(f"give --until {until} or --step {step}, not both")
     merged = load(root, profile, overrides)
-    until = until or merged.until
-    if until not in merged.steps:
-        raise RecipeError(f"unknown step '{until}'{nearest(until, merged.steps)}")
+    target = step or until or merged.until
+    if target not in merged.steps:
+        raise RecipeError(f"unknown step '{target}'{nearest(target, merged.steps)}")
     steps = load_steps(root, merged.places)
     kinds = {name: step.kind for name, step in steps.items()}
     configs = validate(merged, kinds, set())
-    needed = closure(until, steps, configs)
+    order = list(steps)
+    needed = closure([step] if step else order[: order.index(target) + 1], steps, configs)
     validate(merged, kinds, set(needed))
-    return Prepared(merged, steps, configs, _components(root, needed, steps, configs), until)
+    return Prepared(merged, steps, configs, _components(root, needed, steps, configs), target, bool(step))
 
 
 def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prepared:
@@ -82,7 +87,7 @@ def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prep
     merged = load(root, profile, overrides)
     steps = load_steps(root, merged.places)
     configs = validate(merged, {name: step.kind for name, step in steps.items()}, set())
-    known = [name for name in steps if set(closure(name, steps, configs)) <= set(configs)]
+    known = [name for name in steps if set(closure([name], steps, configs)) <= set(configs)]
     return Prepared(merged, steps, configs, _components(root, known, steps, configs, strict=False), merged.until)
 
 
@@ -104,9 +109,9 @@ def _components(
     return components
 
 
-def closure(until: str, steps: Mapping[str, Step], configs: Mapping[str, StepConfig]) -> list[str]:
-    """The target and everything it needs, in the recipe's order."""
-    wanted, waiting = set(), [until]
+def closure(targets: Sequence[str], steps: Mapping[str, Step], configs: Mapping[str, StepConfig]) -> list[str]:
+    """The targets and everything they need, in the recipe's order."""
+    wanted, waiting = set(), list(targets)
     while waiting:
         name = waiting.pop()
         if name not in wanted:

@@ -10,7 +10,9 @@ from personalize.recipe.tracking import Past, Store
 def plan_text(prepared: Prepared, plan: list[Planned]) -> str:
     """One line a step: what will happen, and why."""
     width = max(len(planned.step.name) for planned in plan)
-    lines = [f"{prepared.name} · profile {prepared.merged.profile.name} · until {prepared.until}"]
+    lines = [
+        f"{prepared.name} · profile {prepared.merged.profile.name} · {'step' if prepared.alone else 'until'} {prepared.target}"
+    ]
     for planned in plan:
         lines.append(f"  {planned.step.name:<{width}}  {planned.action:<5}  {planned.why}")
     return "\n".join(lines)
@@ -46,13 +48,13 @@ def end_text(runner: Runner, seconds: float) -> str:
             star = "★" if step == prepared.merged.card else " "
             lines.append(f"{star} card  {step:<{width}}  {path}")
     lines.append(f"  runs  {runs_address(store, runner.parent_id)}")
-    if text := prepared.merged.next.get(prepared.until):
+    if text := prepared.merged.next.get(prepared.target):
         lines.append("  next  " + text.strip().replace("\n", "\n        "))
     return "\n".join(lines)
 
 
 def _main(prepared: Prepared) -> set[str]:
-    return {prepared.until, prepared.merged.card}
+    return {prepared.target, prepared.merged.card}
 
 
 def runs_address(store: Store, run_id: str) -> str:

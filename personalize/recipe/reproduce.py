@@ -35,7 +35,8 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
     store = Store(client, original.info.experiment_id, [original.info.experiment_id], root)
     resolved = yaml.safe_load(_artifact(store, original, "recipe.resolved.yaml"))
     command = [sys.executable, "-m", "personalize.recipe", "run", "--fresh", "true", "--reproduces", run_id]
-    command += ["--until", resolved["until"], "--profile", resolved["profile"]]
+    command += ["--step", resolved["step"]] if "step" in resolved else ["--until", resolved["until"]]
+    command += ["--profile", resolved["profile"]]
     for name, text in resolved["overrides"].items():
         command += [f"--{name}", text]
     with worktree(root, commit) as place:
@@ -51,7 +52,7 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
         raise RecipeError(f"the run of commit {commit[:8]} failed (exit {status}); its own message is above")
     again = client.search_runs(
         [original.info.experiment_id],
-        f"tags.reproduces = '{run_id}' AND tags.`recipe.until` != ''",
+        f"tags.reproduces = '{run_id}' AND tags.`recipe.target` != ''",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )[0]

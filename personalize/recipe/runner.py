@@ -98,7 +98,7 @@ class Runner:
     def _describe_parent(self, parent: Any) -> None:
         from mlflow.entities import Param, RunTag
 
-        tags = {**self._common_tags(), "recipe.until": self.prepared.until}
+        tags = {**self._common_tags(), "recipe.target": self.prepared.target}
         seeds = {str(config.get("seed")) for config in self._resolved().values() if config.get("seed") is not None}
         if seeds:
             tags["lineage.seed"] = ", ".join(sorted(seeds))

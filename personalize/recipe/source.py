@@ -47,6 +47,7 @@ def read(path: Path, root: Path, variables: "Variables | None" = None, origin: s
         raise RecipeError(f"{name} cannot be read: {error}") from error
     values: list[Any] = []
     if variables is not None:
+        text = re.sub(r"(?m)^[ \t]*#.*$", "", text)  # what a comment mentions need not have a value
         text = render(text, name, variables, values, origin)
     return parse(text, name, values)
 
