@@ -98,17 +98,24 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
 
     subjects = [(subject.token, subject.class_noun) for subject in load_subjects(inputs["caption"].path)]
     questions = Questions(subjects, config.prompts, config.seeds_per_prompt, config.first_seed)
-    photographs = _photographs(inputs["ingest"].path / "images", subjects)
-    clip = ClipEncoder(config.clip_model, config.clip_revision, config.device)
-    dino = DinoEncoder(config.dino_model, config.dino_revision, config.device)
+    images = inputs["ingest"].path / "images"
+    photographs = _photographs(images, subjects)
+    history = json.loads((inputs["train"].path / "history.json").read_text(encoding="utf-8"))
+    held_out = {images / name for name in history.get("held_out", ())}
+    unseen = [[path in held_out for path in paths] for paths in photographs]
+    clip = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
+    dino = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
 
     base, tuned = _draw(config, questions, inputs["train"].path / "lora")
     opened = [[_open(path) for path in paths] for paths in photographs]
     with _progress("scored", 2 * len(base.flat) + sum(map(len, opened))) as advance:
-        scores = measure(questions, opened, base, tuned, clip, dino, advance)
+        scores = measure(questions, opened, base, tuned, clip, dino, unseen, advance)
 
     files = _save(base, outputs, "base"), _save(tuned, outputs, "tuned")
-    names = [[path.name for path in paths] for paths in photographs]
+    names = [
+        [path.name + (" (held out)" if held else "") for path, held in zip(*each, strict=True)]
+        for each in zip(photographs, unseen, strict=True)
+    ]
     result = report(scores, questions, config.gates, names, *files, config.level)
     settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size"})
     (outputs / "scores.json").write_text(
@@ -116,7 +123,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         encoding="utf-8",
     )
     pages = Pages(
-        questions, opened, names, base, tuned, result, config.limits, _facts(config, inputs), config.reproduce
+        questions, opened, names, base, tuned, result, config.limits, _facts(config, history), config.reproduce
     )
     _log(result, pages)
     pages.write(card)
@@ -143,7 +150,9 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     sampling = Sampling(
         config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
     )
-    pipe = load_pipeline(config.base_model, revision=config.base_revision, device=config.device, dtype=config.dtype)
+    pipe = load_pipeline(
+        config.base_model, revision=config.base_revision or None, device=config.device, dtype=config.dtype
+    )
     answers = []
     for name in ("base", "tuned"):
         if name == "tuned":
@@ -153,12 +162,13 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     return answers[0], answers[1]
 
 
-def _facts(config: Config, inputs: Inputs) -> dict[str, Any]:
+def _facts(config: Config, history: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "base model": _at(config.base_model, config.base_revision),
         "judges": f"{_at(config.clip_model, config.clip_revision)}, {_at(config.dino_model, config.dino_revision)}",
         "drawn with": f"{config.sampling_steps} steps, guidance {config.guidance_scale:g}, {config.resolution} px",
-        "training run": inputs["train"].run_id or "–",
+        "checkpoint": f"step {history['chosen']['step']} of {len(history['steps'])}" if "chosen" in history else None,
+        "photographs held out": len(history.get("held_out", ())),
     }
 
 

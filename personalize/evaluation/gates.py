@@ -34,14 +34,21 @@ class Metric(BaseModel):
     percent: bool = False
 
     def write(self, value: float, sign: bool = False) -> str:
-        if self.percent:
-            return f"{100 * value:{'+' if sign else ''}.0f} %"
-        return f"{value:{'+' if sign else ''}.3f}"
+        return f"{self._digits(value, sign)} %" if self.percent else self._digits(value, sign)
+
+    def span(self, low: float, high: float, sign: bool = False) -> str:
+        """ "8 to 78 %"."""
+        return f"{self._digits(low, sign)} to {self.write(high, sign)}"
+
+    def _digits(self, value: float, sign: bool) -> str:
+        plus = "+" if sign else ""
+        return (f"{100 * value:{plus}.0f}" if self.percent else f"{value:{plus}.3f}").replace("-", "−")
 
 
 METRICS = {
-    "dino": Metric(words="likeness to the subject's photographs (DINO)"),
-    "clip_i": Metric(words="likeness to the subject's photographs (CLIP-I)"),
+    "dino": Metric(words="likeness to the photographs (DINO)"),
+    "held_out": Metric(words="likeness to photographs that training never saw (DINO)"),
+    "clip_i": Metric(words="likeness to the photographs (CLIP-I)"),
     "clip_t": Metric(words="prompt following (CLIP-T)"),
     "variety": Metric(words="variety among the pictures of a prompt"),
     "retention": Metric(words="likeness of plain class pictures to the base's"),
@@ -50,9 +57,9 @@ METRICS = {
     "copied": Metric(words="pictures that look copied from a photograph", higher_is_better=False, percent=True),
     "leakage": Metric(words="way the plain class word moved to the subjects", higher_is_better=False, percent=True),
 }
-"""Metrics a gate can ask for. The first five have a base to be compared with; the others are judged by a threshold."""
+"""Metrics a gate can ask for. The first six have a base to be compared with; the others are judged by a threshold."""
 
-PAIRED = ("dino", "clip_i", "clip_t", "variety", "retention")
+PAIRED = ("dino", "held_out", "clip_i", "clip_t", "variety", "retention")
 
 
 class Gate(BaseModel):
@@ -96,14 +103,14 @@ class Gate(BaseModel):
 
     @property
     def requirement(self) -> str:
-        """In plain words: "+0.050 or more against base"."""
+        """In plain words: "more than +0.050", which is against base, or "at least 60 %"."""
         metric = METRICS[self.metric]
         least = "at least" if metric.higher_is_better else "at most"
         if self.kind == "threshold":
             return f"{least} {metric.write(self.line)}"
         if self.kind == "superiority":
-            return f"{'more' if metric.higher_is_better else 'less'} than base {metric.write(self.line, sign=True)}"
-        return f"{least} base {metric.write(self.line, sign=True)}"
+            return f"{'more' if metric.higher_is_better else 'less'} than {metric.write(self.line, sign=True)}"
+        return f"{least} {metric.write(self.line, sign=True)}"
 
 
 @dataclass(frozen=True)
@@ -144,13 +151,13 @@ def judge(gate: Gate, found: Estimate | None, reason_for_none: str = "") -> Judg
         verdict = "failed"
     else:
         verdict = "undecided"
-    span = f"{metric.write(found.low, sign=paired)} to {metric.write(found.high, sign=paired)}"
-    close = {
-        "passed": f"all of it meets “{gate.requirement}”",
-        "failed": f"none of it meets “{gate.requirement}”",
-        "undecided": f"part of it misses “{gate.requirement}”: more prompts would tell",
+    needed = {
+        "passed": f"All of it meets the requirement of {gate.requirement}.",
+        "failed": f"None of it meets the requirement of {gate.requirement}.",
+        "undecided": f"Only part of it meets the requirement of {gate.requirement}; more prompts would tell.",
     }[verdict]
-    why = f"{_sentence(metric.words)}: {value}; the {100 * gate.level:g} % interval is {span}, and {close}."
+    span = metric.span(found.low, found.high, sign=paired)
+    why = f"{_sentence(metric.words)}: {value}, and {100 * gate.level:g} % sure to be {span}. {needed}"
     return Judgement(gate, found, verdict, why)
 
 

@@ -24,18 +24,26 @@ def measure(
     tuned: Answers[Image],
     clip: ClipEncoder,
     dino: DinoEncoder,
+    held_out: Sequence[Sequence[bool]] | None = None,
     on_pictures: Callable[[int], None] = lambda count: None,
 ) -> Scores:
-    """Encodes the photographs (one sequence a subject) and both models' answers. `on_pictures` hears of progress."""
+    """Encodes the photographs (one sequence a subject) and both models' answers. `on_pictures` hears of progress.
+
+    `held_out` marks the photographs that training never saw.
+    """
 
     def encoded(images: Sequence[Image]) -> tuple[NDArray[Any], NDArray[Any]]:
-        features = dino.images(images), clip.images(images)
-        on_pictures(len(images))
-        return features
+        parts = []
+        for start in range(0, len(images), dino.batch_size):
+            batch = images[start : start + dino.batch_size]
+            parts.append((dino.images(batch), clip.images(batch)))
+            on_pictures(len(batch))
+        return np.concatenate([seen for seen, _ in parts]), np.concatenate([read for _, read in parts])
 
+    unseen = held_out or [[False] * len(images) for images in photographs]
     real = [
-        Photographs(token, noun, *encoded(images))
-        for (token, noun), images in zip(questions.subjects, photographs, strict=True)
+        Photographs(token, noun, *encoded(images), np.array(marks))
+        for (token, noun), images, marks in zip(questions.subjects, photographs, unseen, strict=True)
     ]
     return Scores(
         real,

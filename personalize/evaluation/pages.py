@@ -50,6 +50,7 @@ class Pages:
 
     def write(self, card: Card) -> None:
         card.verdict(self.result["verdict"], self.result["headline"], self.result["reasons"])
+        card.facts(self.result["facts"])
         if self.limits:
             card.warning(self.limits)
         self._overview(card)
@@ -73,18 +74,12 @@ class Pages:
 
     def _overview(self, card: Card) -> None:
         chosen = _spread(len(self.questions.prompts), 3)
-        columns = ["photograph", "photograph"]
+        columns = ["photograph"]
         columns += [f"{model}: {self.questions.labels[p]}" for p in chosen for model in ("base", "tuned")]
         rows = []
         for s, (token, noun) in enumerate(self.questions.subjects):
-            photos = [*self.photographs[s], None][:2]
-            rows.append(
-                (
-                    f"{token} {noun}",
-                    [_fit(photo) for photo in photos]
-                    + [_fit(model.of(s, p, 0)) for p in chosen for model in (self.base, self.tuned)],
-                )
-            )
+            pairs = [_fit(model.of(s, p, 0)) for p in chosen for model in (self.base, self.tuned)]
+            rows.append((f"{token} {noun}", [_fit(self.photographs[s][0]), *pairs]))
         card.grid("Same prompt, same seed, before and after (first seed, not selected)", columns, rows, width=108)
 
     def strips(self) -> Iterator[tuple[str, Image]]:
@@ -103,7 +98,7 @@ class Pages:
         words = {"passed": "passed", "failed": "not passed", "undecided": "undecided", "skipped": "does not apply"}
         rows = []
         for gate in self.result["gates"]:
-            paired = "base" in gate["requirement"]
+            paired = gate["kind"] != "threshold"
             metric = METRICS[gate["metric"]]
             value = "–" if gate["value"] is None else metric.write(gate["value"], sign=paired)
             rows.append(
@@ -124,36 +119,35 @@ class Pages:
     def _subjects(self, card: Card) -> None:
         rows = []
         for s, of in enumerate(self.result["subjects"]):
-            gap, recognised = of["gap_closed"], of["recognised"]
+            reached = [f"{of['dino'][side]:.2f}" for side in ("base", "tuned")] + [_number(of["ceiling"]["dino"])]
             rows.append(
                 [
                     _fit(self.photographs[s][0]),
-                    f"{of['token']} {of['class_noun']}",
-                    of["pictures"],
-                    f"{of['dino']['base']:.2f} → {of['dino']['tuned']:.2f} of {_number(of['ceiling']['dino'])}",
-                    with_span(of["dino"]["difference"], "dino", sign=True),
-                    with_span(gap, "gap_closed"),
-                    with_span(recognised, "recognised"),
+                    of["token"],
+                    *reached,
+                    with_span(of["gap_closed"], "gap_closed"),
+                    with_span(of["recognised"], "recognised"),
                     with_span(of["clip_t"]["difference"], "clip_t", sign=True),
-                    f"{of['clip_i']['base']:.2f} → {of['clip_i']['tuned']:.2f} of {_number(of['ceiling']['clip_i'])}",
+                    of["pictures"],
                 ]
             )
         card.table(
-            "Each subject",
+            "Likeness of each subject to its photographs (DINO), and what became of the prompt",
             [
                 "",
                 "subject",
-                "pictures",
-                "likeness (DINO): base → tuned of photographs",
-                "gained",
-                "way to the photographs",
+                "base",
+                "tuned",
+                "photographs",
+                "way there",
                 "recognised",
-                "prompt following gained",
-                "CLIP-I: base → tuned of photographs",
+                "prompt following (CLIP-T)",
+                "pictures",
             ],
             rows,
         )
-        unproven = [of["token"] for of in self.result["subjects"] if (of["improved_p_holm"] or 0) >= 0.05]
+        chance = {of["token"]: of["improved_p_holm"] for of in self.result["subjects"]}
+        unproven = [token for token, p in chance.items() if p is None or p >= 0.05]
         proven = (
             "Every subject's gain in likeness is real"
             if not unproven
@@ -161,9 +155,15 @@ class Pages:
         )
         card.text(
             f"Brackets are {self._percent} intervals. {proven} (each tested, Holm-corrected for testing "
-            f"{len(self.result['subjects'])}, 5 %). “Of photographs” is how much a subject's real photographs resemble "
+            f"{len(self.result['subjects'])}, 5 %). “Photographs” is how much a subject's real photographs resemble "
             "one another, each left out in turn: more than that can hardly be asked."
         )
+        unseen = self.result["overall"].get("held_out")
+        if unseen:
+            card.text(
+                f"Against only those photographs that training never saw, likeness went from {unseen['base']:.3f} to "
+                f"{unseen['tuned']:.3f}: {with_span(unseen['difference'], 'held_out', sign=True)}."
+            )
         for s, (token, noun) in enumerate(self.questions.subjects):
             with card.section(f"{token} {noun}", open=s == 0):
                 photos = zip(self.photographs[s], self.photograph_names[s], strict=True)
@@ -184,36 +184,22 @@ class Pages:
         ceilings = {of["token"]: of["ceiling"]["dino"] or 1.0 for of in self.result["subjects"]}
         ranked = sorted(self.result["pictures"], key=lambda row: -row["dino"] / ceilings[row["token"]])
         middle = max(0, len(ranked) // 2 - SHOWN // 2)
-        card.text("By likeness to the photographs (DINO), as a share of what the photographs reach among themselves.")
-        for title, rows in (
-            ("Best", ranked[:SHOWN]),
-            ("Middle", ranked[middle : middle + SHOWN]),
-            ("Worst", ranked[-SHOWN:]),
-        ):
-            card.grid(
-                title,
-                ["photograph", "base", "tuned"] * SHOWN,
-                [("", [image for row in rows for image in self._trio(row)])],
-                width=96,
-            )
-            card.text(
-                "\n".join(
-                    f"“{row['prompt']}”, seed {row['seed']}: {100 * row['dino'] / ceilings[row['token']]:.0f} %"
-                    for row in rows
-                )
-            )
-        lost = sorted(self.result["pictures"], key=lambda row: row["clip_t"] - row["clip_t_base"])[:SHOWN]
-        card.grid(
-            "Prompt least followed, against the base",
-            ["photograph", "base", "tuned"] * SHOWN,
-            [("", [image for row in lost for image in self._trio(row)])],
-            width=96,
+        chosen = [("best", row) for row in ranked[:SHOWN]]
+        chosen += [("middle", row) for row in ranked[middle : middle + SHOWN]]
+        chosen += [("worst", row) for row in ranked[-SHOWN:]]
+        card.table(
+            "By likeness, as a share of what the photographs reach among themselves",
+            ["", "photograph", "base", "tuned", "prompt and seed", "likeness"],
+            [
+                [rank, *self._trio(row), _asked(row), f"{100 * row['dino'] / ceilings[row['token']]:.0f} %"]
+                for rank, row in chosen
+            ],
         )
-        card.text(
-            "\n".join(
-                f"“{row['prompt']}”, seed {row['seed']}: CLIP-T {row['clip_t_base']:.3f} → {row['clip_t']:.3f}"
-                for row in lost
-            )
+        lost = sorted(self.result["pictures"], key=lambda row: row["clip_t"] - row["clip_t_base"])[:SHOWN]
+        card.table(
+            "Where the prompt was lost most, against the base",
+            ["photograph", "base", "tuned", "prompt and seed", "CLIP-T"],
+            [[*self._trio(row), _asked(row), f"{row['clip_t_base']:.3f} → {row['clip_t']:.3f}"] for row in lost],
         )
 
     def _copies(self, card: Card) -> None:
@@ -230,16 +216,15 @@ class Pages:
         )
         card.table(
             "Nearest training photograph",
-            ["tuned", "photograph", "prompt", "seed", "alike (DINO)", "closest two photographs", "copied?"],
+            ["tuned", "photograph", "prompt and seed", "alike (DINO)", "closest two photographs", ""],
             [
                 [
                     _fit(self._image(row)),
                     _fit(self._photograph(row)),
-                    row["prompt"],
-                    str(row["seed"]),
+                    _asked(row),
                     f"{row['nearest']:.3f}",
                     f"{row['closest_photographs']:.3f}",
-                    "looks copied" if row["copied"] else "no",
+                    "looks copied" if row["copied"] else "not copied",
                 ]
                 for row in rows
             ],
@@ -310,8 +295,9 @@ class Pages:
             f"Both models answered the same {len(questions.prompts)} prompts from the same seeds "
             f"({questions.seeds.min()} to {questions.seeds.max()}; none helped to choose the checkpoint): {count} "
             "pictures of each subject. What is compared is tuned minus base, picture by picture. Intervals come from "
-            "resampling whole prompts (cluster bootstrap), since pictures of one prompt resemble each other; they hold for "
-            "these subjects and for prompts like these. In CLIP-T the token is replaced by its class noun, which CLIP knows."
+            "resampling whole prompts (cluster bootstrap), since pictures of one prompt resemble each other; they hold "
+            "for these subjects and for prompts like these. In CLIP-T the token is replaced by its class noun, which "
+            "CLIP knows."
         )
         detectable = overall["dino"]["detectable"], overall["clip_t"]["detectable"]
         if None not in detectable:
@@ -356,7 +342,12 @@ def with_span(estimate: Mapping[str, Any] | None, metric: str, sign: bool = Fals
 def span(interval: Sequence[float] | None, metric: str, sign: bool = False) -> str:
     if not interval:
         return "not known"
-    return " to ".join(METRICS[metric].write(end, sign=sign) for end in interval)
+    low, high = interval
+    return METRICS[metric].span(low, high, sign)
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    return f"{row['prompt']}, seed {row['seed']}"
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ from personalize.evaluation.gates import METRICS, Gate, Judgement, judge, verdic
 from personalize.evaluation.questions import Answers, Questions
 from personalize.evaluation.scores import Scores, number
 
-OPENINGS = {
+HEADLINES = {
     "passed": "Good enough to promote",
     "failed": "Not good enough to promote",
     "undecided": "Not yet clear whether it is good enough",
@@ -33,8 +33,9 @@ def report(
     summary = scores.summary(level)
     return {
         "verdict": verdict(judgements),
-        "headline": f"{OPENINGS[verdict(judgements)]}: {_facts(summary['overall'], len(scores.tokens))}.",
+        "headline": HEADLINES[verdict(judgements)],
         "reasons": reasons(judgements),
+        "facts": _facts(summary["overall"], len(scores.tokens)),
         "gates": [_gate(each) for each in judgements],
         **summary,
         "prompts": _by_prompt(scores, questions),
@@ -43,25 +44,33 @@ def report(
 
 
 def reasons(judgements: Sequence[Judgement]) -> list[str]:
-    """What speaks against promotion first."""
-    order = ("failed", "undecided", "passed", "skipped")
-    return [each.why for each in sorted(judgements, key=lambda each: order.index(each.verdict))] or [
-        "No gates are configured, so nothing was required of the model (recipe.yaml: evaluate.gates)."
-    ]
+    """What speaks against promotion, in full; what speaks for it, counted."""
+    if not judgements:
+        return ["Nothing was required of the model (recipe.yaml: evaluate.gates), so nothing can be said."]
+    against = [each.why for verdict in ("failed", "undecided") for each in judgements if each.verdict == verdict]
+    passed, asked = (
+        sum(each.verdict == "passed" for each in judgements),
+        sum(each.verdict != "skipped" for each in judgements),
+    )
+    return [*against, f"{passed} of {asked} requirements met; the table below has them all."]
 
 
-def _facts(overall: dict[str, Any], subjects: int) -> str:
-    facts = []
+def _facts(overall: dict[str, Any], subjects: int) -> dict[str, str]:
+    """The four numbers that sum it up, by what they say."""
+    facts = {}
     if overall["gap_closed"]:
-        percent = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
-        facts.append(f"{percent} of the way from the base model to the real photographs")
+        facts["of the way from base model to photographs"] = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
     if overall["recognised"]:
-        percent = METRICS["recognised"].write(overall["recognised"]["value"])
-        facts.append(f"{percent} of the pictures recognised as the right one of {subjects} subjects")
-    kept = overall["clip_t"]["tuned"] / overall["clip_t"]["base"] if overall["clip_t"]["base"] else None
-    if kept is not None and kept > 0:
-        facts.append(f"{100 * kept:.0f} % of the base model's prompt following")
-    return ", ".join(facts)
+        facts[f"recognised as the right one of {subjects}"] = METRICS["recognised"].write(
+            overall["recognised"]["value"]
+        )
+    if (overall["clip_t"]["base"] or 0) > 0 and overall["clip_t"]["tuned"] is not None:
+        facts["of the base's prompt following kept"] = (
+            f"{100 * overall['clip_t']['tuned'] / overall['clip_t']['base']:.0f} %"
+        )
+    if overall["copied"]:
+        facts["look copied from a photograph"] = METRICS["copied"].write(overall["copied"]["value"])
+    return facts
 
 
 def _gate(judged: Judgement) -> dict[str, Any]:
@@ -69,6 +78,7 @@ def _gate(judged: Judgement) -> dict[str, Any]:
     return {
         "name": judged.name,
         "metric": judged.gate.metric,
+        "kind": judged.gate.kind,
         "words": METRICS[judged.gate.metric].words,
         "value": number(found.value) if found else None,
         "ci": [number(found.low), number(found.high)] if found and found.known else None,

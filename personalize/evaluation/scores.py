@@ -21,12 +21,26 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Photographs:
-    """The real photographs of one subject as unit vectors: `dino [m, d]`, `clip [m, d]`."""
+    """The real photographs of one subject as unit vectors: `dino [m, d]`, `clip [m, d]`.
+
+    `held_out [m]` marks those that training never saw; None means that it saw all.
+    """
 
     token: str
     class_noun: str
     dino: Array
     clip: Array
+    held_out: Array | None = None
+
+    @property
+    def unseen(self) -> Array:
+        """DINO of the photographs that training never saw: `[0..m, d]`."""
+        return self.dino[:0] if self.held_out is None else self.dino[np.asarray(self.held_out, bool)]
+
+    @property
+    def learnt(self) -> NDArray[np.intp]:
+        """Indices of the photographs that training saw, and could have copied."""
+        return np.flatnonzero(np.ones(len(self.dino), bool) if self.held_out is None else ~np.asarray(self.held_out))
 
 
 @dataclass(frozen=True)
@@ -101,14 +115,19 @@ class Scores:
     def _score(self, pictures: Pictures) -> dict[str, Array]:
         """`[s, p, k]` (`variety` `[s, p, 1]`, `retention` and `near_subject` `[c, p, j]`)."""
         own = list(zip(pictures.dino, pictures.clip, self.photographs, strict=True))
-        nearest = [metrics.nearest(dino, photos.dino) for dino, _, photos in own]
+        nearest = [metrics.nearest(dino, photos.dino[photos.learnt]) for dino, _, photos in own]
         recognised = metrics.recognised_as(pictures.dino, [photos.dino for photos in self.photographs])
         return {
             "dino": np.stack([metrics.similarity(dino, photos.dino) for dino, _, photos in own]),
+            "held_out": np.stack([metrics.similarity(dino, photos.unseen) for dino, _, photos in own])
+            if not self.missing("held_out")
+            else np.full(pictures.dino.shape[:3], np.nan),
             "clip_i": np.stack([metrics.similarity(clip, photos.clip) for _, clip, photos in own]),
             "clip_t": metrics.prompt_following(pictures.clip, self.texts[:, :, None]),
             "variety": metrics.variety(pictures.dino)[..., None],
-            "nearest_photograph": np.stack([index for index, _ in nearest]),
+            "nearest_photograph": np.stack(
+                [photos.learnt[index] for (index, _), (_, _, photos) in zip(nearest, own, strict=True)]
+            ),
             "nearest": np.stack([cosine for _, cosine in nearest]),
             "copied": np.stack([cosine for _, cosine in nearest]) > self.closest_pairs[:, None, None],
             "recognised_as": recognised,
@@ -152,6 +171,8 @@ class Scores:
         chosen = slice(None) if subject is None else slice(subject, subject + 1)
         if metric == "recognised" and len(self.photographs) < 2:
             return "there is one subject and none to confuse it with"
+        if metric == "held_out" and not all(len(each.unseen) for each in self.photographs[chosen]):
+            return "training held no photograph of every subject back"
         if metric in ("copied", "gap_closed", "leakage") and not np.isfinite(self.ceilings[chosen]).all():
             return "a subject has a single photograph, so that photographs cannot be compared among themselves"
         if metric == "gap_closed" and self.ceilings[chosen].mean() <= self.of_base["dino"][chosen].mean():
@@ -169,7 +190,7 @@ class Scores:
 
     def summary(self, level: float = 0.95) -> dict[str, Any]:
         """All of it as plain numbers for JSON, NaN as None."""
-        paired = [name for name in ("dino", "clip_i", "clip_t", "variety") if not self.missing(name)]
+        paired = [name for name in ("dino", "held_out", "clip_i", "clip_t", "variety") if not self.missing(name)]
         subjects = []
         adjusted = statistics.holm([statistics.p_value(self._difference("dino", s)) for s in range(len(self.tokens))])
         for s, photos in enumerate(self.photographs):
