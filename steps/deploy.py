@@ -4,8 +4,9 @@
     mlflow run . -e deploy -P action=query -P prompt="..."       a picture in output/
     mlflow run . -e deploy -P action=status | stop | rollback
 
-What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained. The old
-version answers until the new one has proved itself; if it does not, nothing changes for callers.
+What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained; only as
+a part of `main until=deploy` (`model` empty) does it follow the version that promote has just made the champion. The
+old version answers until the new one has proved itself; if it does not, nothing changes for callers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from personalize.recipe import Card, Inputs, RecipeError, StepConfig
 if TYPE_CHECKING:
     from personalize.serving.endpoint import Endpoint, ModelVersion, Status
 
-NEEDS: tuple[str, ...] = ()
+NEEDS = ("promote",)
 REUSE = False
 
 
@@ -33,7 +34,8 @@ class Config(StepConfig):
     )
     name: str = Field("personalize", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="The endpoint's name")
     model: str = Field(
-        "personalize", min_length=1, description="A registered model (its champion is meant), or a models:/ address"
+        "personalize",
+        description="A registered model (its champion is meant) or a models:/ address; empty is what promote promoted",
     )
     prompt: str = Field(
         "", description="What to paint, for action=query and for the trial picture (there: the model's example)"
@@ -41,6 +43,7 @@ class Config(StepConfig):
     seed: int | None = Field(None, ge=0, description="Seed of the picture; none lets the model choose")
     width: int | None = Field(None, ge=8, description="Width of the picture in pixels; none is the model's own")
     height: int | None = Field(None, ge=8, description="Height of the picture in pixels; none is the model's own")
+    folder: str = Field("build/endpoints", description="local: folder for the endpoint's state and logs", min_length=1)
     output: str = Field("output", description="Folder that action=query writes pictures to")
     timeout: int = Field(300, ge=1, description="Seconds after which a request is given up")
     startup_timeout: int = Field(
@@ -71,6 +74,11 @@ class Config(StepConfig):
     )
 
 
+def needs(config: Config) -> tuple[str, ...]:
+    """The registry has what is served; only an empty `model` asks for the steps before."""
+    return () if config.model or config.action != "deploy" else NEEDS
+
+
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     """Do what `config.action` says and leave what is known of the endpoint in endpoint.json.
 
@@ -80,7 +88,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     """
     endpoint = endpoint_for(config)
     if config.action == "deploy":
-        status = deploy(config, endpoint, outputs, card)
+        status = deploy(config, inputs, endpoint, outputs, card)
     elif config.action == "query":
         query(config, endpoint, card)
         status = endpoint.status()
@@ -92,11 +100,11 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     (outputs / "endpoint.json").write_text(json.dumps(status.as_dict(), indent=1))
 
 
-def deploy(config: Config, endpoint: Endpoint, outputs: Path, card: Card) -> Status:
-    """Serve the version that `config.model` means now."""
+def deploy(config: Config, inputs: Inputs, endpoint: Endpoint, outputs: Path, card: Card) -> Status:
+    """Serve the version that `config.model` means now, or the one that promote has just promoted."""
     from personalize.serving.endpoint import curl_line, find_version
 
-    version = find_version(model_address(config.model))
+    version = find_version(model_address(config.model or just_promoted(inputs)))
     print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
     request = trial_request(config, version)
     status = endpoint.deploy(version, request)
@@ -155,6 +163,7 @@ def endpoint_for(config: Config) -> Endpoint:
 
     return LocalEndpoint(
         config.name,
+        root=Path(config.folder),
         host=config.host,
         port=config.port,
         workers=config.workers,
@@ -163,6 +172,11 @@ def endpoint_for(config: Config) -> Endpoint:
         startup_timeout_s=config.startup_timeout,
         report=tell_progress,
     )
+
+
+def just_promoted(inputs: Inputs) -> str:
+    """The version in promote's promotion.json."""
+    return str(json.loads((inputs["promote"].path / "promotion.json").read_text(encoding="utf-8"))["uri"])
 
 
 def model_address(model: str) -> str:

@@ -312,7 +312,7 @@ class DatabricksEndpoint:
                 )
             if waited > patience_s:
                 raise EndpointError(
-                    f"{served} was not ready on {self.name!r} after {waited / 60:.0f} min. Databricks may still be at it; "
+                    f"{served} was not ready on {self.name!r} after {waited / 60:.0f} min; Databricks may go on: "
                     f"`-P action=status` looks. The end of its logs:\n{self._logs(served)}"
                 )
             if time.monotonic() - told >= 30:

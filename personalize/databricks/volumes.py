@@ -21,8 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from personalize.databricks.workspace import connect
-from personalize.serving.endpoint import EndpointError
+from personalize.databricks.workspace import WorkspaceError, connect
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -36,15 +35,15 @@ def upload(client: WorkspaceClient, folder: Path, volume: str) -> list[str]:
     Returns the remote paths that were written. Symbolic links are followed when they stay inside the folder.
 
     Raises:
-        EndpointError: `folder` is not a folder, or `volume` is not a volume path.
+        WorkspaceError: `folder` is not a folder, or `volume` is not a volume path.
     """
     root = check_volume(volume)
     if not folder.is_dir():
-        raise EndpointError(f"There is no folder {folder} to upload.")
+        raise WorkspaceError(f"There is no folder {folder} to upload.")
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.resolve().is_relative_to(folder.resolve())
     ]
-    there = {path: size for path, size in _walk(client, str(root))}
+    there = dict(_walk(client, str(root)))
 
     def send(path: Path) -> str | None:
         remote = str(root / path.relative_to(folder).as_posix())
@@ -65,19 +64,19 @@ def download(client: WorkspaceClient, volume: str, folder: Path) -> list[Path]:
     A file appears under its name only when it is whole. Returns the paths that were written.
 
     Raises:
-        EndpointError: `volume` is not a volume path, there is nothing at it, or a remote name leads out of the folder.
+        WorkspaceError: `volume` is not a volume path, there is nothing at it, or a remote name leads out of the folder.
     """
     root = check_volume(volume)
     found = list(_walk(client, str(root)))
     if not found:
-        raise EndpointError(f"There is nothing at {volume}. Upload it first, or check the path in Catalog Explorer.")
+        raise WorkspaceError(f"There is nothing at {volume}. Upload it first, or check the path in Catalog Explorer.")
 
     def fetch(entry: tuple[str, int]) -> Path | None:
         remote, size = entry
         relative = PurePosixPath(remote).relative_to(root)
         target = folder.joinpath(*relative.parts)
         if ".." in relative.parts or not target.resolve().is_relative_to(folder.resolve()):
-            raise EndpointError(f"{remote} leads out of {folder}; nothing is written there.")
+            raise WorkspaceError(f"{remote} leads out of {folder}; nothing is written there.")
         if target.is_file() and target.stat().st_size == size:
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +93,10 @@ def check_volume(path: str) -> PurePosixPath:
     """A path inside a volume, normalised.
 
     Raises:
-        EndpointError: it is not of the form /Volumes/<catalog>/<schema>/<volume>[/...].
+        WorkspaceError: it is not of the form /Volumes/<catalog>/<schema>/<volume>[/...].
     """
     if not re.fullmatch(r"/Volumes(/[^/]+){3,}/?", path) or ".." in path.split("/"):
-        raise EndpointError(
+        raise WorkspaceError(
             f"{path!r} is not a volume path; it looks like /Volumes/<catalog>/<schema>/<volume>/<folder>."
         )
     return PurePosixPath(path)
@@ -130,7 +129,7 @@ def main() -> None:
             written = upload(client, Path(asked.source), asked.destination)
         else:
             written = [str(path) for path in download(client, asked.source, Path(asked.destination))]
-    except EndpointError as error:
+    except WorkspaceError as error:
         raise SystemExit(str(error)) from error
     print(*written, f"{len(written)} files copied", sep="\n")
 

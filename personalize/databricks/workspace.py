@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from personalize.serving.endpoint import EndpointError
-
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
+
+
+class WorkspaceError(ValueError):
+    """A workspace could not be reached, or forbids what was asked; the message says which, why and the way out."""
 
 
 def connect(timeout_s: float = 60) -> WorkspaceClient:
     """A client of the workspace that the environment names; a request may take `timeout_s` seconds.
 
     Raises:
-        EndpointError: there are no credentials, or they are incomplete.
+        WorkspaceError: there are no credentials, or they are incomplete.
     """
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.config import Config
@@ -22,7 +24,7 @@ def connect(timeout_s: float = 60) -> WorkspaceClient:
     try:
         return WorkspaceClient(config=Config(http_timeout_seconds=timeout_s, retry_timeout_seconds=60))
     except ValueError as error:
-        raise EndpointError(
+        raise WorkspaceError(
             f"No way into a Databricks workspace: {error}\nSet DATABRICKS_HOST and DATABRICKS_TOKEN, or log in with "
             "`databricks auth login` and set DATABRICKS_CONFIG_PROFILE."
         ) from error

@@ -63,7 +63,7 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         """The facts that are known, for `endpoint.json` and the card."""
         facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "trial"}
-        return {key: value for key, value in facts.items() if value not in ("", None)}
+        return {key: value for key, value in facts.items() if value not in ("", None, 0)}
 
 
 @dataclass(frozen=True)

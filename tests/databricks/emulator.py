@@ -10,6 +10,8 @@ It keeps the rules that Databricks documents, so that breaking one fails here as
 - a request or an answer of more than 16 MB is refused;
 - a job runs the Python file it was given, in a process of its own.
 
+Runs and experiments are kept by MLflow's own tracking server, asked in this process.
+
 A served model is the registered one, loaded and asked through MLflow's own scoring code.
 """
 
@@ -271,6 +273,16 @@ class Workspace:
             raise Refused(500, "RESPONSE_LIMIT_EXCEEDED", "The response is larger than 16 MB")
         return answer.status, body
 
+    # --- MLflow tracking --------------------------------------------------------------------------------------------
+
+    def tracking(self, method: str, path: str, data: bytes) -> tuple[int, bytes]:
+        from mlflow.server import app
+
+        os.environ.setdefault("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{self.folder}/tracking.db")
+        os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(self.folder / "artifacts"))
+        answer = app.test_client().open(path, method=method, data=data, content_type="application/json")
+        return answer.status_code, answer.data
+
     # --- Jobs -------------------------------------------------------------------------------------------------------
 
     def submit(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -378,7 +390,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.json(workspace.registry(method, path.removeprefix(UC + "/"), {**query, **body}))
             if path.startswith("/api/2.0/serving-endpoints"):
                 return self.json(self.serving(method, path.removeprefix("/api/2.0/serving-endpoints").strip("/"), body))
-            if path.startswith("/api/2"):
+            if path.startswith("/api/2") and "/jobs/" in path:
                 call = path.split("/", 3)[3]
                 if call == "jobs/runs/submit":
                     return self.json(workspace.submit(body))
@@ -391,6 +403,8 @@ class Handler(BaseHTTPRequestHandler):
                     job["canceled"] = True
                     job["process"].terminate()
                     return self.json({})
+            if path.startswith("/api/2.0/mlflow/"):
+                return self.answer(*workspace.tracking(method, self.path, data))
         raise missing(f"No API found for '{method} {path}'")
 
     def serving(self, method: str, rest: str, body: dict[str, Any]) -> Any:

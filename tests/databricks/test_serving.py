@@ -5,6 +5,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from personalize.databricks.serving import DatabricksEndpoint, routes, workload
+from personalize.databricks.workspace import WorkspaceError
 from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
 from tests.databricks.conftest import MODEL
 
@@ -147,7 +148,7 @@ def test_without_credentials_the_way_in_is_explained(monkeypatch, tmp_path):
     for variable in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(EndpointError, match=r"Set DATABRICKS_HOST and DATABRICKS_TOKEN"):
+    with pytest.raises(WorkspaceError, match=r"Set DATABRICKS_HOST and DATABRICKS_TOKEN"):
         DatabricksEndpoint("chairs").status()
 
 

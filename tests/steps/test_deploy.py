@@ -1,0 +1,122 @@
+"""The deploy step, called as the engine calls it.
+
+The server behind it is `tests/serving/easel.py`, which starts at once; `tests/serving/test_local.py` has the real one.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from PIL import Image
+
+from personalize.recipe import Card, Inputs, RecipeError
+from personalize.serving.endpoint import EndpointError
+from personalize.serving.local import LocalEndpoint
+from steps import deploy
+from tests.serving.test_local import SIGNATURE
+
+EASEL = Path(deploy.__file__).parents[1] / "tests" / "serving" / "easel.py"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A saved model with an example of what to ask it."""
+    path = tmp_path_factory.mktemp("model") / "painter"
+    example = pd.DataFrame([{"prompt": "a photo of a bcnchr chair", "width": 40, "height": 24}])
+    mlflow.pyfunc.save_model(
+        str(path),
+        python_model=str(EASEL.with_name("painter.py")),
+        signature=SIGNATURE,
+        input_example=example,
+        pip_requirements=["mlflow"],
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(
+        LocalEndpoint, "_command", lambda self, path: [sys.executable, str(EASEL), "{port}", "v1", "good"]
+    )
+
+
+@pytest.fixture
+def act(tmp_path, model, capsys):
+    """Run the step with some of its configuration; returns (endpoint.json, card, what was printed)."""
+
+    def run(inputs=None, **config):
+        settings = {"model": str(model), "folder": str(tmp_path / "endpoints"), "startup_timeout": 60, **config}
+        outputs, card = tmp_path / "outputs", Card("deploy")
+        outputs.mkdir(exist_ok=True)
+        settings = deploy.Config(output=str(tmp_path / "output"), **settings)
+        deploy.run(settings, inputs or Inputs({}), outputs, card)
+        return json.loads((outputs / "endpoint.json").read_text()), card, capsys.readouterr().out
+
+    yield run
+    run(action="stop")
+
+
+def test_deploy_query_status_and_stop(act, tmp_path):
+    told, card, printed = act()
+    assert (told["state"], told["model"]) == ("serving", "painter")
+    assert Image.open(tmp_path / "outputs" / "trial.png").size == (40, 24), "painted as the model's own example asks"
+    assert f"curl -sS {told['url']}/invocations" in printed
+    assert "a photo of a bcnchr chair" in json.dumps(card.as_dict())
+
+    _, _, printed = act(action="query", prompt="A photo, of ä <chair>!", seed=7, width=16, height=8)
+    [picture] = (tmp_path / "output").iterdir()
+    assert picture.name == "a-photo-of-ä-chair-7.png"
+    assert str(picture) in printed
+    assert Image.open(picture).size == (16, 8)
+
+    assert act(action="status")[0]["url"] == told["url"]
+    assert act(action="stop")[0]["state"] == "stopped"
+    assert act(action="status")[0] == {"name": "personalize", "target": "local", "state": "stopped"}
+
+
+def test_after_promote_the_version_just_promoted_is_served(act, model, tmp_path):
+    (tmp_path / "promote").mkdir()
+    (tmp_path / "promote" / "promotion.json").write_text(json.dumps({"uri": str(model)}))
+    told, _, _ = act(inputs=Inputs.from_paths({"promote": tmp_path / "promote"}), model="")
+    assert told["uri"] == str(model)
+
+
+def test_only_a_deployment_without_a_model_needs_the_steps_before():
+    assert deploy.needs(deploy.Config()) == ()
+    assert deploy.needs(deploy.Config(model="")) == ("promote",)
+    assert deploy.needs(deploy.Config(model="", action="status")) == (), "looking trains nothing"
+
+
+def test_a_size_that_is_asked_for_is_what_the_trial_paints(act, tmp_path):
+    act(width=16, height=48)
+    assert Image.open(tmp_path / "outputs" / "trial.png").size == (16, 48)
+
+
+def test_a_query_without_a_prompt_or_an_endpoint_says_what_to_type(act):
+    with pytest.raises(RecipeError, match="-P prompt="):
+        act(action="query")
+    with pytest.raises(EndpointError, match=r"is stopped.*mlflow run \. -e deploy"):
+        act(action="query", prompt="a chair")
+
+
+def test_a_local_rollback_says_how_to_get_there(act):
+    with pytest.raises(RecipeError, match="-P model=models:/<name>/<version>"):
+        act(action="rollback")
+
+
+@pytest.mark.parametrize(("model", "address"), [("chairs", "models:/chairs@champion"), ("models:/chairs/3", None)])
+def test_a_bare_name_means_its_champion(model, address):
+    assert deploy.model_address(model) == (address or model)
+
+
+def test_the_step_costs_nothing_to_import():
+    import subprocess
+
+    code = "import sys, steps.deploy; print([m for m in ('torch', 'mlflow', 'databricks') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=EASEL.parents[2], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
