@@ -9,8 +9,8 @@ from miniature.scenes.vocabulary import PLACES
 MADE_OF = {"plastic": "plastic", "wood": "wood", "metal": "metal", "fabric": "fabric", "velvet": "velvet"}
 ADJECTIVE = {"plastic": "plastic", "wood": "wooden", "metal": "metal", "fabric": "fabric", "velvet": "velvet"}
 FRAMES = (
-    "a photo of {}", "a photo of {}", "a photo of {}", "a photo of {}", "{}", "{}", "a picture of {}", "a photograph of {}",
-    "an image of {}", "a close-up of {}", "a good photo of {}",
+    "a photo of {}", "a photo of {}", "a photo of {}", "a photo of {}", "{}", "{}", "a picture of {}",
+    "a photograph of {}", "an image of {}", "a close-up of {}", "a good photo of {}",
 )  # fmt: skip
 
 

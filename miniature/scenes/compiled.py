@@ -1,7 +1,7 @@
 """numba's njit with a cache that a read-only clone, an edited source and a second checkout cannot break.
 
 numba keys a cached function on its own file only: a change in a function it calls, in another file, goes unnoticed.
-Here the cache folder is named by a digest of every source file of this package, and lies in the user's cache
+Here the cache folder is named by a digest of every file that holds compiled functions, and lies in the user's cache
 directory (or, where that cannot be written, in the temporary one), never in the checkout.
 """
 
@@ -16,11 +16,15 @@ from typing import Any
 
 import numba
 
+SOURCES = (
+    "compiled.py", "ground.py", "indoors.py", "march.py", "noise.py", "sdf.py", "surface.py", "surroundings.py",
+)  # fmt: skip
+
 
 def _cache_folder() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     name = f"miniature-scenes-{digest.hexdigest()[:16]}"
     for base in (os.environ.get("XDG_CACHE_HOME", ""), str(Path.home() / ".cache"), tempfile.gettempdir()):
         folder = Path(base) / name

@@ -1,8 +1,8 @@
 """Writing many scenes to disk so that a kill costs only the unfinished chunk.
 
-A folder holds `images.npy` (uint8 [N, size, size, 3], a plain .npy file written through a memory map), `truth.jsonl` (one
-row an image, in order) and `progress.json` ({"count", "done", ...}): rows below `done` are final and may be read while
-the rest is still being drawn.
+A folder holds `images.npy` (uint8 [N, size, size, 3], a plain .npy file written through a memory map), `truth.jsonl`
+(one row an image, in order) and `progress.json` ({"count", "done", ...}): rows below `done` are final and may be read
+while the rest is still being drawn.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def write(
     done = _resume(out, told)
     images = _open_images(out / "images.npy", count, size)
     chunks = [(k, min(k + CHUNK, count)) for k in range(done, count, CHUNK)]
-    with (out / "truth.jsonl").open("a", encoding="utf-8") as lines, tqdm(
-        total=count, initial=done, unit="image", desc=out.name, smoothing=0.02
-    ) as bar:
+    with (
+        (out / "truth.jsonl").open("a", encoding="utf-8") as lines,
+        tqdm(total=count, initial=done, unit="image", desc=out.name, smoothing=0.02) as bar,
+    ):
         for (first, last), (pictures, rows) in zip(chunks, _made(chunks, size, settings, make, workers), strict=True):
             images[first:last] = pictures
             images.flush()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
+from miniature.scenes.legs import legs
 from miniature.scenes.parts import ACCENT, DETAIL, LIGHT, MAIN, Board, Dice, turned
-from miniature.scenes.seating import legs
 
 BOOKS, FACE, GLOW, STEM = 4, 5, 6, 7  # slots of their own: rows of spines, a clock face, a bulb, stalks
 
@@ -18,7 +18,14 @@ def table(b: Board, d: Dice) -> None:
     dp = w if shape in ("square", "round") else w * d.between(0.5, 0.62)
     styles = ("straight", "straight", "splayed", "hairpin", "sled", "crossed", "pedestal", "star", "three", "sides")
     k = 0.7 if shape in ("round", "oval") else 0.93
-    legs(b, d, w * k, dp * k, h - t, styles if shape != "long" else tuple(s for s in styles if s not in ("three", "star")))
+    legs(
+        b,
+        d,
+        w * k,
+        dp * k,
+        h - t,
+        styles if shape != "long" else tuple(s for s in styles if s not in ("three", "star")),
+    )
     if shape in ("long", "square"):
         b.box((0, h, 0), (w, t, dp), r=0.012)
         if d.chance(0.4):
@@ -58,7 +65,9 @@ def lamp(b: Board, d: Dice) -> None:
         b.cone((0, 0.02, 0), 0.02, d.between(0.13, 0.18), d.between(0.08, 0.13), ACCENT)
         if style == "table" and d.chance(0.65):
             radii = [d.between(0.05, 0.15) for _ in range(4)]
-            b.turned_body((0, tall * 0.42 + 0.02, 0), tall * 0.42, [0.08, *radii, 0.025], slot=d.pick((ACCENT, MAIN, MAIN)))
+            b.turned_body(
+                (0, tall * 0.42 + 0.02, 0), tall * 0.42, [0.08, *radii, 0.025], slot=d.pick((ACCENT, MAIN, MAIN))
+            )
         else:
             b.rod((0, 0.03, 0), (0, tall, 0), d.between(0.014, 0.026))
         b.rod((0, tall * 0.7, 0), (0, tall, 0), 0.014)
@@ -147,7 +156,14 @@ def teapot(b: Board, d: Dice) -> None:
     b.rod((w * 0.75, y - up * 0.25, 0), (w * 1.35, y + up * 0.25, 0), 0.075, 0.05, MAIN)
     b.rod((w * 1.35, y + up * 0.25, 0), (w * 1.6, y + up * lift, 0), 0.05, 0.035, MAIN)
     if d.chance(0.65):
-        b.arch((-w * 0.9, y + up * 0.05, 0), up * d.between(0.62, 0.8), 0.036, 115, d.pick((MAIN, ACCENT)), turned(0, 0, 90))
+        b.arch(
+            (-w * 0.9, y + up * 0.05, 0),
+            up * d.between(0.62, 0.8),
+            0.036,
+            115,
+            d.pick((MAIN, ACCENT)),
+            turned(0, 0, 90),
+        )
     else:
         b.arch((0, top - 0.06, 0), w * 0.8, 0.026, 90, ACCENT)
 

@@ -7,10 +7,11 @@ from math import cos, exp, floor, log, sqrt
 import numpy as np
 
 from miniature.scenes.compiled import compiled
+from miniature.scenes.ground import sky
 from miniature.scenes.noise import hashed
 from miniature.scenes.sdf import distance, local, nearest, normal, through
 from miniature.scenes.surface import FABRIC, METAL, VELVET, appearance
-from miniature.scenes.surroundings import backdrop, sky
+from miniature.scenes.surroundings import backdrop
 
 
 @compiled
@@ -145,7 +146,7 @@ def _shade(shapes, groups, materials, place, i, px, py, pz, dx, dy, dz, scale, a
     if kind == METAL:
         hr, hg, hb = sky(place, rx, max(ry, 0.0), rz)
         band = min(max((ry + 0.12) / 0.3, 0.0), 1.0)
-        dark = 1.0 - 0.75 * exp(-((ry - 0.02) / 0.14) ** 2)
+        dark = 1.0 - 0.75 * exp(-(((ry - 0.02) / 0.14) ** 2))
         hr = (place[12] * 0.9 * (1 - band) + hr * hr * band) * dark
         hg = (place[13] * 0.9 * (1 - band) + hg * hg * band) * dark
         hb = (place[14] * 0.9 * (1 - band) + hb * hb * band) * dark
@@ -252,7 +253,9 @@ def paint(shapes, groups, materials, place, camera, size, samples, noise_seed, o
                     dy = camera[10] + u * camera[4] + v * camera[7]
                     dz = camera[11] + u * camera[5] + v * camera[8]
                     n = sqrt(dx * dx + dy * dy + dz * dz)
-                    r, g, b, _ = _ray(shapes, groups, materials, place, ox, oy, oz, dx / n, dy / n, dz / n, pixels, active)
+                    r, g, b, _ = _ray(
+                        shapes, groups, materials, place, ox, oy, oz, dx / n, dy / n, dz / n, pixels, active
+                    )
                     sr, sg, sb = sr + _encode(r), sg + _encode(g), sb + _encode(b)
                 m = 1.0 / (samples * samples)
                 image[j, i, 0], image[j, i, 1], image[j, i, 2] = sr * m, sg * m, sb * m

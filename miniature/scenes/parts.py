@@ -121,9 +121,7 @@ class Board:
         a = angle * pi / 180
         self._add(sdf.ARCH, at, (radius, r, sin(a), cos(a)), (radius + r, radius + r, r), slot, turn)
 
-    def disc(
-        self, at: Vector, half: Vector, slot: int = MAIN, r: float = 0.012, turn: Axes = IDENTITY
-    ) -> None:
+    def disc(self, at: Vector, half: Vector, slot: int = MAIN, r: float = 0.012, turn: Axes = IDENTITY) -> None:
         """A flat body with an elliptical outline (half: x, thickness, z)."""
         self._add(sdf.DISC, at, (*half, min(r, half[1] * 0.95)), half, slot, turn, 0)
 
@@ -143,7 +141,7 @@ class Board:
         r: float = 0.01,
         turn: Axes = IDENTITY,
     ) -> None:
-        """A wall bent about the y axis, `angle` degrees to each side of the back (-z); h and t: half height, half thickness."""
+        """A wall bent about the y axis, `angle` degrees to each side of the back (-z); h and t are halves."""
         big = radius + t
         self._add(sdf.PANEL, at, (radius, h, t, angle * pi / 180, min(r, t * 0.9)), (big, h, big), slot, turn, 1)
 

@@ -1,4 +1,4 @@
-"""The row of numbers that describes one surrounding and its light (see surroundings.py for the columns)."""
+"""The row of numbers that describes one surrounding and its light (see ground.py for the columns)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from miniature.scenes.vocabulary import INDOORS, PALETTE, RGB, SURROUNDINGS
 
 COLUMNS = 42
 BLUE_SKY = ((0.25, 0.47, 0.82), (0.74, 0.85, 0.95))
-WOODS: tuple[RGB, ...] = ((0.70, 0.49, 0.29), (0.55, 0.35, 0.2), (0.80, 0.63, 0.43), (0.43, 0.27, 0.16), (0.66, 0.52, 0.38))
+WOODS: tuple[RGB, ...] = (
+    (0.70, 0.49, 0.29),
+    (0.55, 0.35, 0.2),
+    (0.80, 0.63, 0.43),
+    (0.43, 0.27, 0.16),
+    (0.66, 0.52, 0.38),
+)
 WALLS: tuple[RGB, ...] = (
-    (0.90, 0.88, 0.83), (0.86, 0.82, 0.73), (0.80, 0.84, 0.86), (0.84, 0.86, 0.80), (0.93, 0.92, 0.90), (0.72, 0.76, 0.78),
+    (0.90, 0.88, 0.83), (0.86, 0.82, 0.73), (0.80, 0.84, 0.86), (0.84, 0.86, 0.80), (0.93, 0.92, 0.90),
+    (0.72, 0.76, 0.78),
 )  # fmt: skip
 
 
@@ -41,7 +48,9 @@ def place_row(scene: Scene, forward: np.ndarray) -> np.ndarray:
         light = 1 + spread * d.between(-1, 1)
         return tuple(min(c * light + 0.4 * spread * d.between(-1, 1), 1.0) for c in colour)  # type: ignore[return-value]
 
-    def colours(first: RGB, second: RGB = (0, 0, 0), third: RGB = (0, 0, 0), top: RGB = BLUE_SKY[0], low: RGB = BLUE_SKY[1]) -> None:
+    def colours(
+        first: RGB, second: RGB = (0, 0, 0), third: RGB = (0, 0, 0), top: RGB = BLUE_SKY[0], low: RGB = BLUE_SKY[1]
+    ) -> None:
         for at, colour in zip((15, 18, 21, 24, 27), (first, second, third, top, low), strict=True):
             row[at : at + 3] = near(colour)
 
@@ -74,19 +83,36 @@ def place_row(scene: Scene, forward: np.ndarray) -> np.ndarray:
         case "forest":
             colours((0.29, 0.24, 0.13), (0.20, 0.33, 0.12), top=(0.45, 0.62, 0.45), low=(0.62, 0.76, 0.58))
         case "red rug":
-            colours(any_wood, (0.70, 0.08, 0.10), d.pick(((0.88, 0.74, 0.42), (0.92, 0.88, 0.8), (0.12, 0.1, 0.2))), any_wall)
+            colours(
+                any_wood,
+                (0.70, 0.08, 0.10),
+                d.pick(((0.88, 0.74, 0.42), (0.92, 0.88, 0.8), (0.12, 0.1, 0.2))),
+                any_wall,
+            )
         case "dirt road":
             colours(d.pick(((0.58, 0.43, 0.29), (0.64, 0.46, 0.30), (0.54, 0.42, 0.32))), (0.46, 0.56, 0.22))
             row[34] = cloudy
         case "studio":
-            paper = d.pick(((0.94, 0.94, 0.94), (0.90, 0.90, 0.91), (0.95, 0.95, 0.96), (0.84, 0.85, 0.87), (0.90, 0.87, 0.83)))
+            paper = d.pick(
+                ((0.94, 0.94, 0.94), (0.90, 0.90, 0.91), (0.95, 0.95, 0.96), (0.84, 0.85, 0.87), (0.90, 0.87, 0.83))
+            )
             colours(paper, tuple(c * 0.94 for c in paper))  # type: ignore[arg-type]
             row[24:30] = 0.95
         case "kitchen":
-            dark = d.pick(((0.16, 0.17, 0.19), (0.36, 0.42, 0.48), (0.52, 0.34, 0.28), (0.30, 0.44, 0.42), (0.6, 0.58, 0.54)))
-            doors = d.pick(((0.92, 0.92, 0.90), (0.50, 0.62, 0.62), (0.74, 0.58, 0.40), (0.34, 0.42, 0.50), (0.86, 0.80, 0.64)))
+            dark = d.pick(
+                ((0.16, 0.17, 0.19), (0.36, 0.42, 0.48), (0.52, 0.34, 0.28), (0.30, 0.44, 0.42), (0.6, 0.58, 0.54))
+            )
+            doors = d.pick(
+                ((0.92, 0.92, 0.90), (0.50, 0.62, 0.62), (0.74, 0.58, 0.40), (0.34, 0.42, 0.50), (0.86, 0.80, 0.64))
+            )
             top = d.pick(((0.25, 0.25, 0.27), (0.66, 0.48, 0.30), (0.85, 0.84, 0.82)))
-            colours((0.92, 0.91, 0.88), dark, d.pick(((0.92, 0.93, 0.93), (0.72, 0.82, 0.84), (0.90, 0.86, 0.76))), doors, top)
+            colours(
+                (0.92, 0.91, 0.88),
+                dark,
+                d.pick(((0.92, 0.93, 0.93), (0.72, 0.82, 0.84), (0.90, 0.86, 0.76))),
+                doors,
+                top,
+            )
     indoors = scene.surroundings in INDOORS
     strength = {"forest": 0.72, "snow": 0.82, "studio": 0.66}.get(scene.surroundings, 0.70 if indoors else 0.92)
     tone = d.between(-0.06, 0.06) + (0.03 if indoors else 0.02)

@@ -7,7 +7,8 @@ from math import cos, pi, sin, tan
 
 import numpy as np
 
-from miniature.scenes import household, photographs_designs, sdf, seating, surface
+from miniature.scenes import household, sdf, seating, surface
+from miniature.scenes.drawn import DESIGNS
 from miniature.scenes.parts import Board, Dice
 from miniature.scenes.place import place_row
 from miniature.scenes.scene import DRAWN, Scene, dress
@@ -42,7 +43,7 @@ def draw(class_name: str, design_seed: int) -> np.ndarray:
     """The shapes [n, 28] of a design, standing on the ground at the origin."""
     board = Board()
     if design_seed >= DRAWN:
-        photographs_designs.DESIGNS[design_seed - DRAWN].draw(board)
+        DESIGNS[design_seed - DRAWN].draw(board)
     else:
         DESIGNERS[class_name](board, Dice("design", class_name, design_seed))
     return board.shapes()
@@ -69,6 +70,9 @@ def _materials(class_name: str, design_seed: int, colour: str, accent: str, mate
     if accent not in ("black", "white", "grey", "brown"):
         legs = d.pick(("plastic", "metal", "wood"))
     detail = _shade_of(d.pick(("white", "grey", "yellow", "teal", "pink", "black", "blue")), d)
+    if design_seed >= DRAWN:
+        drawn = DESIGNS[design_seed - DRAWN]
+        legs, detail = drawn.legs, PALETTE[drawn.detail]
     soft = material if material in ("fabric", "velvet") else "fabric"
     for slot, kind, colour_of, shine in (
         (0, KINDS[material], body, SHINE[material]),
@@ -136,7 +140,7 @@ def _turn(shapes: np.ndarray, angle: float, side: float, depth: float, forward: 
 
 
 def world(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Everything the ray-marcher needs: shapes, groups [k, 6] (centre, radius, first, last), materials, place, camera."""
+    """What the ray-marcher needs: shapes, groups [k, 6] (centre, radius, first, last), materials, place, camera."""
     main = draw(scene.class_name, scene.design_seed)
     rows = _materials(scene.class_name, scene.design_seed, scene.colour, scene.accent, scene.material, scene.pattern)
     _face_size(main, rows)
@@ -148,9 +152,7 @@ def world(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     for thing in scene.clutter:
         shapes = draw(thing.class_name, thing.design_seed)
         clothes = dress(thing.class_name, thing.design_seed)
-        rows = _materials(
-            thing.class_name, thing.design_seed, thing.colour, clothes["accent"], thing.material, "plain"
-        )
+        rows = _materials(thing.class_name, thing.design_seed, thing.colour, clothes["accent"], thing.material, "plain")
         _face_size(shapes, rows)
         side = thing.side * max(reach, 0.6)
         _turn(shapes, thing.turn, side, max(reach, 0.6) * thing.depth + 0.4, forward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from miniature.scenes.drawn import DESIGNS
 from miniature.scenes.parts import Dice
 from miniature.scenes.vocabulary import (
     CLASSES,
@@ -76,6 +77,9 @@ def is_held_out(design_seed: int) -> bool:
 
 def dress(class_name: str, design_seed: int) -> dict[str, str]:
     """The colour, accent, material and pattern that belong to a design."""
+    if design_seed >= DRAWN:
+        drawn = DESIGNS[design_seed - DRAWN]
+        return {"colour": drawn.colour, "material": drawn.material, "accent": drawn.accent, "pattern": drawn.pattern}
     d = Dice("dress", class_name, design_seed)
     colour = d.pick(COLOURS)
     material = d.pick(MATERIALS_OF.get(class_name, MATERIALS))

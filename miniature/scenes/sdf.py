@@ -68,9 +68,7 @@ def _profile(s, y):
     p3 = s[15 + k] if k < 4 else p2
     m1, m2 = 0.5 * (p2 - p0), 0.5 * (p3 - p1)
     f2, f3 = f * f, f * f * f
-    return max(
-        (2 * f3 - 3 * f2 + 1) * p1 + (f3 - 2 * f2 + f) * m1 + (3 * f2 - 2 * f3) * p2 + (f3 - f2) * m2, 0.012
-    )
+    return max((2 * f3 - 3 * f2 + 1) * p1 + (f3 - 2 * f2 + f) * m1 + (3 * f2 - 2 * f3) * p2 + (f3 - f2) * m2, 0.012)
 
 
 @compiled
@@ -124,7 +122,7 @@ def distance(shapes, i, wx, wy, wz):
         dx, dy = q - r1 - ex * f, y + h - ey * f
         return sqrt(dx * dx + dy * dy) - s[16]
     if kind == PANEL:
-        # A wall bent about the y axis: radius s[13], half height s[14], half thickness s[15], half angle s[16] about -z.
+        # A wall bent about y: radius s[13], half height s[14], half thickness s[15], half angle s[16] about -z.
         ax, bz = abs(x), -z
         angle = atan2(ax, bz)
         if angle <= s[16]:
@@ -159,8 +157,8 @@ def normal(shapes, i, x, y, z):
 
 @compiled
 def through(shapes, first, last, ox, oy, oz, dx, dy, dz, pad, active):
-    """Fill `active` with the shapes whose bounding spheres (grown by `pad`) the ray meets; their number and the entry and
-    exit of the ray."""
+    """Fill `active` with the shapes whose bounding spheres (grown by `pad`) the ray meets: their number, and where the
+    ray enters and leaves them."""
     count = 0
     enter, leave = 1e9, 0.0
     for i in range(first, last):

@@ -1,7 +1,7 @@
 """What a material looks like at a point: its colour, its shine, and the bumps of its cloth.
 
-A material is one row of `materials` [m, 12]: 0 kind · 1 pattern · 2-4 colour · 5-7 second colour · 8 pattern frequency ·
-9 seed · 10 shine · 11 size of the face. Colours are sRGB in [0, 1].
+A material is one row of `materials` [m, 12]: 0 kind · 1 pattern · 2-4 colour · 5-7 second colour · 8 pattern
+frequency · 9 seed · 10 shine · 11 size of the face. Colours are sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _cloth_axes(x, y, z, nx, ny, nz):
 
 @compiled
 def appearance(material, grain, phase, x, y, z, nx, ny, nz, far):
-    """Colour (r, g, b), bump (du, dv), shine and glow at the local point; `far` in pixels per metre fades fine detail."""
+    """Colour (r, g, b), bump (du, dv), shine and glow at the local point; `far`, pixels per metre, fades detail."""
     kind, pattern = int(material[0]), int(material[1])
     r, g, b = material[2], material[3], material[4]
     seed = int(material[9])
@@ -111,7 +111,9 @@ def appearance(material, grain, phase, x, y, z, nx, ny, nz, far):
         weave = (0.5 - abs(u * 42.0 - floor(u * 42.0) - 0.5)) * (0.5 - abs(v * 42.0 - floor(v * 42.0) - 0.5)) * 4.0
         knots = hashed(floor(u * 84.0), floor(v * 84.0), seed)
         strength = min(far / 110.0, 1.0)
-        tone = 0.93 + strength * (0.42 * (weave - 0.3) + 0.3 * (knots - 0.5)) + 0.12 * (clouds(u * 9, v * 9, seed) - 0.5)
+        tone = (
+            0.93 + strength * (0.42 * (weave - 0.3) + 0.3 * (knots - 0.5)) + 0.12 * (clouds(u * 9, v * 9, seed) - 0.5)
+        )
         lift = 0.03 * knots
         r, g, b = r * tone + lift, g * tone + lift, b * tone + lift
     elif kind == VELVET:

@@ -24,7 +24,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _noise(rng: np.random.Generator, size: int, power: float, channels: int = 3) -> Picture:
-    """Noise whose amplitude falls as 1 / f^power, as photographs' does (power near 1), each channel with mean 0, deviation 1."""
+    """Noise whose amplitude falls as 1 / f^power, as photographs' does (power near 1), each channel standardised."""
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     f[0, 0] = 1.0
     spectrum = rng.normal(size=(channels, *f.shape)) + 1j * rng.normal(size=(channels, *f.shape))
