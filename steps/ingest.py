@@ -41,8 +41,10 @@ class Config(StepConfig):
     class_noun: str = Field("", description="Everyday word for the one subject of a flat folder")
     min_photographs: int = Field(3, ge=1, description="Usable photographs that each subject must have")
     resolution: int = Field(1024, ge=16, description="Side in pixels at which training will see the photographs")
-    min_side: int = Field(512, ge=1, description="A photograph with a shorter side, in pixels, is rejected")
-    short_side: int = Field(2048, ge=16, description="Short side in pixels to which larger photographs are reduced")
+    min_side: int = Field(0, ge=0, description="Pixels that the short side needs (0: half the resolution)")
+    short_side: int = Field(
+        0, ge=0, description="Pixels to which a longer short side is reduced (0: twice the resolution)"
+    )
     blur_reject: float = Field(20.0, ge=0, description="Sharpness below which a photograph is rejected (0: never)")
     blur_warn: float = Field(100.0, ge=0, description="Sharpness below which a photograph is kept with a warning")
     duplicate: float = Field(0.08, ge=0, lt=1, description="Share of hash bits up to which two photographs are one")
@@ -151,7 +153,9 @@ def _rules(config: Config) -> Rules:
 
     from personalize.dreambooth.curation import Rules
 
-    return Rules(**{rule.name: getattr(config, rule.name) for rule in fields(Rules)})
+    given = {rule.name: getattr(config, rule.name) for rule in fields(Rules)}
+    derived = {"min_side": config.resolution // 2, "short_side": config.resolution * 2}
+    return Rules(**{name: value or derived.get(name, value) for name, value in given.items()})
 
 
 def _write_tables(files: Sequence[File], config: Config, digest: str, outputs: Path) -> None:
@@ -228,7 +232,6 @@ def _show(card: Card, files: Sequence[File], subjects: Sequence[Subject], config
             "subjects": ", ".join(subject.name for subject in subjects),
             "data": _shown_source(config),
             "digest": digest + (" (pinned by DVC)" if _pinned(config) == digest else ""),
-            "written as": f"PNG, sRGB, upright, no metadata, short side at most {config.short_side} pixels",
         }
     )
     for warning in _warnings(files, config, digest):
@@ -242,30 +245,27 @@ def _show(card: Card, files: Sequence[File], subjects: Sequence[Subject], config
             file.thumbnail or "",
             file.source,
             file.verdict,
-            "; ".join(file.reasons) or "-",
-            "; ".join(file.notes) or "-",
-            f"{file.width} x {file.height}" if file.width else "-",
-            "-" if file.sharpness is None else round(file.sharpness),
+            "; ".join(file.reasons + file.notes),
+            f"{file.width} x {file.height}" if file.width else None,
+            None if file.sharpness is None else round(file.sharpness),
         ]
         for file in sorted(files, key=lambda file: ("rejected", "left out", "warned", "kept").index(file.verdict))
     ]
-    card.table("Every file", ["", "file", "verdict", "reason", "what was done", "pixels", "sharpness"], rows)
+    card.table("Every file", ["", "file", "verdict", "why, and what was done", "pixels", "sharpness"], rows)
     card.text(
-        f"Sharpness is the variance of the Laplacian in the sharpest part of the picture, at a short side of 512 "
-        f"pixels with "
-        f"the contrast evened out: below {config.blur_reject:g} a photograph is rejected, below "
-        f"{config.blur_warn:g} it is "
-        f"kept with a warning; photographs from a phone have 800 and more. Nothing in your folder was changed."
+        f"Kept photographs are written as PNG: upright, sRGB, no metadata, short side at most "
+        f"{_rules(config).short_side} pixels. Sharpness is the variance of the Laplacian in the sharpest part of the "
+        f"picture, at a short side of 512 pixels with the contrast evened out: below {config.blur_reject:g} a "
+        f"photograph is rejected, below {config.blur_warn:g} it is kept with a warning; a phone's sharp ones have 800 and more. "
+        f"Nothing in your folder was changed."
     )
 
 
 def _warnings(files: Sequence[File], config: Config, digest: str) -> list[str]:
     counts = Counter(file.verdict for file in files)
     found = []
-    if counts["rejected"] or counts["left out"]:
-        found.append(
-            f"{counts['rejected'] + counts['left out']} file(s) were not used; the table below says why of each."
-        )
+    if unused := counts["rejected"] + counts["left out"]:
+        found.append(f"{unused} file(s) were not used; the table below says why of each.")
     if counts["warned"]:
         found.append(f"{counts['warned']} photograph(s) were kept with a warning; see the table.")
     if _is_url(config.data) and not config.data_sha256:

@@ -44,6 +44,7 @@ class File:
     width: int = 0
     height: int = 0
     sharpness: float | None = None
+    soft: bool = False
     file_name: str = ""
     written: tuple[int, int] = (0, 0)
     sha256: str = ""
@@ -90,8 +91,8 @@ def curate(candidates: Iterable[Candidate], images: Path, rules: Rules) -> list[
             file.file_name = _free_name(stem, taken)
             file.sha256 = write_png(image, images / file.file_name)
             hashes[len(files) - 1] = difference_hash(image)
-    # The largest comes first, so that of two copies the better one stays.
-    order = sorted(hashes, key=lambda index: (-files[index].width * files[index].height, files[index].source))
+    # The sharp and large come first, so that of two copies the better one stays.
+    order = sorted(hashes, key=lambda index: (files[index].soft, -files[index].width * files[index].height, index))
     for near in near_duplicates([hashes[index] for index in order], rules.duplicate):
         _repeated(files[order[near.index]], files[order[near.like]], near.distance, images)
     return files
@@ -109,6 +110,7 @@ def judge(file: File, image: Image.Image, rules: Rules) -> None:
         file.reject(f"blurred: sharpness {file.sharpness:g}, at least {rules.blur_reject:g} is needed (blur_reject)")
     else:
         if file.sharpness < rules.blur_warn:
+            file.soft = True
             file.warn(f"soft: sharpness {file.sharpness:g}, below {rules.blur_warn:g}")
         if min(image.size) < rules.resolution:
             file.warn(f"{width} x {height} pixels, enlarged to {rules.resolution} for training")

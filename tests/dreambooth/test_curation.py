@@ -63,6 +63,14 @@ def test_of_two_copies_the_larger_one_stays(data: Path) -> None:
     assert "nearly the same as chair/zwvchr/0.jpg" in files["a-thumbnail.png"].reasons[0]
 
 
+def test_of_two_copies_a_sharp_one_stays_before_a_larger_soft_one(data: Path) -> None:
+    drawing(0).resize((640, 480)).filter(ImageFilter.GaussianBlur(2)).save(data / "chair/zwvchr/big and soft.png")
+    files = curated(data)
+    assert files["0.jpg"].verdict == "kept"
+    assert files["big and soft.png"].verdict == "rejected"
+    assert "nearly the same" in files["big and soft.png"].reasons[0]
+
+
 def test_one_photograph_under_two_subjects_is_warned_of(data: Path) -> None:
     photograph(data / "table/qpdtbl/same.jpg", 0, quality=92)
     files = curated(data)

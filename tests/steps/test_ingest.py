@@ -17,7 +17,7 @@ from personalize.recipe.digest import tree_digest
 from steps import ingest
 from tests.dreambooth.drawings import drawing, photograph, subject_folder
 
-SMALL = {"resolution": 128, "min_side": 100, "short_side": 160}
+SMALL = {"resolution": 80}
 
 
 class Ingested:
@@ -273,7 +273,7 @@ def test_an_archive_from_an_address_is_held_to_its_sha256(run, tmp_path: Path, m
 
 @pytest.mark.real_photographs
 def test_the_real_chairs_are_all_kept(run, real_photographs: Path) -> None:
-    result = run(real_photographs / "chairs", resolution=1024, min_side=512, short_side=256)
+    result = run(real_photographs / "chairs", resolution=128)
     assert len(result.metadata) == 25
     assert set(result.verdicts.values()) == {"kept"}
     assert all("Display P3 converted to sRGB" in row["notes"] for row in result.qa["files"])
@@ -283,7 +283,7 @@ def test_the_real_chairs_are_all_kept(run, real_photographs: Path) -> None:
 
 @pytest.mark.real_photographs
 def test_a_real_flat_folder_is_kept(run, real_photographs: Path) -> None:
-    result = run(real_photographs / "dreambooth/teapot", token="tqpot", class_noun="teapot", short_side=256)
+    result = run(real_photographs / "dreambooth/teapot", token="tqpot", class_noun="teapot", resolution=128)
     assert len(result.metadata) == 5
     message = refused(run, real_photographs / "dreambooth")
     assert "backpack/00.jpg   (photographs there: 6)" in message
