@@ -256,7 +256,7 @@ def _show(card: Card, files: Sequence[File], subjects: Sequence[Subject], config
         f"Kept photographs are written as PNG: upright, sRGB, no metadata, short side at most "
         f"{_rules(config).short_side} pixels. Sharpness is the variance of the Laplacian in the sharpest part of the "
         f"picture, at a short side of 512 pixels with the contrast evened out: below {config.blur_reject:g} a "
-        f"photograph is rejected, below {config.blur_warn:g} it is kept with a warning; a phone's sharp ones have 800 and more. "
+        f"photograph is rejected, below {config.blur_warn:g} it is kept with a warning; a sharp one has 800 and more. "
         f"Nothing in your folder was changed."
     )
 
