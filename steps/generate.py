@@ -104,22 +104,17 @@ def find_model(config: Config) -> Model:
 
     Raises RecipeError where nothing is registered yet, saying what to type.
     """
-    from personalize.serving.endpoint import EndpointError, fetch_files, find_version
-    from personalize.serving.registry import best_version
+    from personalize.serving.endpoint import fetch_files
+    from personalize.serving.registry import RegistryError, best_version, resolve
 
     if config.model == "base":
         return Model(f"base ({config.base_model})", config.base_model, config.base_revision)
-    if config.model == "tuned":
-        version = best_version(config.name)
-    else:
-        if not config.model.startswith("models:/"):
-            raise RecipeError(
-                f"generate.model: {config.model!r} is none of tuned, base and models:/<name>/<version or @alias>."
-            )
-        version = find_version(config.model)
+    if config.model != "tuned" and not config.model.startswith("models:/"):
+        raise RecipeError(f"generate.model: {config.model!r} is none of tuned, base and models:/<name>/<version>.")
+    version = best_version(config.name) if config.model == "tuned" else resolve(config.model)
     artifacts = fetch_files(version, FETCHED / version.name) / "artifacts"
     if not (artifacts / "adapter").is_dir():
-        raise EndpointError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
+        raise RegistryError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
     return Model(str(version), str(artifacts / "base"), None, artifacts / "adapter")
 
 

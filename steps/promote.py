@@ -62,7 +62,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     which = config.version or _just_registered(inputs)
     version = registry.version_of(config.name, which)
     champion = registry.alias_or_none(config.name, registry.CHAMPION)
-    already = champion is not None and champion.version == version.version
+    already = champion is not None and str(champion.version) == str(version.version)
     _refuse_unless(config, version, already)
     approval = _approval(config, version)
     previous = champion.version if champion is not None and not already else None

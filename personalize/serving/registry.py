@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
+from personalize.serving.endpoint import ModelVersion
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -24,6 +24,8 @@ def check_name(name: str) -> None:
     """
     import mlflow
 
+    if not name.strip() or any(character in name for character in "/:%\"'"):
+        raise RegistryError(f"MODEL_NAME {name!r} is no model name: it is empty or has one of / : % \" '.")
     registry = str(mlflow.get_registry_uri())
     if registry.startswith("databricks-uc"):
         levels = name.split(".")
@@ -32,8 +34,6 @@ def check_name(name: str) -> None:
                 f"MODEL_NAME {name!r} is not a Unity Catalog name: catalog.schema.model, three levels. Set it in the "
                 f"profile, or -P MODEL_NAME=main.default.{levels[-1] or 'personalize'}."
             )
-    if not name.strip() or any(character in name for character in "/:%\"'"):
-        raise RegistryError(f"MODEL_NAME {name!r} is no model name: it is empty or has one of / : % \" '.")
 
 
 def version_of(name: str, which: str) -> RegisteredVersion:
@@ -61,14 +61,31 @@ def alias_or_none(name: str, alias: str) -> RegisteredVersion | None:
         return None
 
 
+def resolve(address: str) -> ModelVersion:
+    """The version that `models:/<name>/<number>` or `models:/<name>@<alias>` means."""
+    name, at, alias = address.removeprefix("models:/").partition("@")
+    if not at:
+        name, _, alias = name.rpartition("/")
+    if not address.startswith("models:/") or not name or not alias:
+        raise RegistryError(f"{address!r} is not the address of a version: models:/<name>/<number> or @<alias>.")
+    return _concrete(version_of(name, alias))
+
+
 def best_version(name: str) -> ModelVersion:
-    """The champion; while there is none, the challenger. Raises EndpointError that says what to type."""
+    """The champion; while there is none, the challenger. Raises RegistryError that says what to type."""
     for alias in (CHAMPION, CHALLENGER):
-        if alias_or_none(name, alias) is not None:
-            return find_version(f"models:/{name}@{alias}")
-    raise EndpointError(
+        found = alias_or_none(name, alias)
+        if found is not None:
+            return _concrete(found)
+    raise RegistryError(
         f"There is no tuned model yet: {name!r} has neither a champion nor a challenger. Train and register one with "
         f"`mlflow run . -P profile=...`, or draw with the base alone: -P model=base."
+    )
+
+
+def _concrete(version: RegisteredVersion) -> ModelVersion:
+    return ModelVersion(
+        version.name, str(version.version), f"models:/{version.name}/{version.version}", version.run_id or ""
     )
 
 

@@ -1,0 +1,97 @@
+"""What tests of the later steps start from: a real tracking store and registry, and a trained model in it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from personalize.dreambooth.prompts import Subject, save_subjects
+from personalize.recipe import Card, Input, Inputs
+from tests.random_adapter import random_adapter
+
+SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store as MLflow makes it: dozens of migrations, so made once and copied."""
+    place = tmp_path_factory.mktemp("database")
+    mlflow.MlflowClient(f"sqlite:///{place}/mlflow.db").search_experiments()
+    return place / "mlflow.db"
+
+
+@contextmanager
+def active(database: Path, place: Path) -> Iterator[None]:
+    """An empty tracking store and registry in the folder `place`, in use."""
+    shutil.copyfile(database, place / "mlflow.db")
+    before = mlflow.get_tracking_uri()
+    _use(f"sqlite:///{place}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("steps", artifact_location=str(place / "artifacts")))
+    yield
+    _use(before)
+
+
+def _use(uri: str) -> None:
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+
+
+@pytest.fixture
+def store(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty sqlite tracking store and registry; the working directory is its folder."""
+    monkeypatch.chdir(tmp_path)
+    with active(new_database, tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Inputs]:
+    """What train and evaluate hand on, with the verdict asked for. Call it while a store is active."""
+    train = tmp_path_factory.mktemp("train")
+    random_adapter(tiny_models / "sdxl", train / "lora")
+    save_subjects(train, SUBJECTS)
+
+    def trained(verdict: str = "passed") -> Inputs:
+        evaluate = tmp_path_factory.mktemp("evaluate")
+        gates = [{"name": "dino", "verdict": verdict, "value": 0.5}]
+        (evaluate / "scores.json").write_text(json.dumps({"verdict": verdict, "gates": gates}))
+        with mlflow.start_run(run_name="evaluate", nested=True) as run:
+            mlflow.log_text("<html>the card</html>", "card.html")
+        return Inputs(
+            {
+                "train": Input("a-train-run", "f1" * 32, lambda: train),
+                "evaluate": Input(run.info.run_id, "f2" * 32, lambda: evaluate),
+            }
+        )
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def registered(
+    new_database: Path,
+    tiny_models: Path,
+    trained: Callable[[str], Inputs],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path, Card]:
+    """The register step, run once: (folder of its store, where `mlflow.db` is; the step's outputs; its card)."""
+    from steps import register
+
+    place = tmp_path_factory.mktemp("registered")
+    outputs, card = place / "outputs", Card("register")
+    outputs.mkdir()
+    with active(new_database, place):
+        config = register.Config(
+            name="chairs",
+            base_model=str(tiny_models / "sdxl"),
+            resolution=64,
+            sampling_steps=2,
+            device="cpu",
+        )
+        with mlflow.start_run(tags={"lineage.commit": "c0ffee", "lineage.dirty": "false"}):
+            register.run(config, trained("passed"), outputs, card)
+    return place, outputs, card

@@ -1,0 +1,149 @@
+"""Generate: a prompt in, a picture file out, from the tuned model or from the base alone."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from personalize.recipe import Card, Inputs, RecipeError
+from personalize.serving.encoding import facts_of, free_path
+from steps import generate
+
+FAST = {"name": "chairs", "resolution": 64, "sampling_steps": 2, "device": "cpu", "seed": 7}
+
+
+@pytest.fixture
+def run(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the step in an empty folder against the store that is active; gives what lies in its output folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(prompt: str, **changes) -> list[Path]:
+        outputs = tmp_path / "outputs"
+        outputs.mkdir(exist_ok=True)
+        config = generate.Config(
+            prompt=prompt, **{**FAST, "base_model": str(tiny_models / "sdxl"), "output": "pictures here", **changes}
+        )
+        with mlflow.start_run():
+            generate.run(config, Inputs({}), outputs, Card("generate"))
+        return sorted(Path("pictures here").iterdir())
+
+    return run
+
+
+@pytest.fixture
+def registry(registered):
+    """The store in which `chairs` version 1 is the challenger."""
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{registered[0]}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    mlflow.set_experiment("steps")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(before)
+
+
+def test_the_base_draws_before_anything_is_registered(store, run, capsys):
+    (path,) = run("a photo of a red chair", model="base")
+    assert path.name == "a-photo-of-a-red-chair-7.png"
+    assert "pictures here/a-photo-of-a-red-chair-7.png" in capsys.readouterr().out
+    with Image.open(path) as picture:
+        assert picture.size == (64, 64)
+    facts = facts_of(path.read_bytes())
+    assert (facts["prompt"], facts["seed"]) == ("a photo of a red chair", 7)
+
+
+def test_without_a_registered_model_it_says_what_to_type(store, run):
+    with pytest.raises(ValueError, match=r"no tuned model yet.*mlflow run \..*model=base"):
+        run("a chair")
+    assert not Path("pictures here").exists()
+
+
+def test_the_challenger_draws_while_there_is_no_champion_and_draws_something_else_than_the_base(registry, run):
+    run("a photo of a bcnchr chair", model="base")
+    tuned, base = run("a photo of a bcnchr chair", output="pictures here")[::-1]
+    assert facts_of(tuned.read_bytes() if "-2" in tuned.name else base.read_bytes())["model"] == "chairs version 1"
+    assert Image.open(tuned).tobytes() != Image.open(base).tobytes()
+
+
+def test_adapter_scale_0_is_the_base(registry, run):
+    run("a chair", model="base")
+    first, second = run("a chair", adapter_scale=0)
+    assert Image.open(first).tobytes() == Image.open(second).tobytes()
+
+
+def test_a_version_can_be_named(registry, run):
+    (path,) = run("a chair", model="models:/chairs/1")
+    assert facts_of(path.read_bytes())["model"] == "chairs version 1"
+    with pytest.raises(ValueError, match=r"'chairs' has no version '9'\. Versions: 1"):
+        run("a chair", model="models:/chairs/9")
+    with pytest.raises(RecipeError, match="none of tuned, base"):
+        run("a chair", model="best")
+
+
+def test_prompts_are_lines_of_a_file_and_seeds_count_up(store, run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red chair\n\n  a blue   sofa \n", encoding="utf-8")
+    names = [path.name for path in run("@prompts.txt", model="base", images=2, format="webp")]
+    assert names == ["a-blue-sofa-7.webp", "a-blue-sofa-8.webp", "a-red-chair-7.webp", "a-red-chair-8.webp"]
+    told = json.loads((tmp_path / "outputs/pictures.json").read_text())
+    assert [row["prompt"] for row in told] == ["a red chair", "a red chair", "a blue sofa", "a blue sofa"]
+
+
+def test_a_size_can_be_given_and_a_seed_is_drawn_where_none_is(store, run):
+    (path,) = run("a chair", model="base", seed=None, width=96, height=64)
+    with Image.open(path) as picture:
+        assert picture.size == (96, 64)
+    assert 0 <= facts_of(path.read_bytes())["seed"] < 2**32
+
+
+def test_nothing_is_overwritten(store, run):
+    run("a chair", model="base")
+    first = Path("pictures here/a-chair-7.png").read_bytes()
+    assert [path.name for path in run("a chair", model="base", guidance_scale=1)] == [
+        "a-chair-7-2.png",
+        "a-chair-7.png",
+    ]
+    assert Path("pictures here/a-chair-7.png").read_bytes() == first
+
+
+def test_the_pictures_are_in_mlflow(store, run):
+    run("a chair", model="base")
+    last = mlflow.search_runs(output_format="list")[0]
+    assert any("generated" in file.path for file in mlflow.MlflowClient().list_artifacts(last.info.run_id, "images"))
+    assert last.data.metrics["pictures"] == 1
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n ", "@nowhere.txt"])
+def test_a_prompt_is_needed(store, run, prompt):
+    with pytest.raises(RecipeError, match=r"nothing to draw|cannot be read"):
+        run(prompt, model="base")
+
+
+def test_a_prompt_past_77_tokens_is_refused_not_cut(store, run):
+    with pytest.raises(ValueError, match="tokens long"):
+        run("chair " * 80, model="base")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("../../etc/passwd", "etc-passwd-1.png"),
+        ("Ein Stuhl, ölig & <b>schön</b>!", "ein-stuhl-ölig-b-schön-b-1.png"),
+        ("椅子の写真", "椅子の写真-1.png"),
+        ("???", "picture-1.png"),
+        ("x" * 500, "x" * 120 + "-1.png"),
+        ("椅" * 200, "椅" * 40 + "-1.png"),
+    ],
+)
+def test_file_names_come_from_the_prompt_and_stay_in_the_folder(tmp_path: Path, prompt: str, name: str):
+    path = free_path(tmp_path / "out", prompt, 1, "png")
+    assert path == tmp_path / "out" / name
+    path.touch()
+    assert path.exists()
+
+
+def test_a_missing_base_model_is_named(store, run, tmp_path):
+    with pytest.raises(ValueError, match=r"'models/sdxl' does not exist.*dvc pull"):
+        run("a chair", model="base", base_model="models/sdxl")

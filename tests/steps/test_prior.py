@@ -1,0 +1,109 @@
+"""Prior: class images of the base model, drawn once for each thing that decides them."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from personalize.dreambooth.prompts import Subject, save_subjects
+from personalize.recipe import Card, Inputs
+from steps import prior
+
+
+@pytest.fixture
+def run(store: Path, tiny_models: Path):
+    """Runs the step for some class nouns; gives its outputs and the numbers it logged."""
+    count = 0
+
+    def run(*nouns: str, **changes) -> tuple[Path, dict[str, float], Card]:
+        nonlocal count
+        count += 1
+        caption, outputs, card = store / f"caption{count}", store / f"outputs{count}", Card("prior")
+        caption.mkdir()
+        outputs.mkdir()
+        save_subjects(caption, [Subject(f"tok{i}", noun, 5) for i, noun in enumerate(nouns)])
+        fast = {"images_per_class": 4, "batch_size": 2, "resolution": 64, "sampling_steps": 1, "device": "cpu"}
+        config = prior.Config(base_model=str(tiny_models / "sdxl"), **{**fast, **changes})
+        with mlflow.start_run() as active:
+            prior.run(config, Inputs.from_paths({"caption": caption}), outputs, card)
+        return outputs, mlflow.get_run(active.info.run_id).data.metrics, card
+
+    return run
+
+
+def rows(outputs: Path) -> list[dict]:
+    return [json.loads(line) for line in (outputs / "metadata.jsonl").read_text().splitlines()]
+
+
+def pictures(outputs: Path) -> dict[str, bytes]:
+    return {row["file_name"]: (outputs / row["file_name"]).read_bytes() for row in rows(outputs)}
+
+
+def test_each_class_noun_once_whatever_the_number_of_subjects(run):
+    outputs, metrics, _ = run("chair", "chair", "coffee table")
+    assert metrics["class_images"] == 8
+    assert {row["class_noun"] for row in rows(outputs)} == {"chair", "coffee table"}
+    first = rows(outputs)[0]
+    assert (first["file_name"], first["text"]) == ("chair/0000.png", "a photo of a chair")
+    with Image.open(outputs / "coffee table/0003.png") as picture:
+        assert picture.size == (64, 64)
+
+
+def test_seeds_differ_between_pictures_and_classes(run):
+    outputs, _, _ = run("chair", "table")
+    assert len({row["seed"] for row in rows(outputs)}) == 8
+    assert len(set(pictures(outputs).values())) == 8
+
+
+def test_new_captions_draw_nothing_anew(run):
+    first, metrics, _ = run("chair")
+    assert metrics["class_images_drawn"] == 4
+    again, metrics, card = run("chair", "chair")
+    assert metrics["class_images_drawn"] == 0
+    assert pictures(again) == pictures(first)
+    assert "taken from earlier runs" in card.html()
+
+
+def test_more_pictures_or_another_class_draw_only_what_is_lacking(run):
+    first, _, _ = run("chair")
+    more, metrics, _ = run("chair", images_per_class=6)
+    assert metrics["class_images_drawn"] == 2
+    assert pictures(first).items() <= pictures(more).items()
+    assert run("chair", "table")[1]["class_images_drawn"] == 4
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"sampling_steps": 2}, {"prompt": "a drawing of a {class_noun}"}])
+def test_what_decides_the_pictures_draws_them_anew(run, change):
+    first, _, _ = run("chair")
+    other, metrics, _ = run("chair", **change)
+    assert metrics["class_images_drawn"] == 4
+    assert not set(pictures(first).values()) & set(pictures(other).values())
+
+
+def test_a_lost_or_damaged_picture_is_drawn_again_and_is_the_same(run, store: Path):
+    first, _, _ = run("chair")
+    (kept,) = (store / "build/prior").iterdir()
+    (kept / "0001.png").write_bytes((kept / "0001.png").read_bytes()[:200])
+    (kept / "0002.png").unlink()
+    again, metrics, _ = run("chair")
+    assert metrics["class_images_drawn"] == 2
+    assert pictures(again) == pictures(first)
+
+
+def test_none_are_drawn_where_none_are_asked_for_and_the_card_warns(run):
+    outputs, metrics, card = run("chair", images_per_class=0)
+    assert rows(outputs) == []
+    assert metrics["class_images"] == 0
+    assert "may forget" in card.html()
+
+
+def test_the_fingerprint_follows_the_weights_not_the_folder(tiny_models: Path, tmp_path: Path):
+    import shutil
+
+    moved = shutil.copytree(tiny_models / "sdxl", tmp_path / "elsewhere")
+    here, there = (prior.Config(base_model=str(place)) for place in (tiny_models / "sdxl", moved))
+    assert prior.sources(here) == prior.sources(there)
+    (moved / "model_index.json").write_text("{}")
+    assert prior.sources(here) != prior.sources(there)

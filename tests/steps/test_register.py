@@ -1,0 +1,114 @@
+"""Register: what has answered becomes the challenger, whatever the verdict, and says so on its tags."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from personalize.recipe import Card, Input, Inputs, RecipeError
+from personalize.serving.registry import RegistryError
+from steps import register
+
+
+@pytest.fixture
+def client(registered) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{registered[0]}/mlflow.db")
+
+
+def config(tiny_models: Path, **changes) -> register.Config:
+    fast = {"name": "chairs", "resolution": 64, "sampling_steps": 2, "device": "cpu"}
+    return register.Config(base_model=str(tiny_models / "sdxl"), **{**fast, **changes})
+
+
+def test_the_version_is_the_challenger_and_is_written_down(registered, client):
+    told = json.loads((registered[1] / "model_version.json").read_text())
+    assert (told["name"], told["version"], told["alias"]) == ("chairs", "1", "challenger")
+    assert told["uri"] == "models:/chairs/1"
+    assert told["model_id"].startswith("m-")
+    assert str(client.get_model_version_by_alias("chairs", "challenger").version) == "1"
+
+
+def test_the_version_says_what_it_is_and_where_it_comes_from(client):
+    tags = client.get_model_version("chairs", "1").tags
+    assert tags["verdict"] == "passed"
+    assert tags["fingerprint"] == "f1" * 32
+    assert tags["card"].startswith("runs:/")
+    assert tags["card"].endswith("/card.html")
+    assert tags["subjects"] == "bcnchr chair, zwvchr chair"
+    assert tags["tokens"] == "bcnchr, zwvchr"
+    assert tags["commit"] == "c0ffee"
+    assert len(tags["base_revision"]) > 30
+    assert len(tags["adapter_md5"]) == 32
+
+
+def test_tags_are_of_the_kind_that_unity_catalog_takes(client):
+    tags = client.get_model_version("chairs", "1").tags
+    assert len(tags) < 50
+    for key, value in tags.items():
+        assert not set(key) & set(".,-=/:"), key
+        assert value == value.strip()
+        assert len(value) <= 1000
+
+
+def test_the_sample_was_drawn_by_the_registered_model(registered):
+    with Image.open(registered[1] / "sample.png") as picture:
+        assert picture.size == (64, 64)
+
+
+def test_the_card_says_how_to_promote_serve_and_ask(registered):
+    page = registered[2].html()
+    for words in ("mlflow run . -e promote", "mlflow models serve -m models:/chairs/1", "/invocations", "load_model"):
+        assert words in page, words
+
+
+def test_the_registered_model_has_both_signatures_which_unity_catalog_demands(registered, client):
+    info = mlflow.models.Model.load(f"{registered[0]}/{_model_folder(registered[0])}")
+    assert info.signature.inputs
+    assert info.signature.outputs
+
+
+def _model_folder(place: Path) -> str:
+    return next(path.parent.relative_to(place) for path in (place / "artifacts").rglob("MLmodel")).as_posix()
+
+
+def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tiny_models, trained, tmp_path):
+    outputs, card = tmp_path / "outputs", Card("register")
+    outputs.mkdir()
+    with mlflow.start_run():
+        register.run(config(tiny_models), trained("failed"), outputs, card)
+    assert mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags["verdict"] == "failed"
+    assert "promote will refuse" in card.html()
+
+
+def test_a_unity_catalog_name_has_three_levels_and_this_is_said_before_anything_is_packed(
+    store, tiny_models, trained, tmp_path
+):
+    with mlflow.start_run():
+        inputs = trained("passed")
+        mlflow.set_registry_uri("databricks-uc")
+        with pytest.raises(RegistryError, match=r"three levels.*main\.default\.chairs"):
+            register.run(config(tiny_models), inputs, tmp_path, Card("register"))
+
+
+@pytest.mark.parametrize("name", ["my/chairs", "my:chairs", " "])
+def test_a_name_that_no_registry_takes_is_refused(store, tiny_models, trained, tmp_path, name):
+    with mlflow.start_run(), pytest.raises(RegistryError, match="is no model name"):
+        register.run(config(tiny_models, name=name), trained("passed"), tmp_path, Card("register"))
+
+
+def test_scores_without_a_verdict_and_a_missing_adapter_are_named(store, tiny_models, trained, tmp_path):
+    with mlflow.start_run():
+        inputs = trained("passed")
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        with pytest.raises(RecipeError, match=r"scores\.json has no verdict.*run evaluate again"):
+            register.run(
+                config(tiny_models), Inputs({**inputs, "evaluate": Input("", "", lambda: empty)}), tmp_path, Card("r")
+            )
+        (empty / "subjects.json").write_bytes((inputs["train"].path / "subjects.json").read_bytes())
+        with pytest.raises(RecipeError, match=r"pytorch_lora_weights\.safetensors is missing; run train again"):
+            register.run(
+                config(tiny_models), Inputs({**inputs, "train": Input("", "", lambda: empty)}), tmp_path, Card("r")
+            )
