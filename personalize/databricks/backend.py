@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from databricks.sdk.service.jobs import Run, SubmitTask
 
 KEYS = ("new_cluster", "existing_cluster_id", "volume", "git_provider", "libraries", "timeout_minutes")
+MLFLOWS_OWN = ("ENV_MANAGER", "SYNCHRONOUS", "DOCKER_ARGS", "STORAGE_DIR", "build_image", "docker_auth")
 DRIVER = "personalize/databricks/driver.py"
 LONGEST_PARAMETERS = 9_000
 _logger = logging.getLogger(__name__)
@@ -187,12 +188,12 @@ def upload_snapshot(client: WorkspaceClient, project: Path, volume: str) -> tupl
 
 
 def check_config(backend_config: dict[str, Any]) -> dict[str, Any]:
-    """The backend's own keys, checked. MLflow adds its own, in capitals, which say nothing to a job.
+    """The backend's own keys, checked. MLflow adds some that say nothing to a job.
 
     Raises:
         WorkspaceError: a key is unknown, or it is not said where to run.
     """
-    config = {key: value for key, value in backend_config.items() if not key.isupper()}
+    config = {key: value for key, value in backend_config.items() if key not in MLFLOWS_OWN}
     unknown = sorted(set(config) - set(KEYS))
     if unknown:
         raise WorkspaceError(f"Unknown key {unknown[0]!r} in the backend config; known are {', '.join(KEYS)}.")

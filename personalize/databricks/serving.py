@@ -194,7 +194,7 @@ class DatabricksEndpoint:
         if current is None or not earlier:
             raise EndpointError(
                 f"Endpoint {self.name!r} keeps no earlier version to go back to. Deploy the one you want by number: "
-                "`-P model=models:/<catalog>.<schema>.<model>/<version>`."
+                "`-P deploy.model=models:/<catalog>.<schema>.<model>/<version>`."
             )
         self._refuse_while_updating(endpoint)
         self._turn_to(as_input(earlier[-1]), as_input(current))

@@ -147,7 +147,7 @@ def find_version(uri: str) -> ModelVersion:
     except MlflowException as error:
         way_out = (
             "Promote a registered version first (`mlflow run . -e promote -P approved_by=...`), or name a version: "
-            f"`-P model=models:/{name}/1`."
+            f"`-P deploy.model=models:/{name}/1`."
             if alias
             else "See the versions there are in the MLflow UI under Models."
         )

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personalize.serving.ports import free_port
 from personalize.serving.processes import (
     family,
-    free_port,
     identity,
     is_alive,
     read_json,

@@ -33,14 +33,12 @@ from personalize.serving.endpoint import (
     pictures,
 )
 from personalize.serving.http import answers, post_json
+from personalize.serving.ports import choose_port
 from personalize.serving.processes import (
     family,
-    free_port,
     identity,
     is_alive,
     last_line,
-    port_is_free,
-    port_owner,
     read_json,
     tail,
     terminate,
@@ -93,7 +91,8 @@ class LocalEndpoint:
         """
         with self._alone():
             wanted = self._wanted()
-            port = self._choose_port()
+            held = self._actual().get("port") if self._keeper() else None
+            port = choose_port(self.folder, self.host, self.port, held, int(wanted.get("port", 0)))
             previous = str(wanted["serving"]) if wanted.get("serving") and self._keeper() else None
             number = str(
                 1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0)))
@@ -213,27 +212,6 @@ class LocalEndpoint:
             *("--env-manager", self.env_manager),
         ]
 
-    def _choose_port(self) -> int:
-        wanted, actual = self._wanted(), self._actual()
-        held = actual.get("port") if self._keeper() else None
-        port = self.port or held or int(wanted.get("port", 0)) or free_port(self.host)
-        if port == held or port_is_free(self.host, port):
-            return int(port)
-        if not self.port:
-            return free_port(self.host)
-        for other in sorted(self.root.resolve().glob("*/actual.json")):
-            there = read_json(other)
-            if other.parent != self.folder and there.get("port") == port and is_alive(there.get("keeper")):
-                raise EndpointError(
-                    f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop that one "
-                    f"(`mlflow run . -e deploy -P action=stop -P name={other.parent.name}`), or take another port: "
-                    "`-P port=0` finds a free one."
-                )
-        raise EndpointError(
-            f"Port {port} on {self.host} is in use by {port_owner(port)}. End that program, or take another port: "
-            "`-P port=0` finds a free one."
-        )
-
     def _wake_keeper(self) -> None:
         if self._keeper():
             return
@@ -271,7 +249,7 @@ class LocalEndpoint:
             if waited > self.startup_timeout_s:
                 raise EndpointError(
                     f"The model server did not answer within {self.startup_timeout_s:.0f} s. Give it longer with "
-                    f"`-P startup_timeout=...`. The end of {self.folder / log}:\n{tail(self.folder / log)}"
+                    f"`-P deploy.startup_timeout=...`. The end of {self.folder / log}:\n{tail(self.folder / log)}"
                 )
             if time.monotonic() - told >= 5:
                 told = time.monotonic()

@@ -1,4 +1,4 @@
-"""Who is that process, what did it say, which port does it hold?
+"""Who is that process, and what did it say?
 
 A pid alone is not an answer: after a reboot or a long time it may belong to somebody else. A process
 is therefore remembered as a pair (pid, start time) and recognised only when both agree.
@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -61,36 +60,6 @@ def terminate(members: list[dict[str, Any]], grace_s: float) -> None:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
-
-
-def port_owner(port: int) -> str:
-    """Who listens on a port, in words, as far as this user may know."""
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("tcp"):
-            here = connection.laddr and connection.laddr.port == port
-            if here and connection.status == psutil.CONN_LISTEN and connection.pid:
-                with contextlib.suppress(psutil.Error):
-                    command = " ".join(psutil.Process(connection.pid).cmdline())
-                    return f"process {connection.pid} ({command[:120]})"
-    return "another program (its owner cannot be seen from this account)"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

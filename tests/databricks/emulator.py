@@ -276,11 +276,15 @@ class Workspace:
     # --- MLflow tracking --------------------------------------------------------------------------------------------
 
     def tracking(self, method: str, path: str, data: bytes) -> tuple[int, bytes]:
+        import mlflow
         from mlflow.server import app
 
         os.environ.setdefault("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{self.folder}/tracking.db")
         os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(self.folder / "artifacts"))
+        ours = mlflow.get_tracking_uri()
         answer = app.test_client().open(path, method=method, data=data, content_type="application/json")
+        if mlflow.get_tracking_uri() != ours:  # the server's first request makes its store this process's own
+            mlflow.set_tracking_uri(ours)
         return answer.status_code, answer.data
 
     # --- Jobs -------------------------------------------------------------------------------------------------------

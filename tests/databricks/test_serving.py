@@ -78,7 +78,7 @@ def test_a_version_that_paints_the_wrong_thing_is_taken_off_again(endpoint, regi
 
 
 def test_nothing_to_roll_back_to_is_said_with_the_way_out(endpoint):
-    with pytest.raises(EndpointError, match=r"keeps no earlier version.*-P model=models:/"):
+    with pytest.raises(EndpointError, match=r"keeps no earlier version.*-P deploy.model=models:/"):
         endpoint.rollback()
     endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
     with pytest.raises(EndpointError, match="keeps no earlier version"):

@@ -23,7 +23,8 @@ from mlflow.types import ColSpec, Schema
 from personalize.serving import local
 from personalize.serving.endpoint import EndpointError, ModelVersion
 from personalize.serving.local import LocalEndpoint
-from personalize.serving.processes import free_port, identity, is_alive, port_is_free, read_json, write_json
+from personalize.serving.ports import free_port, port_is_free
+from personalize.serving.processes import identity, is_alive, read_json, write_json
 
 SMOKE = {"prompt": "a chair", "width": 6, "height": 4}
 

@@ -1,0 +1,66 @@
+"""Which port an endpoint gets, and who has it already."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+import psutil
+
+from personalize.serving.endpoint import EndpointError
+from personalize.serving.processes import is_alive, read_json
+
+
+def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int) -> int:
+    """The port asked for; without one, the port the endpoint holds, the one it had last, or any free one.
+
+    Raises:
+        EndpointError: the port asked for belongs to another endpoint beside `folder`, or to another program.
+    """
+    port = asked or held or last or free_port(host)
+    if port == held or port_is_free(host, port):
+        return port
+    if not asked:
+        return free_port(host)
+    for other in sorted(folder.parent.glob("*/actual.json")):
+        there = read_json(other)
+        if other.parent != folder and there.get("port") == port and is_alive(there.get("keeper")):
+            raise EndpointError(
+                f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop it (`mlflow run . -e deploy -P "
+                f"action=stop -P deploy.name={other.parent.name}`), or take another port: `-P port=0` finds a free one."
+            )
+    raise EndpointError(
+        f"Port {port} on {host} is in use by {port_owner(port)}. End that program, or take another port: `-P port=0` "
+        "finds a free one."
+    )
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def port_owner(port: int) -> str:
+    """Who listens on a port, in words, as far as this user may know."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            here = connection.laddr and connection.laddr.port == port
+            if here and connection.status == psutil.CONN_LISTEN and connection.pid:
+                with contextlib.suppress(psutil.Error):
+                    command = " ".join(psutil.Process(connection.pid).cmdline())
+                    return f"process {connection.pid} ({command[:120]})"
+    return "another program (its owner cannot be seen from this account)"
