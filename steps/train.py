@@ -1,7 +1,7 @@
 """Train: teach the base model the subjects.   needs: ingest, caption, prior   gives: lora/, samples/, history.json
 
-One adapter for all subjects. Every few steps the model draws the same prompts from the same seeds and CLIP and DINO judge
-them; what is kept is the checkpoint most like the photographs among those that still hear the rest of the prompt.
+One adapter for all subjects. Every few steps the model draws the same prompts from the same seeds and CLIP and DINO
+judge them; what is kept is the checkpoint most like the photographs among those that still hear the rest of the prompt.
 """
 
 from __future__ import annotations
@@ -200,10 +200,8 @@ class Watch:
     def scored(self, step: int, scores: Mapping[str, float], samples: Sequence[Sample]) -> None:
         import mlflow
 
-        found = {name: f"{scores[name]:.3f}" for name in ("fidelity", "prompt", "drift")}
-        self.bar.write(
-            f"step {step}: " + ", ".join(f"{name} {value}" for name, value in found.items()), file=sys.stderr
-        )
+        found = ", ".join(f"{name} {scores[name]:.3f}" for name in ("fidelity", "prompt", "drift"))
+        self.bar.write(f"step {step}: {found}", file=sys.stderr)
         if not self.run_id or self.client is None:
             return
         validation = {f"validation_{name.removeprefix('validation_')}": value for name, value in scores.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-
-from personalize.dreambooth import lora
 
 Memory = Literal["fast", "balanced", "low"]
 
@@ -56,32 +56,35 @@ def quantise(unet: Any) -> None:
     quantize_(unet, Int8WeightOnlyConfig())
 
 
-@torch.enable_grad()
-def training_flops(unet_config: Any, spec: lora.LoraSpec, height: int, width: int, tokens: int = 77) -> float:
-    """Floating-point operations of one sample's forward and backward pass, [height, width] in latent pixels.
+class FlopCount:
+    """Counts the arithmetic of the first micro-batch's forward and backward pass; a multiply-add counts as two.
 
-    Counted on meta tensors, so it takes neither memory nor arithmetic. A multiply-add counts as two; recomputed
-    activations do not count, since they are a cost of memory and not of the method.
+    Where activations are recomputed, the backward pass holds the forward pass a second time, so that it alone is
+    counted: recomputing is a price of memory, not work of the method. A compiled model cannot be watched.
     """
-    from diffusers import UNet2DConditionModel
-    from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(unet_config)
-        lora.add({"unet": unet}, spec, seed=0)
-        unet.train()
-        pooled = unet_config.projection_class_embeddings_input_dim - 6 * unet_config.addition_time_embed_dim
-        counter = FlopCounterMode(display=False)
-        with counter:
-            prediction = unet(
-                torch.empty(1, unet_config.in_channels, height, width),
-                torch.empty(1, dtype=torch.int64),
-                encoder_hidden_states=torch.empty(1, tokens, unet_config.cross_attention_dim),
-                added_cond_kwargs={"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)},
-                return_dict=False,
-            )[0]
-            prediction.sum().backward()
-    return float(counter.get_total_flops())
+    def __init__(self, recomputes: bool, compiled: bool) -> None:
+        self.recomputes, self.compiled = recomputes, compiled
+        self.flops = 0.0
+        self.counted: set[str] = set()
+
+    @contextlib.contextmanager
+    def watch(self, what: Literal["forward", "backward"]) -> Iterator[None]:
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+
+        aten: Any = torch.ops.aten
+        on_cpu = {
+            aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        }
+        if what in self.counted or self.compiled:
+            yield
+            return
+        self.counted.add(what)
+        with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+            yield
+        if what == "backward" or not self.recomputes:
+            self.flops += counter.get_total_flops()
 
 
 @dataclass
@@ -89,9 +92,9 @@ class Meter:
     """Speed of a run: seconds spent in training steps (validation and saving left out) and what was done in them."""
 
     images_a_step: int
-    flops_a_step: float
     devices: int
     peak: float | None
+    flops_a_step: float = 0.0
     seconds: float = 0.0
     steps: int = 0
 
@@ -108,8 +111,11 @@ class Meter:
     def _speed(self, steps: int, seconds: float) -> dict[str, float]:
         if not steps or seconds <= 0:
             return {}
+        speed = {"images_per_second": self.images_a_step * steps / seconds}
+        if not self.flops_a_step:
+            return speed
         tflops = self.flops_a_step * steps / seconds / 1e12
-        speed = {"images_per_second": self.images_a_step * steps / seconds, "tflop_per_second": tflops}
+        speed["tflop_per_second"] = tflops
         if self.peak:
             speed["mfu"] = tflops / (self.peak * self.devices)
         return speed

@@ -92,6 +92,7 @@ class Setup:
     held_out: Pictures | None
     previews: Sequence[Preview]
     meter: hardware.Meter
+    arithmetic: hardware.FlopCount
     folder: Path
     identity: str
 
@@ -288,12 +289,8 @@ def set_up(
         eps=settings.adam_eps,
         warmup=settings.warmup_steps,
     )
-    factor = pipe.vae_scale_factor
     images = (settings.batch_size + settings.class_images_a_step) * settings.gradient_accumulation
     images *= accelerator.num_processes
-    flops = hardware.training_flops(
-        pipe.unet.config, spec, shown.shapes[0].height // factor, shown.shapes[0].width // factor
-    )
     peak = hardware.peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     identity = run_identity(settings, base, every, pipe, params)
     return Setup(
@@ -322,7 +319,8 @@ def set_up(
         prediction_type,
         watched,
         wanted,
-        hardware.Meter(images, flops * images, accelerator.num_processes, peak),
+        hardware.Meter(images, accelerator.num_processes, peak),
+        hardware.FlopCount(recomputes=memory != "fast", compiled=settings.compile),
         work / "runs" / identity[:16],
         identity,
     )

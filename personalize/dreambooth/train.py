@@ -133,8 +133,10 @@ def train(
                 batch = next(batches).to(accelerator.device)
                 run.seed_dropout(step, micro)
                 with accelerator.no_sync(model) if micro < accumulation - 1 else contextlib.nullcontext():
-                    loss = training_loss(model, batch, run)
-                    accelerator.backward(loss / accumulation)
+                    with run.arithmetic.watch("forward"):
+                        loss = training_loss(model, batch, run)
+                    with run.arithmetic.watch("backward"):
+                        accelerator.backward(loss / accumulation)
                 pending.loss += loss.detach() / accumulation
             norm = accelerator.clip_grad_norm_(params.values(), settings.max_grad_norm)
             rate = optimisers.learning_rate_factor(step, settings.lr_scheduler, settings.warmup_steps, last)
@@ -150,6 +152,7 @@ def train(
             if not first_step_seconds:
                 pending.loss.item()
                 first_step_seconds = time.perf_counter() - began
+                run.meter.flops_a_step = run.arithmetic.flops * accumulation * accelerator.num_processes
                 pending.restart()
 
             validation_due = scoring and (step == last or step % settings.validation_every == 0)

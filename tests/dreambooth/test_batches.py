@@ -1,0 +1,136 @@
+"""What a micro-batch holds: every latent beside its own caption, size and noise, however the step is split."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.configuration_utils import FrozenDict
+from torch import Tensor
+
+from personalize.dreambooth.batches import Batch, BatchMaker, class_pictures, photograph_pictures, prefetch
+from personalize.dreambooth.conditioning import NO_CAPTION, TextTable
+from personalize.dreambooth.settings import TrainSettings
+from tests.dreambooth import training
+
+VAE_CONFIG = FrozenDict(scaling_factor=1.0)
+
+
+def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, **size: int) -> BatchMaker:
+    """Moments tell the picture they are of: photograph i has mean i + 1, class image i has mean -(i + 1); no spread."""
+    photographs = training.photographs(tmp_path, 3, **size)
+    others = [
+        training.Example(e.path, f"a photo of a chair, {i}", "chair")
+        for i, e in enumerate(training.class_images(tmp_path))
+    ]
+    shown = photograph_pictures(photographs, s, 32)
+    regular = class_pictures(others, shown, s)
+    for pictures, sign in ((shown, 1.0), (regular, -1.0)):
+        numbers = [int(e.path.stem) + 1 for e in pictures.examples]
+        pictures.moments = [
+            [torch.stack([torch.full((4, 8, 8), sign * n), torch.zeros(4, 8, 8)]) for _ in cuts]
+            for n, cuts in zip(numbers, pictures.cuts, strict=True)
+        ]
+    text = TextTable([e.caption for e in (*photographs, *others)], zeros_for_empty=True)
+    return BatchMaker(s, shown, regular, text, VAE_CONFIG, 1000, rank, processes)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_every_latent_stands_beside_its_own_caption(tmp_path, batch_size):
+    """Latents i, i, c, c beside captions i, c, i, c is how the diffusers script mislabels half of them."""
+    made = maker(tmp_path, training.settings(batch_size=batch_size, caption_dropout=0.0))
+    for step in range(5):
+        batch = made.batch(step, 0)
+        captions = [made.text.captions[row] for row in batch.captions]
+        means = batch.latents.mean((1, 2, 3)).round().int().tolist()
+        wanted = [f"a photo of a bcnchr chair, {m - 1}" if m > 0 else f"a photo of a chair, {-m - 1}" for m in means]
+        assert captions == wanted
+        assert [m > 0 for m in means] == [True] * batch_size + [False] * batch_size
+        assert batch.instances == batch_size
+
+
+def test_class_images_keep_their_own_size_and_crop_conditioning(tmp_path):
+    s = training.settings(aspect_ratio_buckets=False, variants=1)
+    batch = maker(tmp_path, s, width=200, height=100).batch(0, 0)
+    assert batch.time_ids[:2].tolist() == [[100, 200, 0, 32, 64, 64]] * 2
+    assert batch.time_ids[2:].tolist() == [[72, 72, 0, 0, 64, 64]] * 2
+
+
+def rows(batches: list[Batch], field: str) -> Tensor:
+    """The photographs' rows of several micro-batches, then the class images', in sample order."""
+    shown = [getattr(batch, field)[: batch.instances] for batch in batches]
+    regular = [getattr(batch, field)[batch.instances :] for batch in batches]
+    return torch.cat(shown + regular)
+
+
+@pytest.mark.parametrize("field", ["latents", "noise", "timesteps", "captions", "time_ids"])
+def test_a_step_holds_the_same_samples_however_it_is_split(tmp_path, field):
+    whole = maker(tmp_path, training.settings(batch_size=4))
+    micro = maker(tmp_path, training.settings(batch_size=1, gradient_accumulation=4))
+    ranks = [maker(tmp_path, training.settings(batch_size=2), rank, processes=2) for rank in range(2)]
+    for step in range(3):
+        want = rows([whole.batch(step, 0)], field)
+        assert torch.equal(rows([micro.batch(step, m) for m in range(4)], field), want)
+        assert torch.equal(rows([made.batch(step, 0) for made in ranks], field), want)
+
+
+def test_processes_draw_different_noise(tmp_path):
+    first, second = (maker(tmp_path, training.settings(), rank, processes=2).batch(0, 0) for rank in range(2))
+    assert not torch.equal(first.noise, second.noise)
+    assert not torch.equal(first.timesteps, second.timesteps)
+
+
+def test_no_two_samples_of_a_run_share_their_noise(tmp_path):
+    made = maker(tmp_path, training.settings(batch_size=3))
+    noise = torch.cat([made.batch(step, 0).noise for step in range(5)]).flatten(1)
+    cosines = torch.nn.functional.normalize(noise) @ torch.nn.functional.normalize(noise).T
+    assert (cosines - torch.eye(len(noise))).abs().max() < 0.4
+
+
+def test_a_batch_depends_on_the_seed_and_on_nothing_else(tmp_path):
+    torch.manual_seed(1)
+    first = maker(tmp_path, training.settings()).batch(3, 0)
+    torch.manual_seed(2)
+    again = maker(tmp_path, training.settings()).batch(3, 0)
+    other = maker(tmp_path, training.settings(seed=1)).batch(3, 0)
+    assert torch.equal(first.noise, again.noise)
+    assert not torch.equal(first.noise, other.noise)
+
+
+def test_captions_are_dropped_at_the_asked_rate_and_never_for_class_images(tmp_path):
+    made = maker(tmp_path, training.settings(batch_size=20, max_train_steps=10, caption_dropout=0.3))
+    captions = torch.stack([made.batch(step, 0).captions for step in range(10)])
+    assert (captions[:, :20] == NO_CAPTION).float().mean().item() == pytest.approx(0.3, abs=0.1)
+    assert (captions[:, 20:] != NO_CAPTION).all()
+
+
+def test_without_prior_preservation_there_are_photographs_only(tmp_path):
+    s = training.settings(prior_loss_weight=0)
+    made = maker(tmp_path, s)
+    made.class_images = None
+    made.__post_init__()
+    assert len(made.batch(0, 0).latents) == made.batch(0, 0).instances == 2
+
+
+def test_tall_and_wide_photographs_share_no_batch_and_class_images_follow_them(tmp_path):
+    s = training.settings(resolution=128)
+    tall = training.photographs(tmp_path / "tall", 2, width=60, height=120)
+    wide = training.photographs(tmp_path / "wide", 2, width=120, height=60)
+    shown = photograph_pictures([*tall, *wide], s, 32)
+    regular = class_pictures(training.class_images(tmp_path, 4), shown, s)
+    assert len(shown.shapes) == 2
+    assert [len(group) for group in regular.groups()] == [2, 2]
+    assert {cut.target for cuts in regular.cuts for cut in cuts} == set(shown.shapes)
+
+
+def test_an_error_while_making_a_batch_reaches_the_loop():
+    def make(item: int) -> Batch:
+        raise ValueError(f"no picture {item}")
+
+    with pytest.raises(ValueError, match="no picture 0"):
+        list(prefetch(make, range(3)))
+
+
+def test_batches_arrive_in_order_and_the_thread_ends():
+    made = prefetch(lambda item: item, range(20))  # type: ignore[arg-type,return-value]
+    assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
+    made.close()

@@ -1,0 +1,154 @@
+"""The loop: the same seed gives the same bytes, a killed run goes on as if it had not been, and it stops well."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from personalize.dreambooth import lora
+from personalize.dreambooth.previews import previews
+from personalize.dreambooth.prompts import Subject
+from personalize.dreambooth.train import Base, Diverged, Observer, Result, train
+from tests.dreambooth import training
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the project catches it."""
+
+
+@pytest.fixture(scope="module")
+def base(tiny_models) -> Base:
+    return Base(str(tiny_models / "sdxl"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> tuple[list, list]:
+    folder = tmp_path_factory.mktemp("pictures")
+    return training.photographs(folder), training.class_images(folder)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """One latent cache for all runs."""
+    return tmp_path_factory.mktemp("work")
+
+
+def run(base, data, outputs: Path, work: Path, stop_at: int = 0, **changed) -> Result:
+    """Trains; with `stop_at` the process is killed when that step has been logged."""
+
+    def logged(step: int, metrics: dict) -> None:
+        if step == stop_at:
+            raise Killed
+
+    scored = changed.pop("score", None)
+    wanted = previews([Subject("bcnchr", "chair")], 1, 1, 0)[:2] if scored else []
+    return train(
+        training.settings(**changed), base, *data, outputs, work=work, previews=wanted, score=scored,
+        observer=Observer(logged=logged),
+    )  # fmt: skip
+
+
+def digests(outputs: Path) -> dict[str, str]:
+    files = [file for file in outputs.rglob("*") if file.is_file() and file.name != "speed.json"]
+    return {str(f.relative_to(outputs)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+RESUMABLE = {"resume_every": 2, "ema_decay": 0.9, "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def whole(base, data, work, tmp_path_factory) -> tuple[Path, Result]:
+    """A run that nothing disturbed."""
+    outputs = tmp_path_factory.mktemp("whole")
+    return outputs, run(base, data, outputs, work, **RESUMABLE)
+
+
+def test_a_run_writes_the_adapter_in_both_forms_and_its_history(whole):
+    outputs, result = whole
+    assert set(digests(outputs)) == {"history.json", "lora/kohya.safetensors", "lora/pytorch_lora_weights.safetensors"}
+    history = json.loads((outputs / "history.json").read_text())
+    assert [row["step"] for row in history["steps"]] == [1, 2, 3, 4, 5]
+    assert history["chosen"]["step"] == 5
+    assert result.speed["images_per_second"] > 0
+    assert result.speed["tflop_per_second"] > 0
+
+
+def test_training_moved_the_adapter_and_kept_it_float32(whole):
+    tensors, metadata = lora.load(whole[0] / "lora" / lora.WEIGHTS)
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    assert all(t.abs().max() > 0 for name, t in tensors.items() if "lora_B" in name)
+    assert (metadata["unet.r"], metadata["unet.lora_alpha"]) == (4, 1.0)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(base, data, whole, work, tmp_path, stop_at):
+    """Before the first state is saved, and a step after one was."""
+    with pytest.raises(Killed):
+        run(base, data, tmp_path, work, stop_at=stop_at, **RESUMABLE)
+    assert digests(tmp_path) == {}
+    assert len(list(work.glob("runs/*/state/step-*"))) == (1 if stop_at == 3 else 0)
+    run(base, data, tmp_path, work, **RESUMABLE)
+    assert digests(tmp_path) == digests(whole[0])
+    assert not list(work.glob("runs/*/state"))
+
+
+def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
+    run(base, data, tmp_path, work, seed=1, **RESUMABLE)
+    assert digests(tmp_path)["lora/kohya.safetensors"] != digests(whole[0])["lora/kohya.safetensors"]
+
+
+def losses_of(result: Result) -> list[float]:
+    return [row["loss"] for row in result.history["steps"]]
+
+
+def test_accumulating_micro_batches_equals_one_large_batch(base, data, work, tmp_path):
+    large = run(base, data, tmp_path / "a", work, batch_size=4, max_train_steps=3)
+    small = run(base, data, tmp_path / "b", work, batch_size=1, gradient_accumulation=4, max_train_steps=3)
+    assert losses_of(small) == pytest.approx(losses_of(large), rel=1e-4)
+    one, other = (lora.load(tmp_path / name / "lora" / lora.WEIGHTS)[0] for name in ("a", "b"))
+    moved = max(t.abs().max() for name, t in one.items() if "lora_B" in name)
+    assert max((one[k] - other[k]).abs().max() for k in one) < 0.05 * moved
+
+
+def test_a_loss_that_is_not_a_number_stops_with_step_files_and_advice(base, data, work, tmp_path, monkeypatch):
+    from personalize.dreambooth import train as module
+
+    honest = module.training_loss
+    calls = []
+
+    def breaks(*arguments):
+        calls.append(1)
+        return honest(*arguments) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(module, "training_loss", breaks)
+    with pytest.raises(Diverged, match=r"step 3: loss nan.*bcnchr/\d\.png.*lower learning_rate"):
+        run(base, data, tmp_path, work, log_every=4, resume_every=4)
+    assert digests(tmp_path) == {}
+    assert not list(work.glob("runs/*/state/step-*"))
+
+
+def test_a_run_left_to_overfit_is_stopped_and_its_best_checkpoint_kept(base, data, work, tmp_path):
+    """Likeness peaks at step 2; later the prompt is lost."""
+    fidelity = {0: 0.1, 1: 0.4, 2: 0.6, 3: 0.7, 4: 0.75}
+    prompt = {0: 0.3, 1: 0.3, 2: 0.3, 3: 0.1, 4: 0.05}
+    seen = []
+
+    def score(step, samples):
+        seen.append([(s.preview.prompt, s.preview.seed) for s in samples])
+        return {"fidelity": fidelity[step], "prompt": prompt[step], "drift": 0.0}
+
+    result = run(base, data, tmp_path, work, score=score, validation_every=1, patience=2, max_train_steps=30,
+                 validation_sampling_steps=2)  # fmt: skip
+    assert (result.steps, result.choice.step, result.choice.verdict) == (4, 2, "knee")
+    assert "no gain" in result.stop_reason
+    assert all(asked == seen[0] for asked in seen)
+    assert len(list((tmp_path / "samples").glob("step-*"))) == 5
+    scores = result.history["scores"]
+    assert scores[0]["validation_loss_0"] != scores[1]["validation_loss_0"]
+
+
+def test_prior_preservation_without_class_images_says_what_to_do(base, data, work, tmp_path):
+    with pytest.raises(ValueError, match="prior_loss_weight: 0"):
+        run(base, (data[0], []), tmp_path, work)

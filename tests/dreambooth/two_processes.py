@@ -1,0 +1,25 @@
+"""What each process of test_distributed runs: `python -m tests.dreambooth.two_processes FOLDER BASE BATCH_SIZE`."""
+
+import json
+import sys
+from pathlib import Path
+
+from personalize.dreambooth.train import Base, train
+from tests.dreambooth import training
+
+
+def main(folder: Path, base: str, batch_size: int) -> None:
+    photographs = training.photographs(folder / "pictures")
+    result = train(
+        training.settings(batch_size=batch_size, max_train_steps=3),
+        Base(base, device="cpu"),
+        photographs,
+        training.class_images(folder / "pictures"),
+        folder / f"outputs-{batch_size}",
+        work=folder / "work",
+    )
+    print("LOSSES", json.dumps([row["loss"] for row in result.history["steps"]]), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
