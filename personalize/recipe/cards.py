@@ -31,14 +31,14 @@ class Card:
         """A paragraph of plain text."""
         self._add("text", text=str(text))
 
-    def verdict(self, status: Verdict, headline: str, reasons: Sequence[str] = ()) -> None:
-        """The decision of the step, shown as a banner at the top of the card."""
+    def verdict(self, status: Verdict, headline: str, reasons: Sequence[str] = (), stamp: str = "") -> None:
+        """The decision of the step, shown as a banner at the top of the card. stamp: its one word, where not the usual."""
         if status not in VERDICTS:
             raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {status!r}")
         self.blocks[:] = [block for block in self.blocks if block["kind"] != "verdict"]
-        self.blocks.insert(
-            0, {"kind": "verdict", "status": status, "headline": str(headline), "reasons": [str(r) for r in reasons]}
-        )
+        stamp = stamp or {"passed": "Passed", "failed": "Not passed", "undecided": "Undecided"}[status]
+        said = {"headline": str(headline), "reasons": [str(reason) for reason in reasons], "stamp": stamp}
+        self.blocks.insert(0, {"kind": "verdict", "status": status, **said})
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """A handful of labelled values, set large."""

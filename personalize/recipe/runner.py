@@ -198,8 +198,13 @@ class Runner:
         message = "stopped" if stopped else say(error)
         while (active := mlflow.active_run()) is not None and active.info.run_id not in (run_id, self.parent_id):
             mlflow.end_run("KILLED" if stopped else "FAILED")
-        failure = Card(name, f"{card.title}: {'stopped' if stopped else 'failed'}", card.about)
-        failure.verdict("failed", message, [advice(error, name, self.prepared.merged.profile.name)])
+        failure = Card(name, card.title, card.about)
+        failure.verdict(
+            "failed",
+            message,
+            [advice(error, name, self.prepared.merged.profile.name)],
+            stamp="Stopped" if stopped else "Failed",
+        )
         failure.code("Traceback", "".join(traceback.format_exception(error)))
         if card.blocks:
             with failure.section("What the step had said before", open=False):

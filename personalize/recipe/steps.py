@@ -72,7 +72,7 @@ def _step(name: str, path: Path, module: ModuleType) -> Step:
     return Step(
         name=name,
         path=path,
-        about=_about(module.__doc__ or name),
+        about=_about(name, module.__doc__ or name),
         needs=tuple(needs),
         kind=kind,
         run=run,
@@ -83,10 +83,12 @@ def _step(name: str, path: Path, module: ModuleType) -> Step:
     )
 
 
-def _about(docstring: str) -> str:
-    """The first paragraph, without what the engine says itself: `needs: …   gives: …`."""
+def _about(name: str, docstring: str) -> str:
+    """The first paragraph, without what the engine says itself: the step's name, `needs: …   gives: …`."""
     first = " ".join(docstring.strip().split("\n\n")[0].split())
-    return re.split(r"\s(?:needs|gives):\s", first)[0].strip()
+    said = re.split(r"\s(?:needs|gives):\s", first)[0].strip()
+    head, colon, rest = said.partition(": ")
+    return rest[:1].upper() + rest[1:] if colon and head.lower() == name.lower() else said
 
 
 def _import(root: Path, name: str, path: Path) -> ModuleType:
@@ -114,18 +116,21 @@ def refresh(root: Path) -> None:
     """
     global _looked_at
     looked_at, _looked_at = _looked_at, time.time()
-    own = {name: file for name, file in _files() if file.is_relative_to(root) and not name.startswith(ENGINE)}
+    loaded = _files(root)
+    own = {name: file for name, file in loaded.items() if file.is_relative_to(root)}
+    foreign = [name for name in loaded if name not in own]
     edited = any(file.exists() and file.stat().st_mtime > looked_at for file in own.values())
-    foreign = [name for name, file in _files() if name.partition(".")[0] == "steps" and not file.is_relative_to(root)]
     for name in [*(own if edited else ()), *foreign]:
         sys.modules.pop(name, None)
     if edited or foreign:
-        sys.modules.pop("steps", None)
         importlib.invalidate_caches()
 
 
-def _files() -> list[tuple[str, Path]]:
-    """Loaded modules of the rooms that projects own, with their files."""
-    rooms = {"steps", __name__.partition(".")[0]}
-    loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    return [(name, Path(file)) for name, file in loaded if file and name.partition(".")[0] in rooms]
+def _files(root: Path) -> dict[str, Path]:
+    """Loaded modules that bear the name of one of the project's packages, with their files; not the engine."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        top, file = name.partition(".")[0], getattr(module, "__file__", None)
+        if file and not name.startswith(ENGINE) and name != "personalize" and (root / top / "__init__.py").is_file():
+            found[name] = Path(file)
+    return found

@@ -18,7 +18,6 @@ class Config(StepConfig):
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     import mlflow
-
     from counting.tally import tally
 
     counts = tally((inputs["read"].path / "all.txt").read_text(encoding="utf-8"))
