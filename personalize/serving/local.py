@@ -6,6 +6,7 @@ serialised by a lock that the operating system releases when its holder dies.
 
 A new version is started beside the old one, must become healthy and must answer a smoke request; then the keeper turns
 the public port to it and lets the old one finish its requests. When any of this fails the old version simply stays.
+For that while both are in memory; where that is too much for a GPU, stop first and deploy then.
 """
 
 from __future__ import annotations

@@ -100,7 +100,6 @@ def test_an_uncommitted_change_runs_as_a_snapshot_and_fills_the_run(
     assert told.data.tags["painted"] == prompt
     assert told.info.status == "FINISHED"
     assert told.data.tags["mlflow.databricks.runURL"].startswith("http://emulator/run/")
-    assert told.data.tags["mlflow.project.backend"] == "databricks-jobs"
     [task] = workspace.jobs[max(workspace.jobs)]["body"]["tasks"]
     assert task["new_cluster"]["node_type_id"] == "g5.4xlarge"
 

@@ -4,7 +4,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from personalize.databricks.serving import DatabricksEndpoint, routes, workload
+from personalize.databricks.entities import routes, workload
+from personalize.databricks.serving import DatabricksEndpoint
 from personalize.databricks.workspace import WorkspaceError
 from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
 from tests.databricks.conftest import MODEL
