@@ -108,7 +108,7 @@ def _edited_file(config: Config) -> Path:
     file = Path(config.captions).expanduser()
     if not file.is_file():
         raise RecipeError(
-            f"caption.captions: {config.captions} is not a file (looked for {file.absolute()}). Give an edited "
+            f"captions: {config.captions} is not a file (looked for {file.absolute()}). Give an edited "
             f"copy of the "
             f"caption step's metadata.jsonl, or leave the key empty."
         )
@@ -126,15 +126,15 @@ def _written_by_the_user(photographs: Sequence[dict[str, Any]], config: Config) 
     try:
         edited = {path.relative_to(file.parent).as_posix(): text for path, text in read_captions(file).items()}
     except WrongLayout as error:
-        raise RecipeError(f"caption.captions: {error}") from error
+        raise RecipeError(f"captions: {error}") from error
     known = {row["file_name"] for row in photographs}
     if strangers := sorted(set(edited) - known):
         raise RecipeError(
-            f"caption.captions: {file} has a caption for {strangers[0]!r}, which is no photograph of this run (it has "
+            f"captions: {file} has a caption for {strangers[0]!r}, which is no photograph of this run (it has "
             f"{', '.join(sorted(known)[:3])}, ...). Take the line out, or start again from this run's metadata.jsonl."
         )
     if empty := next((name for name, text in edited.items() if not text.strip()), None):
-        raise RecipeError(f"caption.captions: {file} has an empty text for {empty!r}. Write one, or take the line out.")
+        raise RecipeError(f"captions: {file} has an empty text for {empty!r}. Write one, or take the line out.")
     return captions | {name: (" ".join(text.split()), "edited") for name, text in edited.items()}
 
 
@@ -270,7 +270,14 @@ def _show(
     )
     card.code(
         "How to edit",
-        "mlflow artifacts download -u runs:/<run id of this step>/outputs/metadata.jsonl -d .\n"
+        f"mlflow artifacts download -u runs:/{_run_id()}/outputs/metadata.jsonl -d .\n"
         "# edit metadata.jsonl\n"
         "mlflow run . -P caption.captions=metadata.jsonl",
     )
+
+
+def _run_id() -> str:
+    import mlflow
+
+    run = mlflow.active_run()
+    return run.info.run_id if run else "<run id of this step>"

@@ -77,9 +77,9 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             progress = tqdm(layout.candidates, desc="photographs", unit="photo", disable=None)
             files = curate(progress, outputs / "images", _rules(config))
     except Refused as error:
-        raise RecipeError(f"ingest.data: {error}") from error
+        raise RecipeError(f"data: {error}") from error
     except WrongLayout as error:  # an archive was unpacked to a place that means nothing to the user
-        raise RecipeError(f"ingest: {str(error).replace(str(folder), _shown_source(config))}") from error
+        raise RecipeError(str(error).replace(str(folder), _shown_source(config))) from error
     files += [File(name, verdict="left out", reasons=[reason]) for name, reason in layout.left_out.items()]
 
     subjects = subjects_of(layout.candidates)
@@ -104,7 +104,7 @@ def _folder(config: Config) -> Iterator[tuple[Path, str]]:
         if _is_url(config.data):
             if not config.allow_urls:
                 raise RecipeError(
-                    "ingest.data is an address, and this profile does not fetch from the network (allow_urls: false). "
+                    "data is an address, and this profile does not fetch from the network (allow_urls: false). "
                     "Download the archive yourself and give the file, or set ingest.allow_urls to true."
                 )
             archive = Path(scratch, "download")
@@ -123,7 +123,7 @@ def _folder(config: Config) -> Iterator[tuple[Path, str]]:
             return
         if not _is_url(config.data) and not is_archive(archive):
             raise RecipeError(
-                f"ingest.data: {archive} is a single file and neither zip nor tar. Give the folder in which the "
+                f"data: {archive} is a single file and neither zip nor tar. Give the folder in which the "
                 f"photographs lie, or an archive of it."
             )
         unpack(archive, Path(scratch, "unpacked"), limits)
@@ -137,9 +137,9 @@ def _located(data: str) -> Path:
         return path
     pin = Path(f"{data.rstrip('/')}.dvc")
     if pin.is_file():
-        raise RecipeError(f"ingest.data: {data} is not here yet; {pin} pins it. Fetch it with: dvc pull {pin}")
+        raise RecipeError(f"data: {data} is not here yet; {pin} pins it. Fetch it with: dvc pull {pin}")
     raise RecipeError(
-        f"ingest.data: {data} does not exist (looked for {path.absolute()}). Give the folder, zip or tar with your "
+        f"data: {data} does not exist (looked for {path.absolute()}). Give the folder, zip or tar with your "
         f"photographs, e.g. -P data=photographs"
     )
 
@@ -296,7 +296,7 @@ def _require_enough(files: Sequence[File], subjects: Sequence[Subject], config: 
         lines.append(f"  {subject.name}: {sum(file.kept for file in own)} usable of {len(own)} found")
         lines += [f"      {file.source}: {'; '.join(file.reasons)}" for file in own if not file.kept][:5]
     raise RecipeError(
-        f"ingest.data: {_shown_source(config)} has too few usable photographs, {config.min_photographs} of each "
+        f"data: {_shown_source(config)} has too few usable photographs, {config.min_photographs} of each "
         f"subject are "
         f"needed (4 to 10 are best):\n" + "\n".join(lines) + "\nAdd photographs of it from other sides and before "
         "other "

@@ -142,12 +142,12 @@ def test_editing_the_copy_again_is_noticed_and_its_place_is_not(tiny_models: Pat
     ],
 )
 def test_a_mistake_in_the_edited_copy_is_named(run, tmp_path: Path, row: dict, message: str) -> None:
-    with pytest.raises(RecipeError, match=f"caption.captions: .*{message}"):
+    with pytest.raises(RecipeError, match=f"captions: .*{message}"):
         run(captions=str(write(tmp_path / "edited.jsonl", [row])))
 
 
 def test_an_edited_copy_that_is_not_there_is_named(run) -> None:
-    with pytest.raises(RecipeError, match=r"caption\.captions: gone\.jsonl is not a file"):
+    with pytest.raises(RecipeError, match=r"captions: gone\.jsonl is not a file"):
         run(captions="gone.jsonl")
 
 
