@@ -1,4 +1,4 @@
-"""The recipe engine: typed config, plan, content-addressed reuse through MLflow, runs and cards. Knows nothing of images.
+"""The recipe engine: typed config, plan, reuse through MLflow by content, runs and cards. Knows nothing of images.
 
 A step imports what it needs from here:
 

@@ -99,7 +99,7 @@ class Recipe:
         return path
 
     def get_artifact(self, name: str) -> Path:
-        """A step's outputs (`"train"`) or one file of them (`"train/history.json"`), of the result under this config."""
+        """A step's outputs (`"train"`) or one file (`"train/history.json"`), of the result for this config."""
         step, _, inside = name.partition("/")
         prepared, store = self._prepared(step)
         for past in store.with_fingerprint(prepared.components[step].digest):

@@ -1,4 +1,4 @@
-"""The command line. A value may begin with dashes, hold quotes or be empty: every `--name` takes the next word whole."""
+"""The command line. Every `--name` takes the next word whole: a value may begin with dashes or be empty."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ class Arguments:
 def parse(words: Sequence[str], options: Iterable[str], flags: Iterable[str]) -> Arguments:
     """Read `--option value`, `--flag [true|false]`, `--set step.key=value` and `--step.key value`.
 
-    An empty value of --set or of an option means "not given" (MLproject passes its empty defaults so); an empty value of
-    `--step.key` is an empty value. Raises RecipeError for a name that is none, naming the nearest.
+    An empty value of --set or of an option means "not given" (MLproject passes its empty defaults so); an empty
+    value of `--step.key` is an empty value. Raises RecipeError for a name that is none, naming the nearest.
     """
     known, switches = set(options), set(flags)
     arguments = Arguments()

@@ -32,7 +32,7 @@ class Card:
         self._add("text", text=str(text))
 
     def verdict(self, status: Verdict, headline: str, reasons: Sequence[str] = (), stamp: str = "") -> None:
-        """The decision of the step, shown as a banner at the top of the card. stamp: its one word, where not the usual."""
+        """The decision of the step, shown as a banner at the top. stamp: its one word, where not the usual."""
         if status not in VERDICTS:
             raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {status!r}")
         self.blocks[:] = [block for block in self.blocks if block["kind"] != "verdict"]

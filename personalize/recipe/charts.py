@@ -13,7 +13,7 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 def lines(series: Mapping[str, Line], x: str, y: str, marks: Mapping[str, float], title: str = "") -> str:
-    """Draw named (xs, ys) as lines with vertical marks. Non-finite points are left out; no point at all gives a sentence."""
+    """Draw named (xs, ys) as lines with vertical marks. Non-finite points are left out; no point gives a sentence."""
     kept = {name: _finite(*line) for name, line in series.items()}
     points = [point for line in kept.values() for point in line]
     if not points:
@@ -39,9 +39,8 @@ def lines(series: Mapping[str, Line], x: str, y: str, marks: Mapping[str, float]
             f'<text class="tick" x="{LEFT - 8}" y="{up(value) + 4:.1f}" text-anchor="end">{number(value)}</text>'
         )
     for value in x_ticks:
-        parts.append(
-            f'<text class="tick" x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(value)}</text>'
-        )
+        label_at = f'x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+        parts.append(f'<text class="tick" {label_at} text-anchor="middle">{number(value)}</text>')
     parts.append(
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x)}</text>'
     )
@@ -54,10 +53,11 @@ def lines(series: Mapping[str, Line], x: str, y: str, marks: Mapping[str, float]
         if not math.isfinite(at):
             continue
         place, anchor = across(at), "end" if across(at) > WIDTH * 0.8 else "start"
+        words = escape(label)
         shift = -6 if anchor == "end" else 6
         parts.append(f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
         parts.append(
-            f'<text class="mark-label" x="{place + shift:.1f}" y="{TOP + 10}" text-anchor="{anchor}">{escape(label)}</text>'
+            f'<text class="mark-label" x="{place + shift:.1f}" y="{TOP + 10}" text-anchor="{anchor}">{words}</text>'
         )
     for index, line in enumerate(kept.values()):
         colour = index % COLOURS + 1

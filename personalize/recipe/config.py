@@ -32,7 +32,7 @@ class Override:
 
 @dataclass
 class Profile:
-    """What differs between a laptop and a workspace: upper-case variables, where runs and models go, changed step keys."""
+    """What differs between a laptop and a workspace: UPPER_CASE variables, where runs and models go, changed keys."""
 
     name: str
     source: Source
@@ -124,7 +124,7 @@ def load_profile(root: Path, name: str, overrides: Sequence[Override] = ()) -> P
             profile.variables.set(str(key), value, source.texts.get((key,)))
         elif key not in PROFILE_KEYS:
             raise RecipeError(
-                f"{source.place((key,))}: unknown key '{key}'{nearest(str(key), PROFILE_KEYS)} (variables are UPPER_CASE)"
+                f"{source.place((key,))}: unknown key '{key}'{nearest(str(key), PROFILE_KEYS)} (variables: UPPER_CASE)"
             )
     for section, keys in PROFILE_SECTIONS.items():
         block = _mapping(source, (section,), f"holds {', '.join(keys)}") if content.get(section) else {}

@@ -1,7 +1,7 @@
 """Digests of files and folders, in DVC's own terms: a folder's digest equals the md5 that `dvc add` would pin for it.
 
-Content decides, never the clock. Digests of files already seen are remembered by (size, mtime, inode), as DVC and git do,
-so asking again about a gigabyte of weights costs milliseconds.
+Content decides, never the clock. Digests of large files are remembered by (size, mtime, inode), as DVC and git do, so
+asking again about a gigabyte of weights costs milliseconds.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class RecipeError(ValueError):
-    """Something the user can put right. The message names the thing, the place and the way out; exit code 2, no traceback."""
+    """Something the user can put right: names the thing, the place and the way out; exit code 2, no traceback."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """What a step's result depends on, as digests: its code, config, inputs, outside data and environment.
 
-Code is compared by meaning: the parsed tree without docstrings, so comments, formatting and documentation rerun nothing. The
-engine itself is not part of a step's code; it carries files about and does not make results. `FORMAT` says so when it does.
+Code is compared by meaning: the parsed tree without docstrings, so comments, formatting and docstrings rerun nothing.
+The engine itself is not part of a step's code, since it does not make results; `FORMAT` is raised when it comes to.
 """
 
 import ast
@@ -64,7 +64,7 @@ def environment_digest(root: Path) -> str:
 def code_closure(root: Path, start: Path, extra: Iterable[str] = ()) -> dict[str, str]:
     """Digest by path of every project file that `start` reaches through imports, at module level or inside functions.
 
-    extra: files or folders the code uses by path (a model's source, a template), digested too; .py files by their closure.
+    extra: files or folders the code uses by path (a model's source, a template); .py files with their closure.
     """
     closure: dict[str, str] = {}
     waiting = [start]

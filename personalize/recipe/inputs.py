@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Input:
-    """One earlier step's result. Outputs are fetched when `path` is first read, so a step pays only for what it opens."""
+    """One earlier step's result. Outputs are fetched when `path` is first read: a step pays for what it opens."""
 
     def __init__(
         self,

@@ -65,21 +65,17 @@ def draw(needs: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> str
     alt = "; ".join(
         f"{name} ({states[name]})" + (f" after {', '.join(before)}" if before else "") for name, before in needs.items()
     )
-    parts = [
-        f'<svg class="dag" viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(alt, quote=True)}">'
-    ]
+    size = f'viewBox="0 0 {width} {height}" width="{width}"'
+    parts = [f'<svg class="dag" {size} role="img" aria-label="{escape(alt, quote=True)}">']
     for name, before in needs.items():
         for need in before:
             if any(need in _all_needs(needs, other) for other in before if other != need):
                 continue  # said already by a longer way
             (x0, y0), (x1, y1) = place[need], place[name]
-            start, end, middle = x0 + BOX, x1, (y0 + y1 + HIGH) / 2
-            bend = (end - start) / 2
-            parts.append(
-                f'<path class="edge" d="M{start},{y0 + HIGH / 2} C{start + bend},{y0 + HIGH / 2} {end - bend},{y1 + HIGH / 2} {end},{y1 + HIGH / 2}"/>'
-                if y0 != y1
-                else f'<path class="edge" d="M{start},{middle} L{end},{middle}"/>'
-            )
+            start, end, half = x0 + BOX, x1, HIGH / 2
+            middle = (start + end) / 2
+            curve = f"M{start},{y0 + half} C{middle},{y0 + half} {middle},{y1 + half} {end},{y1 + half}"
+            parts.append(f'<path class="edge" d="{curve}"/>')
     for name, (x, y) in place.items():
         kind = states[name].replace(" ", "-")
         parts.append(f'<g class="step {kind}"><rect x="{x}" y="{y}" width="{BOX}" height="{HIGH}" rx="9"/>')

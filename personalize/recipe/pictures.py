@@ -27,7 +27,7 @@ def is_picture(value: Any) -> bool:
 
 
 def encode(source: Any, width: int = 160) -> Picture:
-    """Encode a PIL image or an image file for showing at `width` CSS pixels. Raises ValueError where it cannot be read."""
+    """Encode a PIL image or an image file for showing at `width` CSS pixels. Raises ValueError if unreadable."""
     from PIL import Image, ImageOps
 
     try:

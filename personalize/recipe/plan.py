@@ -62,10 +62,10 @@ class Planned:
 
 
 def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "", step: str = "") -> Prepared:
-    """Read and validate everything, and digest what the needed steps depend on. Does not import MLflow or touch a store.
+    """Read and validate everything, and digest what the needed steps depend on. Does not import MLflow.
 
-    until: every step of recipe.yaml up to this one (default: the recipe's own `until`). step: this one and what it needs.
-    Raises RecipeError for every fault, with file and line.
+    until: every step of recipe.yaml up to this one (default: the recipe's own `until`). step: this one and what it
+    needs. Raises RecipeError for every fault, with file and line.
     """
     if until and step:
         raise RecipeError(f"give --until {until} or --step {step}, not both")
@@ -83,7 +83,7 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
 
 
 def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prepared:
-    """As `prepare`, for looking at every step that can be configured now; data that is missing makes a step not done."""
+    """As `prepare`, for every step that can be configured now; missing data makes a step not done."""
     merged = load(root, profile, overrides)
     steps = load_steps(root, merged.places)
     configs = validate(merged, {name: step.kind for name, step in steps.items()}, set())

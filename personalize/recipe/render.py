@@ -19,8 +19,8 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 def page(card: Any, footer: Mapping[str, Any]) -> str:
     """The card as a self-contained page.
 
-    footer: run_id, recipe, profile, status ("finished" | "failed" | "killed"), seconds, when, fingerprint, config (mapping),
-    inputs (step name -> run id), lineage (mapping); all optional.
+    footer: run_id, recipe, profile, status ("finished" | "failed" | "stopped"), seconds, when, fingerprint, and the
+    mappings config, inputs (step name -> run), lineage; all optional.
     """
     return _template("card.html.j2").render(card=card, footer=footer, policy=POLICY)
 

@@ -10,9 +10,8 @@ from personalize.recipe.tracking import Past, Store
 def plan_text(prepared: Prepared, plan: list[Planned]) -> str:
     """One line a step: what will happen, and why."""
     width = max(len(planned.step.name) for planned in plan)
-    lines = [
-        f"{prepared.name} · profile {prepared.merged.profile.name} · {'step' if prepared.alone else 'until'} {prepared.target}"
-    ]
+    target = f"{'step' if prepared.alone else 'until'} {prepared.target}"
+    lines = [f"{prepared.name} · profile {prepared.merged.profile.name} · {target}"]
     for planned in plan:
         lines.append(f"  {planned.step.name:<{width}}  {planned.action:<5}  {planned.why}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Run a logged run again: the same commit and changes, pinned data and parameters, in a folder of its own; then compare."""
+"""Run a logged run again (its commit and changes, pinned data, parameters) in a folder of its own, and compare."""
 
 import contextlib
 import math
@@ -59,9 +59,8 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
     lines, same = compare(_steps(store, original), _steps(store, again), tolerance)
     client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
     print("\n".join(lines))
-    print(
-        f"run {again.info.run_id[:8]} {'agrees with' if same else 'DIFFERS from'} run {run_id[:8]} (relative tolerance {tolerance:g})"
-    )
+    verdict = "agrees with" if same else "DIFFERS from"
+    print(f"run {again.info.run_id[:8]} {verdict} run {run_id[:8]} (relative tolerance {tolerance:g})")
     return 0 if same else 1
 
 
@@ -81,9 +80,8 @@ def compare(then: Mapping[str, Past], now: Mapping[str, Past], tolerance: float)
             lines.append(f"  {step}: {name} {before.metrics.get(name)} → {after.metrics.get(name)}")
         agree &= not apart
         if not apart:
-            lines.append(
-                f"  {step}: {len(names)} metrics agree, outputs {'identical' if same_bytes else 'not identical byte for byte'}"
-            )
+            outputs = "identical" if same_bytes else "not identical byte for byte"
+            lines.append(f"  {step}: {len(names)} metrics agree, outputs {outputs}")
     return lines, agree
 
 

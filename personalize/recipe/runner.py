@@ -1,13 +1,11 @@
 """Carrying out a plan: a parent run, a nested run for each step that runs, and cards for all of them."""
 
 import contextlib
-import errno
 import json
 import logging
 import os
 import shutil
 import signal
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -21,12 +19,13 @@ import yaml
 from personalize.recipe.cards import Card
 from personalize.recipe.digest import tree_digest
 from personalize.recipe.errors import RecipeError
+from personalize.recipe.failures import advice, say
 from personalize.recipe.inputs import Input, Inputs
 from personalize.recipe.lineage import Lineage, collect
 from personalize.recipe.plan import Planned, Prepared
 from personalize.recipe.tracking import Past, Store
+from personalize.recipe.workplace import sweep, workplace
 
-WORK = Path("build/recipe/work")
 CARDS = Path("build/cards")
 SYSTEM_METRICS_SECONDS = 5
 
@@ -130,7 +129,7 @@ class Runner:
         config, components = self.prepared.configs[name], self.prepared.components[name]
         print(f"▸ {name}  {step.about}", flush=True)
         started = time.monotonic()
-        work = self._workplace(name)
+        work = workplace(self.prepared.root, name)
         outputs = work / "outputs"
         outputs.mkdir()
         card = Card(name, about=step.about)
@@ -276,57 +275,6 @@ class Runner:
 
     def _log_text(self, run_id: str, text: str, name: str) -> None:
         self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
-
-    def _workplace(self, name: str) -> Path:
-        """A folder for what the step makes, on the project's disk where that can be written."""
-        prefix = f"{name}-{os.getpid()}-"
-        try:
-            (self.prepared.root / WORK).mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=self.prepared.root / WORK))
-        except OSError:
-            return Path(tempfile.mkdtemp(prefix=prefix))
-
-
-def say(error: BaseException) -> str:
-    """The error in words for a person: what the step said where it said it well, else with the error's kind."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'})"
-    if isinstance(error, SystemExit):
-        return f"the step ended the process (exit {error.code})"
-    text = str(error).strip()
-    if isinstance(error, ValueError | OSError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def advice(error: BaseException, step: str, profile: str) -> str:
-    """What to try next."""
-    again = f"mlflow run . -e {step} -P profile={profile}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"Free some space, then {again}; finished steps are kept and not run again."
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return f"Lower the batch size or the resolution of this step, then {again}."
-    if isinstance(error, KeyboardInterrupt):
-        return f"To go on from here: {again}; finished steps are kept and not run again."
-    return f"Put right what is named above, then {again}; finished steps are kept and not run again."
-
-
-def sweep(root: Path) -> None:
-    """Remove the working folders of processes that no longer live (killed, or a machine that went down)."""
-    for folder in (root / WORK).glob("*-*-*"):
-        pid = folder.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """YAML that knows its lines, and Jinja variables that keep their types.
 
-A variable does not pass through YAML as text: a whole scalar `{{ X }}` becomes X itself, whatever it contains, and a part of
-one becomes its text. So a prompt with quotes, colons or braces in it cannot change the shape of the file.
+A variable does not pass through YAML as text: a whole scalar `{{ X }}` becomes X itself, whatever it holds; a part of one
+becomes its text. So a prompt with quotes, colons or braces in it cannot change the shape of the file.
 """
 
 import re
@@ -22,7 +22,7 @@ _MARK = re.compile("\ue000(\\d+)\ue001")
 
 @dataclass
 class Source:
-    """A parsed file. lines: where each key path stands; texts: how each scalar was written before YAML gave it a type."""
+    """A parsed file. lines: where each key path stands; texts: how each scalar was written, before YAML typed it."""
 
     name: str
     value: Any = None
@@ -82,7 +82,7 @@ def render(text: str, name: str, variables: "Variables", values: list[Any], orig
 
 
 def parse(text: str, name: str, values: list[Any] | None = None) -> Source:
-    """Parse YAML text whose marks stand for `values`. Raises RecipeError with file and line, also for a key given twice."""
+    """Parse YAML text whose marks stand for `values`. Raises RecipeError with file and line; so does a double key."""
     source = Source(name)
     loader = yaml.SafeLoader("")
     try:
@@ -128,7 +128,7 @@ def _build(node: yaml.Node, path: Path_, source: Source, values: list[Any], load
 
 @dataclass
 class Variables:
-    """Values for a template, and how each was written: a revision `1234567` or an answer `yes` can still be a string."""
+    """Values for a template, and how each was written: a revision `1234567` or a `yes` can still be a string."""
 
     values: dict[str, Any] = field(default_factory=dict)
     texts: dict[tuple[type, Any], str] = field(default_factory=dict)

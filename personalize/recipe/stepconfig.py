@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 class StepConfig(BaseModel):
     """Base of every step's `Config`: unknown keys are errors, values are frozen, numbers are finite.
 
-    A key that changes how a step runs and not what it makes (a device, a timeout, a folder whose content `sources` already
-    digests) stays out of the fingerprint: `Field(..., json_schema_extra={"affects_result": False})`.
+    A key that changes how a step runs and not what it makes (a device, a timeout, a folder whose content `sources`
+    already digests) stays out of the fingerprint: `Field(..., json_schema_extra={"affects_result": False})`.
     """
 
     model_config = ConfigDict(

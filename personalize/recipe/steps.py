@@ -48,7 +48,7 @@ def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
         for need in step.needs:
             if need not in steps:
                 raise RecipeError(
-                    f"steps/{step.name}.py: NEEDS names '{need}', which recipe.yaml has no step for{nearest(need, steps)}"
+                    f"steps/{step.name}.py: NEEDS names '{need}', which recipe.yaml lacks{nearest(need, steps)}"
                 )
     order = list(steps)
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""The tracking server as the cache: finding finished work, and fetching what it made. MLflow is imported when first needed."""
+"""The tracking server as the cache: finding finished work, fetching what it made. Imports MLflow when first needed."""
 
 import os
 import shutil
@@ -164,7 +164,8 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
     if wanted and not uri.startswith(wanted):
         place = profile.source.place(("requires", "tracking_uri"))
         raise RecipeError(
-            f"{place}: profile '{profile.name}' needs tracking URI {wanted}, not {uri}; set MLFLOW_TRACKING_URI={wanted}"
+            f"{place}: profile '{profile.name}' needs tracking URI {wanted}, not {uri}; "
+            f"set MLFLOW_TRACKING_URI={wanted}"
         )
     if registry := profile.model_registry.get("registry_uri"):
         mlflow.set_registry_uri(str(registry))

@@ -1,4 +1,4 @@
-"""From merged YAML values to each step's typed Config, or to messages that say which key, where, and what would be right."""
+"""From merged values to each step's typed Config, or to messages that say which key, where, and what would be right."""
 
 import copy
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def validate(merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[
 
 
 def typed(kind: type[StepConfig], values: Mapping[str, Value]) -> StepConfig:
-    """Validate; where text is wanted and YAML had made something else of it, validate again with the text as written."""
+    """Validate; where text is wanted and YAML made something else of it, again with the text as written."""
     tree = {key: copy.deepcopy(value.value) for key, value in values.items()}
     try:
         return kind.model_validate(tree)

@@ -1,0 +1,27 @@
+"""What went wrong in a step, and what to try, in words."""
+
+import errno
+
+
+def say(error: BaseException) -> str:
+    """The error in words for a person: what the step said where it said it well, else with the error's kind."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'})"
+    if isinstance(error, SystemExit):
+        return f"the step ended the process (exit {error.code})"
+    text = str(error).strip()
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def advice(error: BaseException, step: str, profile: str) -> str:
+    """What to try next."""
+    again = f"mlflow run . -e {step} -P profile={profile}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"Free some space, then {again}; finished steps are kept and not run again."
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"Lower the batch size or the resolution of this step, then {again}."
+    if isinstance(error, KeyboardInterrupt):
+        return f"To go on from here: {again}; finished steps are kept and not run again."
+    return f"Put right what is named above, then {again}; finished steps are kept and not run again."

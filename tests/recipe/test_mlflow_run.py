@@ -1,0 +1,46 @@
+"""The real `mlflow run`: parameters arrive as they were typed, and the project run is the parent."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from personalize.recipe import Recipe
+
+TITLES = 'it\'s "quoted" {braces} $HOME `date` \\n; ünï 日本 --yes'
+
+
+def mlflow_run(project: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", *words]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def environment(outside: dict[str, str]) -> dict[str, str]:
+    return {**outside, "PATH": f"{Path(sys.executable).parent}:{outside['PATH']}"}
+
+
+def test_parameters_arrive_as_typed_and_steps_are_nested(
+    project: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = mlflow_run(project, environment, "-P", f"text={TITLES}", "-P", "count.seed=3", "-P", "read.note=-0 'x'")
+    assert done.returncode == 0, done.stderr
+    (parent,) = mlflow.search_runs(filter_string="tags.`recipe.target` != ''", output_format="list")
+    assert parent.data.tags["mlflow.source.type"] == "PROJECT"
+    assert parent.info.status == "FINISHED"
+    (read,) = mlflow.search_runs(filter_string="tags.`recipe.step` = 'read'", output_format="list")
+    assert read.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert read.data.params["read.title"] == TITLES
+    assert read.data.params["read.note"] == "-0 'x'"
+    monkeypatch.chdir(project)
+    same = Recipe(overrides={"read.title": TITLES, "count.seed": 3, "read.note": "-0 'x'"})
+    assert same.get_artifact("read/title.txt").read_text() == TITLES
+
+
+def test_an_unknown_parameter_fails_and_names_the_nearest(project: Path, environment: dict[str, str]) -> None:
+    done = mlflow_run(project, environment, "-P", "topp=3")
+    assert done.returncode != 0
+    assert "-P topp=3: unknown parameter 'topp'; did you mean 'top'?" in done.stderr
+    assert "personalize/recipe" not in done.stderr  # no traceback of ours

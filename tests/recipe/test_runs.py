@@ -1,0 +1,240 @@
+"""What a run leaves in MLflow: nested runs, lineage, outputs and cards, for success and for failure."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow.entities import Run as MlflowRun
+
+from personalize.recipe import Recipe, RecipeError
+from tests.recipe.conftest import REPOSITORY, Run, git
+
+
+def runs_of(step: str) -> list[MlflowRun]:
+    return mlflow.search_runs(filter_string=f"tags.`recipe.step` = '{step}'", output_format="list")
+
+
+def parents() -> list[MlflowRun]:
+    return mlflow.search_runs(filter_string="tags.`recipe.target` != ''", output_format="list")
+
+
+def text(run: MlflowRun, name: str) -> str:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name)).read_text(
+        encoding="utf-8"
+    )
+
+
+def test_steps_are_nested_runs_with_params_metrics_outputs_and_cards(run: Run) -> None:
+    assert run("run", "--read.title", "<script>alert(1)</script>")[0] == 0
+    (parent,), (count,), (read,) = parents(), runs_of("count"), runs_of("read")
+    assert count.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert count.data.params == {"count.top": "3", "count.share": "0.0", "count.seed": "7"}
+    assert count.data.metrics["words"] == 5
+    assert json.loads(text(count, "outputs/counts.json")) == {"the": 2, "cat": 1, "and": 1}
+    assert parent.data.params["count.top"] == "3"
+    assert parent.data.tags["recipe.step.count"] == f"ran {count.info.run_id}"
+    assert yaml.safe_load(text(parent, "recipe.resolved.yaml"))["steps"]["count"]["top"] == 3
+    card = json.loads(text(count, "card.json"))
+    assert card["blocks"][0]["rows"][0] == ["the", 2]
+    assert card["made"]["inputs"] == {"read": f"run {read.info.run_id}"}
+    assert "<script" not in text(read, "card.html")
+    assert "&lt;script&gt;alert(1)" in text(read, "card.html")
+    assert {item.info.status for item in (parent, count, read)} == {"FINISHED"}
+
+
+def test_a_reused_step_is_named_on_the_run_that_used_it(run: Run) -> None:
+    run("run")
+    run("run")
+    (count,) = runs_of("count")
+    assert sorted(item.data.tags["recipe.step.count"].split()[0] for item in parents()) == ["ran", "reused"]
+    assert all(item.data.tags["recipe.step.count"].split()[1] == count.info.run_id for item in parents())
+
+
+def test_lineage_is_on_every_run_and_a_dirty_tree_leaves_its_diff(run: Run, project: Path) -> None:
+    run("run")
+    (project / "notes ü.txt").write_text("untracked")
+    (project / "profiles" / "local.yaml").write_text((project / "profiles" / "local.yaml").read_text() + "# changed\n")
+    (project / "words.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: words\n")
+    run("run", "--SEED", "9")
+    commit = git(project, "rev-parse", "HEAD").strip()
+    dirty, clean = runs_of("count")
+    for item in (*parents(), dirty, clean):
+        assert item.data.tags["lineage.commit"] == commit
+        assert item.data.tags["lineage.environment"]
+        assert item.data.tags["recipe.profile"] == "local"
+    assert clean.data.tags["lineage.dirty"] == "false"
+    assert dirty.data.tags["lineage.dirty"] == "true"
+    assert dirty.data.tags["lineage.dvc.words"] == "0123456789abcdef0123456789abcdef.dir"
+    assert dirty.data.tags["lineage.seed"] == "9"
+    git(project, "checkout", "-q", "profiles")
+    (project / "notes ü.txt").unlink()
+    (project / "words.dvc").unlink()
+    (project / "change.diff").write_text(text(dirty, "uncommitted.diff"))
+    git(project, "apply", "change.diff")
+    assert (project / "notes ü.txt").read_text() == "untracked"
+    assert (project / "profiles" / "local.yaml").read_text().endswith("# changed\n")
+
+
+def test_a_failed_step_leaves_a_card_and_a_failed_status(run: Run, project: Path) -> None:
+    status, said = run("run", "--step", "boom")
+    assert status == 1
+    assert "error: boom: RuntimeError: <b>boom</b>" in said
+    assert "Traceback" not in said
+    (boom,), (parent,) = runs_of("boom"), parents()
+    assert boom.info.status == parent.info.status == "FAILED"
+    html = text(boom, "card.html")
+    assert "RuntimeError: &lt;b&gt;boom&lt;/b&gt;" in html
+    assert "Traceback" in html
+    assert "so far so good" in html
+    assert "mlflow run . -e boom -P profile=local" in html
+    assert (project / "build" / "cards" / "boom.html").read_text() == html
+    assert not list((project / "build" / "recipe" / "work").iterdir())
+    assert mlflow.active_run() is None
+
+
+def test_a_full_disk_is_said_plainly(run: Run) -> None:
+    status, said = run("run", "--step", "boom", "--boom.how", "full")
+    assert status == 1
+    assert "boom: the disk is full (" in said
+    assert "big.bin" in said
+
+
+def test_an_error_of_the_users_exits_with_2(run: Run) -> None:
+    status, said = run("run", "--step", "announce", "--announce.by", "nobody")
+    assert status == 2
+    assert "error: announce: nobody cannot announce; give announce.by a name" in said
+
+
+def test_next_words_and_the_main_card_are_said_at_the_end(run: Run, project: Path) -> None:
+    _, said = run("run")
+    assert f"★ card  report  {project}/build/cards/report.html" in said
+    assert "next  python -m personalize.recipe run --until announce" in said
+
+
+def test_a_profile_that_requires_another_server_says_so(run: Run) -> None:
+    status, said = run("run", "--profile", "server")
+    assert status == 2
+    assert "profiles/server.yaml:6: profile 'server' needs tracking URI databricks" in said
+
+
+def test_a_server_that_is_down_is_said_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    started = time.monotonic()
+    status, said = run("run")
+    assert status == 2
+    assert "no tracking server answers at http://127.0.0.1" in said
+    assert time.monotonic() - started < 10
+
+
+def test_a_notebook_runs_inspects_and_reads_artifacts(run: Run, project: Path) -> None:
+    recipe = Recipe("local", root=project, overrides={"count.top": 1})
+    card = recipe.run()
+    assert card._repr_html_().startswith("<iframe sandbox srcdoc=")
+    assert (recipe.get_artifact("report/nested/report.txt")).read_text() == "English words: the"
+    assert json.loads((recipe.get_artifact("count") / "counts.json").read_text()) == {"the": 2}
+    with pytest.raises(RecipeError, match=r"did you mean .counts\.json."):
+        recipe.get_artifact("count/count.json")
+    assert "count" in recipe.inspect("count").path.read_text()
+    overview = recipe.inspect().path.read_text()
+    assert "read (done)" in overview
+    assert "announce (waiting)" in overview
+    assert "count   reuse" in recipe.plan()
+    with pytest.raises(RecipeError, match="card: "):
+        recipe.run("boom")
+
+
+def test_a_run_inside_a_notebooks_own_run_is_nested_in_it(run: Run, project: Path) -> None:
+    with mlflow.start_run() as own:
+        Recipe("local", root=project).run("read")
+        assert mlflow.active_run() is not None
+    (parent,) = parents()
+    assert parent.data.tags["mlflow.parentRunId"] == own.info.run_id
+
+
+def test_a_run_is_reproduced_from_its_commit_and_changes(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    (project / "texts" / "b.txt").write_text("not committed")
+    run("run", "--count.top", "1")
+    (original,) = parents()
+    (project / "texts" / "b.txt").write_text("changed since")
+    status, said = run("reproduce", "--run", runs_of("count")[0].info.run_id)
+    assert status == 0, said
+    assert "count: 1 metrics agree, outputs identical" in said
+    again = parents()[0]
+    assert again.data.tags["reproduces"] == original.info.run_id
+    assert again.data.tags["reproduces.agrees"] == "true"
+    assert git(project, "worktree", "list").count("\n") == 1
+    assert run("reproduce", "--run", "0" * 32)[0] == 2
+
+
+def test_no_heavy_import_for_plan_help_and_config_errors(project: Path, outside: dict[str, str]) -> None:
+    probe = (
+        "import sys; from personalize.recipe.__main__ import main\n"
+        "print([main(['--help']), main(['describe']), main(['run', '--count.tpo', '1'])], 'mlflow' in sys.modules)\n"
+        "print(main(['run', '--plan']), sorted({'torch', 'diffusers', 'transformers', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=project, env=outside, capture_output=True, text=True, check=True
+    )
+    assert "[0, 0, 2] False" in done.stdout
+    assert done.stdout.rstrip().endswith("0 []")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An `mlflow server` that keeps artifacts to itself, so that outputs travel over HTTP."""
+    port = free_port()
+    words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"], stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 180
+            while time.monotonic() < deadline:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            uri = f"http://127.0.0.1:{port}"
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            experiment = mlflow.MlflowClient().create_experiment("served")
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+            yield uri
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def test_work_is_shared_through_a_tracking_server(
+    run: Run, server: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("run")[0] == 0
+    clone = project.parent / "clone"
+    git(project.parent, "clone", "-q", str(project), str(clone))
+    monkeypatch.chdir(clone)
+    status, said = run("run", "--report.heading", "Most")
+    assert status == 0
+    assert "count   reuse" in said
+    assert "report  run    heading English words → Most" in said
+    assert (
+        Recipe(overrides={"report.heading": "Most"}).get_artifact("report/nested/report.txt")
+    ).read_text() == "Most: the"
+    assert f"{server}/#/experiments/" in said
