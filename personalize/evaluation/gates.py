@@ -157,7 +157,7 @@ def judge(gate: Gate, found: Estimate | None, reason_for_none: str = "") -> Judg
         "undecided": f"Only part of it meets the requirement of {gate.requirement}; more prompts would tell.",
     }[verdict]
     span = metric.span(found.low, found.high, sign=paired)
-    why = f"{_sentence(metric.words)}: {value}, and {100 * gate.level:g} % sure to be {span}. {needed}"
+    why = f"{_sentence(metric.words)}: {value} ({100 * gate.level:g} % interval {span}). {needed}"
     return Judgement(gate, found, verdict, why)
 
 

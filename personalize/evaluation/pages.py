@@ -106,13 +106,13 @@ class Pages:
                     words[gate["verdict"]],
                     gate["words"],
                     value,
-                    span(gate["ci"], gate["metric"], paired),
+                    f"{span(gate['ci'], gate['metric'], paired)} ({100 * gate['level']:g} %)" if gate["ci"] else "–",
                     gate["requirement"],
                 ]
             )
         card.table(
             "What was required",
-            ["verdict", "question", "found", f"{self._percent} interval", "required"],
+            ["verdict", "question", "found", "interval", "required"],
             rows,
         )
 
@@ -224,7 +224,7 @@ class Pages:
                     _asked(row),
                     f"{row['nearest']:.3f}",
                     f"{row['closest_photographs']:.3f}",
-                    "looks copied" if row["copied"] else "not copied",
+                    "looks copied" if row["copied"] else "no sign of it",
                 ]
                 for row in rows
             ],

@@ -59,17 +59,13 @@ def _facts(overall: dict[str, Any], subjects: int) -> dict[str, str]:
     """The four numbers that sum it up, by what they say."""
     facts = {}
     if overall["gap_closed"]:
-        facts["of the way from base model to photographs"] = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
+        facts["way from base model to photographs"] = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
     if overall["recognised"]:
-        facts[f"recognised as the right one of {subjects}"] = METRICS["recognised"].write(
-            overall["recognised"]["value"]
-        )
+        facts[f"recognised among {subjects} subjects"] = METRICS["recognised"].write(overall["recognised"]["value"])
     if (overall["clip_t"]["base"] or 0) > 0 and overall["clip_t"]["tuned"] is not None:
-        facts["of the base's prompt following kept"] = (
-            f"{100 * overall['clip_t']['tuned'] / overall['clip_t']['base']:.0f} %"
-        )
+        facts["prompt following kept"] = f"{100 * overall['clip_t']['tuned'] / overall['clip_t']['base']:.0f} %"
     if overall["copied"]:
-        facts["look copied from a photograph"] = METRICS["copied"].write(overall["copied"]["value"])
+        facts["looks copied from a photograph"] = METRICS["copied"].write(overall["copied"]["value"])
     return facts
 
 

@@ -47,7 +47,7 @@ def test_a_model_equal_to_the_base_is_not_better_but_is_no_worse():
 
 def test_the_sentence_gives_value_interval_and_requirement():
     why = judge(SUPERIOR, found(0.06, 0.20)).why
-    for part in ("DINO", "+0.130", "+0.060 to +0.200", "95 % sure", "more than +0.050"):
+    for part in ("DINO", "+0.130", "+0.060 to +0.200", "95 % interval", "more than +0.050"):
         assert part in why
 
 
