@@ -70,12 +70,14 @@ class FlopCount:
 
     @contextlib.contextmanager
     def watch(self, what: Literal["forward", "backward"]) -> Iterator[None]:
-        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
         aten: Any = torch.ops.aten
-        on_cpu = {
-            aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        on_cpu = {  # torch counts the attention of GPUs only
+            aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+                lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+            ),
         }
         if what in self.counted or self.compiled:
             yield

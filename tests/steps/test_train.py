@@ -1,0 +1,105 @@
+"""The train step: from captioned photographs to an adapter, with the checkpoint chosen by real encoders."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from safetensors import safe_open
+
+from personalize.recipe import Card, Inputs
+from steps import train
+from tests.dreambooth.training import picture
+
+SUBJECT = {"token": "bcnchr", "class_noun": "chair"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Inputs:
+    """Five photographs of one chair with captions, and three class images, as the steps before leave them."""
+    root = tmp_path_factory.mktemp("inputs")
+    (root / "caption").mkdir()
+    names = [f"chair/bcnchr/{i}.png" for i in range(5)]
+    for i, name in enumerate(names):
+        picture(root / "ingest" / "images" / name, i)
+    captions = [{"file_name": n, **SUBJECT, "context": "", "text": "a photo of a bcnchr chair"} for n in names]
+    rows(root / "caption" / "metadata.jsonl", captions)
+    prompts = {"instance_prompt": "a photo of a bcnchr chair", "class_prompt": "a photo of a chair", "images": 5}
+    (root / "caption" / "subjects.json").write_text(json.dumps([SUBJECT | prompts]))
+    priors = [f"chair/{i:04d}.png" for i in range(3)]
+    for i, name in enumerate(priors):
+        picture(root / "prior" / name, 50 + i)
+    rows(
+        root / "prior" / "metadata.jsonl",
+        [{"file_name": n, "class_noun": "chair", "text": "a photo of a chair", "seed": 0} for n in priors],
+    )
+    return Inputs.from_paths({name: root / name for name in ("ingest", "caption", "prior")})
+
+
+def rows(file: Path, values: list[dict]) -> None:
+    file.write_text("".join(json.dumps(value) + "\n" for value in values))
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, tiny_models, tmp_path_factory):
+    root = tmp_path_factory.mktemp("train")
+    config = train.Config(
+        base_model=str(tiny_models / "sdxl"), clip_model=str(tiny_models / "clip"),
+        dino_model=str(tiny_models / "dino"),
+        device="cpu", dtype="float32", work=str(root / "work"), resolution=64, max_train_steps=4, batch_size=2,
+        rank=4,
+        learning_rate=1e-3, validation_every=2, validation_prompts=1, validation_sampling_steps=2, log_every=1,
+    )  # fmt: skip
+    outputs, card = root / "outputs", Card("train")
+    outputs.mkdir()
+    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    mlflow.create_experiment("train", artifact_location=str(root / "artifacts"))
+    mlflow.set_experiment("train")
+    with mlflow.start_run() as run:
+        train.run(config, inputs, outputs, card)
+    return outputs, card, run.info.run_id
+
+
+def test_the_adapter_says_who_it_is_and_at_what_scale(trained):
+    lora = trained[0] / "lora"
+    with safe_open(str(lora / "kohya.safetensors"), framework="np") as file:
+        assert file.metadata()["modelspec.trigger_phrase"] == "bcnchr"
+    with safe_open(str(lora / "pytorch_lora_weights.safetensors"), framework="np") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 4
+    assert json.loads((trained[0] / "subjects.json").read_text())[0]["token"] == "bcnchr"
+
+
+def test_a_photograph_is_held_out_and_every_checkpoint_is_judged(trained):
+    history = json.loads((trained[0] / "history.json").read_text())
+    assert (len(history["photographs"]), len(history["held_out"])) == (4, 1)
+    assert [row["step"] for row in history["scores"]] == [0, 2, 4]
+    assert {"fidelity", "prompt", "drift", "clip_i", "dino", "validation_loss_3"} <= set(history["scores"][0])
+    assert history["chosen"]["step"] in (2, 4)
+
+
+def test_metrics_and_pictures_are_live_in_mlflow(trained):
+    client = mlflow.MlflowClient()
+    losses = client.get_metric_history(trained[2], "loss")
+    assert [metric.step for metric in losses] == [1, 2, 3, 4]
+    assert [m.step for m in client.get_metric_history(trained[2], "validation_fidelity")] == [0, 2, 4]
+    assert client.get_run(trained[2]).data.metrics["total_images_per_second"] > 0
+    assert [f.path for f in client.list_artifacts(trained[2])] == ["images"]
+
+
+def test_the_card_shows_the_checkpoints_side_by_side_with_the_chosen_one_marked(trained):
+    html = trained[1].html()
+    chosen = json.loads((trained[0] / "history.json").read_text())["chosen"]["step"]
+    assert f"step {chosen} (chosen)" in html
+    assert "step 0 (base)" in html
+    assert "Loss on a fixed batch" in html
+
+
+def test_no_judge_keeps_the_last_step(inputs, tiny_models, tmp_path):
+    config = train.Config(
+        base_model=str(tiny_models / "sdxl"), clip_model="", device="cpu", dtype="float32", work=str(tmp_path / "work"),
+        resolution=64, max_train_steps=1, batch_size=1, rank=2, prior_loss_weight=0, validation_photographs=0,
+    )  # fmt: skip
+    (tmp_path / "outputs").mkdir()
+    train.run(config, inputs, tmp_path / "outputs", Card("train"))
+    history = json.loads((tmp_path / "outputs" / "history.json").read_text())
+    assert (history["chosen"]["step"], history["scores"], len(history["photographs"])) == (1, [], 5)
