@@ -151,7 +151,7 @@ def find_version(uri: str) -> ModelVersion:
             if alias
             else "See the versions there are in the MLflow UI under Models."
         )
-        raise EndpointError(f"There is nothing to deploy at {uri}: {error.message} {way_out}") from error
+        raise EndpointError(f"There is nothing to deploy at {uri}: {error.message.rstrip('.')}. {way_out}") from error
     return ModelVersion(found.name, str(found.version), f"models:/{found.name}/{found.version}", found.run_id or "")
 
 
