@@ -1,6 +1,6 @@
 """YAML that knows its lines, and Jinja variables that keep their types.
 
-A variable does not pass through YAML as text: a whole scalar `{{ X }}` becomes X itself, whatever it holds; a part of one
+A variable is not passed through YAML as text: a whole scalar `{{ X }}` becomes X itself, whatever it holds; part of one
 becomes its text. So a prompt with quotes, colons or braces in it cannot change the shape of the file.
 """
 
