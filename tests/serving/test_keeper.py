@@ -57,7 +57,7 @@ def version(tmp_path):
 
 @pytest.fixture
 def endpoint(tmp_path):
-    endpoint = QuickEndpoint("easel", root=tmp_path / "endpoints", grace_s=5, timeout_s=10, startup_timeout_s=20)
+    endpoint = QuickEndpoint("easel", root=tmp_path / "endpoints", grace_s=5, timeout_s=10, startup_timeout_s=60)
     yield endpoint
     endpoint.stop()
 
@@ -72,7 +72,7 @@ def painted_by(endpoint: LocalEndpoint, prompt: str = "a chair") -> str:
     return endpoint.query({"prompt": prompt})[0].facts["version"]
 
 
-def wait_for(condition, patience_s=10):
+def wait_for(condition, patience_s=60):
     deadline = time.monotonic() + patience_s
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -160,7 +160,7 @@ def test_a_deployment_that_is_killed_half_way_leaves_nothing_behind(endpoint, ve
     def servers():
         return read_json(endpoint.folder / "actual.json")["servers"]
 
-    assert wait_for(lambda: len(servers()) == 2, 20)
+    assert wait_for(lambda: len(servers()) == 2, 180)
     [candidate] = [known["who"] for known in servers().values() if known["who"]["pid"] != first.pid]
     deploying.send_signal(signal.SIGKILL)
     deploying.wait()
