@@ -4,9 +4,9 @@
     python -m benchmarks.train --diffusers PATH_TO_CHECKOUT --full-size          SDXL's sizes, random weights, a GPU
 
 Weights do not change speed, so random ones do. The script needs torchvision to import; on a CPU, where there is
-no build of it, `pip install --no-deps --target DIR torchvision` and PYTHONPATH=DIR give it what it uses. Both sides
-preserve the prior (as many class images as photographs in a batch) and train on a caption for each photograph. Steps
-are timed from the third.
+no build of it, `pip install --no-deps --target DIR torchvision` and `--torchvision DIR` give it what it uses. Both
+sides preserve the prior (as many class images as photographs in a batch) and train on a caption for each photograph.
+Steps are timed from the third.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--diffusers", type=Path, help="a checkout of huggingface/diffusers; without it only ours is timed"
     )
+    parser.add_argument("--torchvision", type=Path, help="a folder in which torchvision lies, for the script alone")
     parser.add_argument("--base", type=Path, help="an SDXL folder; random miniature weights if not given")
     parser.add_argument("--full-size", action="store_true", help="a base of SDXL 1.0's sizes with random weights")
     parser.add_argument("--steps", type=int, default=12, help="optimiser steps of each run")
@@ -156,6 +157,8 @@ def theirs(outputs: Path, work: Path, base: Path, options: argparse.Namespace) -
     }  # fmt: skip
     flags = [f"--{name}={value}" for name, value in arguments.items()] + ["--with_prior_preservation"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    if options.torchvision:
+        environment["PYTHONPATH"] = str(options.torchvision.absolute())
     began = time.perf_counter()
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks.diffusers_script", str(times), str(script), *flags],
