@@ -77,12 +77,13 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     train, scores = inputs["train"].path, _scores(inputs["evaluate"].path)
     subjects = load_subjects(train)
     example = _example(subjects)
-    tags = _tags(config, inputs, subjects, str(scores["verdict"]))
     print("packing base weights and adapter into a model", flush=True)
-    with tempfile.TemporaryDirectory() as adapter:
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = _gathered(train, Path(folder))
+        tags = _tags(config, inputs, subjects, str(scores["verdict"]))
         info = package.log(
             local_folder(config.base_model, config.base_revision, config.dtype),
-            _gathered(train, Path(adapter)),
+            adapter,
             input_example=example,
             fingerprint=inputs["train"].fingerprint,
             device=config.device,

@@ -14,7 +14,8 @@ from steps import register
 
 @pytest.fixture
 def client(registered) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(f"sqlite:///{registered[0]}/mlflow.db")
+    uri = f"sqlite:///{registered[0]}/mlflow.db"
+    return mlflow.MlflowClient(uri, uri)
 
 
 def config(tiny_models: Path, **changes) -> register.Config:
