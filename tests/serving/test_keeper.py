@@ -160,10 +160,12 @@ def test_a_deployment_that_is_killed_half_way_leaves_nothing_behind(endpoint, ve
     def servers():
         return read_json(endpoint.folder / "actual.json")["servers"]
 
-    assert wait_for(lambda: len(servers()) == 2, 180)
-    [candidate] = [known["who"] for known in servers().values() if known["who"]["pid"] != first.pid]
-    deploying.send_signal(signal.SIGKILL)
-    deploying.wait()
+    try:
+        assert wait_for(lambda: len(servers()) == 2, 180)
+        [candidate] = [known["who"] for known in servers().values() if known["who"]["pid"] != first.pid]
+    finally:
+        deploying.send_signal(signal.SIGKILL)
+        deploying.wait()
     assert wait_for(lambda: len(servers()) == 1)
     assert not is_alive(candidate)
     assert painted_by(endpoint) == "v1"
