@@ -163,7 +163,7 @@ def test_a_terminated_run_is_marked_as_killed(done: Run, project: Path, outside:
     process = subprocess.Popen(
         words, cwd=project, env=outside, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not (project / "waiting").exists():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline

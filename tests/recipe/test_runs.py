@@ -205,7 +205,7 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
             [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"], stdout=log, stderr=log
         )
         try:
-            deadline = time.monotonic() + 180
+            deadline = time.monotonic() + 600
             while time.monotonic() < deadline:
                 assert process.poll() is None, (tmp_path / "server.log").read_text()
                 try:
