@@ -22,7 +22,7 @@ $(VENV)/ready: conda.yaml requirements-dev.txt
 	"$(PYTHON)" -m venv $(VENV)
 	sed -n 's/^      - //p' conda.yaml > $(VENV)/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(VENV)/requirements.txt)"
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r $(VENV)/requirements.txt -r requirements-dev.txt
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -r $(VENV)/requirements.txt -r requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/ready data
