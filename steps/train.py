@@ -214,15 +214,11 @@ class Watch:
 
 
 def _launch(job: Mapping[str, Any], config: Config) -> None:
-    """The same in several processes, through `accelerate launch`."""
-    from personalize.dreambooth.backbone import resolve_device
-
+    """The same in several processes, one a GPU (or side by side on a CPU, through gloo)."""
     file = Path(job["outputs"]) / "job.json"
     file.write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--dynamo_backend", "no"]
-    command += ["--mixed_precision", "no", "--num_processes", str(config.processes), "--multi_gpu"]
-    if resolve_device(config.device).type == "cpu":
-        command[-1] = "--cpu"
+    # torchrun is what `accelerate launch` starts on GPUs; on a CPU that would start one process whatever it is told
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
     finished = subprocess.run([*command, "--module", "steps.train", str(file)], check=False)
     file.unlink()
     if finished.returncode:

@@ -20,17 +20,7 @@ def test_two_processes_give_the_loss_curve_and_weights_of_one(tiny_models, tmp_p
     base = str(tiny_models / "sdxl")
     two_processes.main(tmp_path, base, 4)
     alone = json.loads(capfd.readouterr().out.split("LOSSES")[1].splitlines()[0])
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     finished = subprocess.run(
         [*command, "--module", "tests.dreambooth.two_processes", str(tmp_path), base, "2"],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
