@@ -165,12 +165,7 @@ def identity_row(given: argparse.Namespace, pictures: Path) -> Row:
             seed = int(random.integers(1 << 20))
             design_seed = scenes.sample_scene(seed, split="heldout").design_seed
             for view, place in enumerate(random.choice(scenes.SURROUNDINGS, views, replace=False)):
-                fixed = {
-                    "class_name": class_name,
-                    "design_seed": design_seed,
-                    "surroundings": str(place),
-                    "clutter": (),
-                }
+                fixed = {"class_name": class_name, "design_seed": design_seed, "surroundings": str(place)}
                 scene = scenes.sample_scene(seed + 1 + view, split="heldout", clutter=(), **fixed)
                 images.append(Image.fromarray(scenes.render(scene, SIZE)))
                 keys.append((class_name, design, str(place)))
