@@ -12,6 +12,10 @@ from typing import Any
 from personalize.serving.endpoint import EndpointError
 
 
+class Away(EndpointError):
+    """Nothing answers there at this moment."""
+
+
 def opener() -> urllib.request.OpenerDirector:
     """An opener that ignores proxy settings: a server on this machine is not behind a proxy."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -30,7 +34,8 @@ def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> Any:
     """POST a JSON body and return the JSON answer.
 
     Raises:
-        EndpointError: the server refused (its own words are in the message), or does not answer.
+        EndpointError: the server refused; its own words are in the message.
+        Away: it does not answer, or says that it will in a moment (status 503).
     """
     data = json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -42,6 +47,7 @@ def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> Any:
         with contextlib.suppress(ValueError, AttributeError):
             text = json.loads(text).get("message", text)
         text = text.rpartition("\nError: ")[2]  # mlflow puts the whole input frame in front of the model's words
-        raise EndpointError(f"{url} refused the request (status {error.code}): {text[-2000:]}") from error
+        kind = Away if error.code == 503 else EndpointError
+        raise kind(f"{url} refused the request (status {error.code}): {text[-2000:]}") from error
     except OSError as error:
-        raise EndpointError(f"{url} does not answer: {error}") from error
+        raise Away(f"{url} does not answer: {error}") from error

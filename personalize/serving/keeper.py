@@ -58,6 +58,7 @@ class Server:
     not_before: float = 0.0
     last_exit: dict[str, Any] | None = None
     ending: asyncio.Task[None] | None = None
+    connections: int = 0
 
     def start(self, folder: Path) -> None:
         """Start the server on a fresh private port, in a process group of its own, its output appended to its log."""
@@ -127,7 +128,7 @@ class Keeper:
             wanted = {} if leaving.is_set() else read_json(self.folder / "wanted.json")
             await self.reconcile(wanted)
             self.tell()
-            if not wanted.get("servers") and not self.servers:
+            if not self.servers:
                 break
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(leaving.wait()), TICK_S)
@@ -157,7 +158,7 @@ class Keeper:
             server = self.servers[number]
             if server.ending is None:
                 grace_s = float(server.spec.get("grace_s", 30.0))
-                server.ending = asyncio.create_task(asyncio.to_thread(server.end, grace_s))
+                server.ending = asyncio.create_task(retire(server, grace_s))
             elif server.ending.done():
                 del self.servers[number]
 
@@ -177,25 +178,24 @@ class Keeper:
     async def welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one client connection to the server that serves now; say 503 while there is none."""
         server = self.servers.get(self.serving or "")
+        if server is None:
+            return await turn_away(reader, writer)
+        server.connections += 1
         try:
-            if server is None or server.process is None:
+            if server.process is None:
                 raise ConnectionRefusedError
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", server.port)
         except OSError:
-            with contextlib.suppress(OSError):
-                await asyncio.wait_for(reader.read(65536), 5)
-                writer.write(
-                    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
-                    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(AWAY), AWAY)
-                )
-                await writer.drain()
-            writer.close()
-            return
-        request = asyncio.create_task(pour(reader, there_writer))
-        await pour(there_reader, writer)
-        request.cancel()
-        for stream in (writer, there_writer):
-            stream.close()
+            server.connections -= 1
+            return await turn_away(reader, writer)
+        try:
+            request = asyncio.create_task(pour(reader, there_writer))
+            await pour(there_reader, writer)
+            request.cancel()
+        finally:
+            server.connections -= 1
+            for stream in (writer, there_writer):
+                stream.close()
 
     def tell(self) -> None:
         """Write what is, when it changed."""
@@ -220,6 +220,26 @@ class Keeper:
         if actual != self.told:
             write_json(self.folder / "actual.json", actual)
             self.told = actual
+
+
+async def retire(server: Server, grace_s: float) -> None:
+    """End a server when every connection passed to it has closed; one it had not yet accepted would be lost otherwise."""
+    deadline = time.monotonic() + grace_s
+    while server.connections and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(server.end, max(1.0, deadline - time.monotonic()))
+
+
+async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read the request and answer 503: try again in a moment."""
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        await asyncio.wait_for(reader.read(65536), 5)
+        writer.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(AWAY), AWAY)
+        )
+        await writer.drain()
+    writer.close()
 
 
 async def pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -33,7 +33,7 @@ from personalize.serving.endpoint import (
     payload,
     pictures,
 )
-from personalize.serving.http import answers, post_json
+from personalize.serving.http import Away, answers, post_json
 from personalize.serving.ports import choose_port
 from personalize.serving.processes import (
     family,
@@ -187,14 +187,19 @@ class LocalEndpoint:
         Raises:
             EndpointError: nothing serves, or the server refused the request (its own words are in the message).
         """
-        now = self.status()
-        if now.state != "serving":
-            raise EndpointError(
-                f"Endpoint {self.name!r} is {now.state}{': ' + now.note if now.note else ''}. "
-                + ("See its log: " + now.log if now.log else "Deploy it first: `mlflow run . -e deploy`.")
-            )
         wanted = self._wanted()
-        return self._ask(now.url, wanted["servers"][wanted["serving"]]["path"], request)
+        said = ""
+        if wanted.get("serving") and self._keeper():
+            url, path = f"http://{wanted['host']}:{wanted['port']}", wanted["servers"][wanted["serving"]]["path"]
+            try:
+                return self._ask(url, path, request)
+            except Away as error:
+                said = str(error)
+        now = self.status()
+        raise EndpointError(
+            f"Endpoint {self.name!r} is {now.state}{': ' + (now.note or said) if now.note or said else ''}. "
+            + ("See its log: " + now.log if now.log else "Deploy it first: `mlflow run . -e deploy`.")
+        )
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON body that `query` sends for this request, for the curl line."""

@@ -171,6 +171,20 @@ def test_a_deployment_that_is_killed_half_way_leaves_nothing_behind(endpoint, ve
     assert painted_by(endpoint) == "v1"
 
 
+def test_a_keeper_whose_only_deployment_was_abandoned_ends(endpoint, version):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    deployer = identity(gone.pid)
+    gone.wait()
+    endpoint.folder.mkdir(parents=True)
+    spec = {"argv": endpoint._command(version(1).uri), "log": "server-1.log", "deployer": deployer}
+    wanted = {"host": "127.0.0.1", "port": free_port(), "serving": None, "servers": {"1": spec}}
+    write_json(endpoint.folder / "wanted.json", wanted)
+    keeping = [sys.executable, "-m", "personalize.serving.keeper", str(endpoint.folder)]
+    done = subprocess.run(keeping, cwd=local.PROJECT, timeout=60)
+    assert done.returncode == 0
+    assert port_is_free("127.0.0.1", wanted["port"])
+
+
 def test_a_killed_keeper_is_reported_and_the_next_deployment_cleans_up_after_it(endpoint, version):
     first = endpoint.deploy(version(1), SMOKE)
     keeper, orphan = read_json(endpoint.folder / "actual.json")["keeper"], identity(first.pid)
