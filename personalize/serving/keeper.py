@@ -223,7 +223,7 @@ class Keeper:
 
 
 async def retire(server: Server, grace_s: float) -> None:
-    """End a server when every connection passed to it has closed; one it had not yet accepted would be lost otherwise."""
+    """End a server when every connection passed to it has closed: one it had not yet accepted would be lost."""
     deadline = time.monotonic() + grace_s
     while server.connections and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
