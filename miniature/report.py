@@ -224,7 +224,9 @@ def base_samples(given: argparse.Namespace, pictures: Path) -> tuple[list[Image.
     """Pictures of the base model for prompts that go round all classes, colours and places, and what was asked."""
     from diffusers import StableDiffusionXLPipeline
 
-    pipeline = StableDiffusionXLPipeline.from_pretrained(given.models / "sdxl", use_safetensors=True)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        given.models / "sdxl", use_safetensors=True, torch_dtype=torch.float32
+    )
     pipeline.set_progress_bar_config(disable=True)
     asked = []
     for index in range(given.samples):

@@ -217,6 +217,8 @@ def write_sdxl(path: Path, parts: dict[str, torch.nn.Module], words: Sequence[st
             add_watermarker=False,
         )
         pipeline.save_pretrained(folder, safe_serialization=True)
+        for encoder in ("text_encoder", "text_encoder_2"):
+            _load_as_float32(folder / encoder)
         write_sdxl_tokenizers(folder, words)
 
     _replace(path, write)

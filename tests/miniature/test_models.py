@@ -41,6 +41,14 @@ def test_sdxl_loads_and_draws_at_its_own_size(models: Path, dtype: torch.dtype) 
     assert images[0].size == (128, 128)
 
 
+def test_a_pipeline_loaded_without_a_dtype_is_float32_throughout(models: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipeline = StableDiffusionXLPipeline.from_pretrained(models / "sdxl", use_safetensors=True)
+    parts = (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2)
+    assert {part.dtype for part in parts} == {torch.float32}
+
+
 def test_sdxl_is_made_as_sdxl_is(models: Path) -> None:
     index = json.loads((models / "sdxl" / "model_index.json").read_text())
     unet = json.loads((models / "sdxl" / "unet" / "config.json").read_text())
