@@ -79,6 +79,15 @@ def test_a_folder_that_has_the_half_precision_files_only_loads(sdxl: Path):
     assert backbone.load_pipeline(sdxl, device="cpu").unet.dtype == torch.float32
 
 
+def test_the_files_that_loading_needs_leave_other_formats_out(sdxl: Path):
+    for extra in ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "README.md"):
+        (sdxl / extra).touch()
+    needed = backbone.files(sdxl)
+    assert "unet/diffusion_pytorch_model.safetensors" in needed
+    assert "tokenizer/vocab.json" in needed
+    assert not [name for name in needed if "fp16" in name or name.endswith((".bin", ".md"))]
+
+
 def test_a_hub_model_is_pinned_by_commit_not_by_branch():
     with pytest.raises(ValueError, match=r"'main' of 'stabilityai/stable-diffusion-xl-base-1.0' is not a commit"):
         backbone.local_folder("stabilityai/stable-diffusion-xl-base-1.0", revision="main")
