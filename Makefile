@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
+export MLFLOW_EXPERIMENT_NAME ?= personalize
 # uv looks where pip was told to look.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 PROFILE ?= local
@@ -31,10 +31,10 @@ data: $(VENV)/ready
 	@$(VENV)/bin/dvc pull --quiet
 
 demo: setup
-	mlflow run . --env-manager local --experiment-name personalize -P profile=$(PROFILE)
+	mlflow run . --env-manager local -P profile=$(PROFILE)
 
 ui: $(VENV)/ready
-	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI)
+	mlflow ui
 
 check: $(VENV)/ready
 	ruff check .
