@@ -31,6 +31,8 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    """arithmetic of a micro-batch; counted in the first step alone, as watching changes a step's last bits"""
 
 
 def folder_of(work: Path, step: int) -> Path:
@@ -52,7 +54,8 @@ def save(work: Path, state: State, identity: str) -> Path:
     tensors |= {f"optimizer/{name}": tensor for name, tensor in packed.items()}
     tensorfile.save(part / "tensors.safetensors", tensors, {})
     about = {"identity": identity, "step": state.step, "history": state.history, "optimizer": scalars}
-    tensorfile.write(part / "state.json", json.dumps(about | {"scaler": state.scaler}).encode())
+    about |= {"scaler": state.scaler, "flops": state.flops}
+    tensorfile.write(part / "state.json", json.dumps(about).encode())
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
@@ -87,6 +90,7 @@ def _read(folder: Path, about: Mapping[str, Any]) -> State:
         unpack_optimizer(groups["optimizer"], about["optimizer"]),
         about["history"],
         about["scaler"],
+        about["flops"],
     )
 
 

@@ -68,6 +68,10 @@ class FlopCount:
         self.flops = 0.0
         self.counted: set[str] = set()
 
+    def know(self, flops: float) -> None:
+        """Takes what an earlier part of the run has counted; nothing is watched then."""
+        self.flops, self.counted = flops, {"forward", "backward"}
+
     @contextlib.contextmanager
     def watch(self, what: Literal["forward", "backward"]) -> Iterator[None]:
         from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count

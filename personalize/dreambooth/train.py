@@ -93,6 +93,7 @@ def train(
     if state.step:
         checkpoints.load_weights(params, state.weights)
         optimizer.load_state_dict(state.optimizer)
+        run.arithmetic.know(state.flops)
         if accelerator.scaler is not None and state.scaler:
             accelerator.scaler.load_state_dict(state.scaler)
         watch.phase(f"resuming after step {state.step}")
@@ -320,6 +321,7 @@ def _state(
         optimizer.state_dict(),
         history,
         scaler.state_dict() if scaler is not None else {},
+        run.arithmetic.flops,
     )
 
 

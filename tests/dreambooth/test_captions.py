@@ -90,7 +90,10 @@ def test_unwise_tokens_are_warned_of(tiny_models: Path) -> None:
     assert "common word" in warned("barcelona")
     assert "class noun itself" in warned("chair")
     assert "falls into" in warned("qzxwvkjhgfdq")
-    assert "falls into 6 pieces (b c n c h r), more than 5" in warned("bcnchr", max_pieces=5)
+    pieces = token_pieces(tokenizers[0], "bcnchr")
+    assert 3 <= len(pieces) <= 6
+    said = f"falls into {len(pieces)} pieces ({' '.join(pieces)}), more than {len(pieces) - 1}"
+    assert said in warned("bcnchr", max_pieces=len(pieces) - 1)
 
 
 def test_a_word_the_tokenizer_knows_whole_is_warned_of() -> None:
