@@ -1,12 +1,27 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_forgets() -> Iterator[None]:
+    """MLflow keeps the chosen experiment in the process; what one module of tests chose must not reach the next."""
+    import mlflow
+
+    def forget() -> None:
+        mlflow.tracking.fluent._active_experiment_id = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session")
