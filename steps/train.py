@@ -228,6 +228,17 @@ def _launch(job: Mapping[str, Any], config: Config) -> None:
         )
 
 
+SPEED = {
+    "images_per_second": "images a second",
+    "tflop_per_second": "TFLOP a second",
+    "mfu": "share of the chip's arithmetic",
+    "seconds_to_first_step": "seconds to the first step",
+    "peak_memory_gb": "peak memory, GB",
+    "seconds": "seconds in all",
+}
+"""What the card calls the numbers of speed.json."""
+
+
 def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], outputs: Path) -> None:
     steps, scores, chosen = history["steps"], history["scores"], history["chosen"]
     held_out = history["held_out"]
@@ -238,7 +249,7 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
             "stopped": history["stop_reason"],
             "photographs trained on": len(history["photographs"]),
             "held out for scoring": len(held_out),
-            **{name: round(value, 3) for name, value in speed.items()},
+            **{SPEED.get(name, name): round(value, 3) for name, value in speed.items()},
         }
     )
     if chosen["verdict"] in ("compromise", "still improving"):
@@ -255,12 +266,13 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
         measured = {"likeness to the subject": "fidelity", "prompt following": "prompt", "class drift": "drift"}
         curves = {label: (at, [row[name] for row in scores]) for label, name in measured.items()}
         card.chart("Checkpoints", curves, y="cosine", marks=marks)
-        names = [file.name for file in sorted((outputs / "samples" / "step-000000").glob("*.png"))]
+        files = (outputs / "samples" / "step-000000").glob("*.png")  # <token, or class>-<prompt>-<seed>.png
+        names = sorted((file.name for file in files), key=lambda name: (name.startswith("class-"), name))
         card.grid(
             "Checkpoints side by side",
             [f"step {step}" + (" (chosen)" if step == chosen["step"] else " (base)" * (step == 0)) for step in at],
             [
-                (name.rsplit("-", 1)[0].replace("-", " "), [outputs / "samples" / f"step-{s:06d}" / name for s in at])
+                (" ".join(name.split("-")[1:-1]), [outputs / "samples" / f"step-{s:06d}" / name for s in at])
                 for name in names
             ],
         )
