@@ -12,12 +12,13 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 @pytest.fixture(scope="module", autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """MLflow keeps the chosen experiment in the process; what one module of tests chose must not reach the next."""
+    """MLflow keeps store and experiment in the process; what one module of tests, or a shell, chose must not reach us."""
     import mlflow
 
     def forget() -> None:
         mlflow.tracking.fluent._active_experiment_id = None
-        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+        for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "TRACKING_URI", "REGISTRY_URI"):
+            os.environ.pop(f"MLFLOW_{name}", None)
 
     forget()
     yield

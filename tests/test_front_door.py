@@ -30,6 +30,7 @@ class Project:
         self.environment = os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "MLFLOW_EXPERIMENT_NAME": "overruled by --experiment-name",
             "HF_HUB_OFFLINE": "1",
         }
 
@@ -66,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 SHORT = {
-    "max_train_steps": 20,
+    "train__max_train_steps": 20,
     "train__validation_every": 10,
     "train__validation_sampling_steps": 4,
     "prior__images_per_class": 4,
@@ -126,6 +127,27 @@ def test_the_plan_says_which_value_changed(project: Project, first: str) -> None
     plan = project.run(plan="true", rank=8, **SHORT)
     assert ran(plan) == dict.fromkeys(STEPS[:3], "reuse") | dict.fromkeys(STEPS[3:], "run")
     assert "rank 16 → 8" in why(plan, "train")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_is_an_entry_point_of_its_own(project: Project, first: str, step: str) -> None:
+    assert ran(project.run(step, plan="true", **SHORT))[step] == "reuse"
+
+
+def test_a_run_is_made_again_from_its_id(project: Project, first: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'test'")
+    (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'ingest'")
+    project.run("reproduce", run=run.info.run_id)
+    again = client.search_runs([experiment.experiment_id], f"tags.reproduces = '{run.info.run_id}'")
+    assert any(each.data.tags.get("reproduces.agrees") == "true" for each in again)
+
+
+def test_every_key_is_described(project: Project) -> None:
+    described = project.run("describe")
+    assert all(word in described for word in ("max_train_steps", "LoRA rank", "class_noun"))
 
 
 def test_every_step_left_a_card_that_a_browser_shows_whole(project: Project, first: str) -> None:
@@ -208,3 +230,9 @@ def test_wrong_input_is_one_message_that_names_it(project: Project, parameters: 
     assert len(errors) == 1
     assert all(word in output[output.index(errors[0]) :] for word in words)
     assert "Traceback" not in output.split("error: ")[0]
+
+
+def test_a_cleaned_step_runs_again_and_no_other(project: Project, first: str) -> None:
+    project.run("clean", step="prior")
+    plan = ran(project.run("evaluate", plan="true", **SHORT))
+    assert plan == {"ingest": "reuse", "caption": "reuse", "prior": "run", "train": "reuse", "evaluate": "reuse"}

@@ -150,7 +150,8 @@ def _quoted(text: str) -> str:
 def connect(profile: Profile, root: Path, create: bool) -> Store:
     """The store of the experiment that runs go to. create: make the profile's experiment where it does not exist yet.
 
-    Under `mlflow run`, or inside an active run, that run's experiment is used; the profile's is searched as well.
+    Under `mlflow run`, or inside an active run, that run's experiment is used, and otherwise the one that the
+    environment names (MLFLOW_EXPERIMENT_NAME or _ID), before the profile's; the profile's is searched as well.
     Raises RecipeError where the server does not answer or is not the one that the profile requires.
     """
     probe(os.environ.get("MLFLOW_TRACKING_URI", ""))
@@ -175,8 +176,11 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
         named = client.get_experiment_by_name(name) if name else None
         if run_id := os.environ.get("MLFLOW_RUN_ID"):
             current = client.get_run(run_id).info.experiment_id
+            os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)  # --experiment-name has overruled it
         elif active := mlflow.active_run():
             current = active.info.experiment_id
+        elif os.environ.get("MLFLOW_EXPERIMENT_ID") or os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+            current = str(_get_experiment_id())
         elif named is not None:
             current = named.experiment_id
         elif name and create:
