@@ -12,7 +12,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 @pytest.fixture(scope="module", autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """MLflow keeps store and experiment in the process; what one module of tests, or a shell, chose must not reach us."""
+    """MLflow keeps store and experiment in the process; what a shell or another module chose must not reach a test."""
     import mlflow
 
     def forget() -> None:

@@ -87,8 +87,10 @@ def compare(then: Mapping[str, Past], now: Mapping[str, Past], tolerance: float)
 
 def counts(metric: str) -> bool:
     """Whether a metric is a result: not the machine's load, not a speed or a time."""
-    words = ("seconds", "per_second", "duration", "time", "memory", "throughput")
-    return not metric.startswith("system/") and not any(metric.endswith(word) for word in words)
+    words = ("second", "duration", "memory", "throughput", "tflop", "mfu")
+    return (
+        not metric.startswith("system/") and not metric.endswith("time") and not any(word in metric for word in words)
+    )
 
 
 def close(before: float | None, after: float | None, tolerance: float) -> bool:
