@@ -1,8 +1,4 @@
-"""BLIP, the captioner: next-word prediction on captions that always name colour, class and place in plain words.
-
-Its image tower starts from the one that was trained against the text encoders, as BLIP itself joins a contrastive and a
-captioning loss (Li et al. 2022).
-"""
+"""BLIP, the captioner: next-word prediction on captions that always name colour, class and place in plain words."""
 
 import torch
 from torch import Tensor
@@ -18,15 +14,11 @@ IGNORED = -100
 
 
 def train(options: Options) -> dict[str, float]:
-    """Train on the generator's part of `data/train`; the checkpoint is work/blip.pt."""
+    """Train on `data/train`; the checkpoint is work/blip.pt."""
     torch.manual_seed(options.seed + 3)
-    scenes = Scenes(options.data / "train", "generator")
+    scenes = Scenes(options.data / "train")
     tokenizer = blip_tokenizer(world_words())
     model = architectures.blip(tokenizer)
-    if (options.work / "text.pt").exists() and not (options.work / "blip.pt").exists():
-        towers = torch.load(options.work / "text.pt", map_location="cpu", weights_only=True)["networks"]["towers"]
-        vision = {key.removeprefix("image."): value for key, value in towers.items() if key.startswith("image.")}
-        model.vision_model.load_state_dict(vision)
     model.to(options.device)
     batch = options.batch or (512 if options.device == "cuda" else 64)
     begin = model.config.text_config.bos_token_id

@@ -5,18 +5,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import architectures
-from .contrast import captions_by_facet, facet_loss
+from .contrast import WordsHead, captions_by_facet, facet_loss
 from .data import Scenes, generator, jitter, normalise
 from .loop import Options, attention_for, autocast, fit
 from .tokens import world_words, write_clip_tokenizer
 
 
 def train(options: Options) -> dict[str, float]:
-    """Train on the judge's part of `data/train`; the checkpoint is work/clip.pt."""
+    """Train on `data/judge`; the checkpoint is work/clip.pt."""
     torch.manual_seed(options.seed + 17)
-    scenes = Scenes(options.data / "train", "judge")
+    scenes = Scenes(options.data / "judge")
     tokenizer = write_clip_tokenizer(options.work / "tokenizers" / "clip", world_words())
     model = architectures.clip(tokenizer).to(options.device)
+    head = WordsHead(model.config.vision_config.hidden_size, scenes).to(options.device)
     batch = options.batch or (1024 if options.device == "cuda" else 128)
 
     def texts(captions: list[str]) -> Tensor:
@@ -30,11 +31,13 @@ def train(options: Options) -> dict[str, float]:
         facets = captions_by_facet(scenes, rows, random)
         with autocast(options.device), attention_for(options.device):
             normal = normalise(pixels, architectures.CLIP_MEAN, architectures.CLIP_STD)
-            images = model.get_image_features(pixel_values=normal).pooler_output
-            images = functional.normalize(images.float(), dim=-1)
-            return facet_loss(images, texts, facets, model.logit_scale.exp().clamp(max=100))
+            features = model.vision_model(pixel_values=normal).pooler_output
+            words = head.loss(features, [scenes.rows[row] for row in rows])
+            images = functional.normalize(model.visual_projection(features).float(), dim=-1)
+            contrast, accuracies = facet_loss(images, texts, facets, model.logit_scale.exp().clamp(max=100))
+        return contrast + words, accuracies | {"words": float(words.detach())}
 
-    return fit("clip", {"clip": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.05)
+    return fit("clip", {"clip": model, "words": head}, loss, options, lr=1e-3, batch=batch, weight_decay=0.05)
 
 
 def write(options: Options) -> None:

@@ -2,6 +2,9 @@
 
 A data set is a folder written by `python -m miniature.scenes dataset`: images.npy (uint8 [n, 128, 128, 3]), truth.jsonl
 (one row an image) and progress.json. It may still be growing while it is read: only finished rows are used.
+
+The judges (CLIP, DINO) must not have seen what the judged (text encoders, autoencoder, UNet) learnt from: theirs is the
+folder `judge`, drawn from other seeds than `train`, with two pictures of every design side by side.
 """
 
 import json
@@ -23,13 +26,11 @@ FACETS = ("class", "colour", "place", "whole")
 class Scenes:
     """Images and truth of one folder.
 
-    The judges (CLIP, DINO) must not have seen what the judged (text encoders, UNet) learnt from, so `part` splits a
-    folder in two that share no image: "judge" is every third row, "generator" the rest, None all of them.
     Raises ValueError when the folder holds held-out designs and `training` is set, or when it is empty.
     """
 
-    def __init__(self, path: Path, part: str | None = None, training: bool = True) -> None:
-        self.path, self.part, self.training = path, part, training
+    def __init__(self, path: Path, training: bool = True) -> None:
+        self.path, self.training = path, training
         self.images = np.load(path / "images.npy", mmap_mode="r")
         self._grow()
         if len(self) == 0:
@@ -44,18 +45,15 @@ class Scenes:
             self.rows: list[dict[str, Any]] = [json.loads(line) for _, line in zip(range(count), lines, strict=False)]
         if self.training and any(row.get("held_out") for row in self.rows):
             raise ValueError(f"{self.path} holds held-out designs: they may only be measured on, never trained on")
-        every = np.arange(count)
-        judged = every % 3 == 0
-        self.indices = {"judge": every[judged], "generator": every[~judged], None: every}[self.part]
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.rows)
 
     def draw(self, generator: np.random.Generator, batch: int) -> np.ndarray:
         """`batch` random row numbers; a folder that is still growing is looked at again once a minute."""
         if self.growing and time.monotonic() - self.checked > 60:
             self._grow()
-        return generator.choice(self.indices, batch)
+        return generator.integers(0, len(self.rows), batch)
 
     def pixels(self, rows: np.ndarray) -> Tensor:
         """uint8 [b, 3, h, w] of the rows."""
@@ -88,11 +86,24 @@ def wording(row: dict[str, Any], facet: str, random: np.random.Generator | None 
     return prefix + body
 
 
+def natural(row: dict[str, Any], random: np.random.Generator) -> str:
+    """One of the scene's own captions, or all facts in plain words where it has none."""
+    return str(random.choice(row["captions"])) if row.get("captions") else wording(row, "whole", random)
+
+
 def caption(row: dict[str, Any], random: np.random.Generator) -> str:
     """A caption for the generator: half the time the scene's own natural wording, else one of the plain forms."""
-    if row.get("captions") and random.random() < 0.5:
-        return str(random.choice(row["captions"]))
+    if random.random() < 0.5:
+        return natural(row, random)
     return wording(row, str(random.choice(["class", "colour", "place", "material", "whole", "whole"])), random)
+
+
+def with_rare_word(caption: str, row: dict[str, Any], random: np.random.Generator, share: float = 0.1) -> str:
+    """In a `share` of captions puts a made-up word such as `bcnchr` before the class: the unknown means nothing."""
+    if random.random() >= share:
+        return caption
+    word = "".join(random.choice(list("bcdfghjklmnpqrstvwxz"), random.integers(3, 8)))
+    return caption.replace(row["class_name"], f"{word} {row['class_name']}", 1)
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

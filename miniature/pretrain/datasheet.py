@@ -127,9 +127,10 @@ Small models of the same classes, with the same files on disk, as the real ones:
 ## How they were trained
 
 From scratch on scenes drawn by `miniature/scenes`, by `python -m miniature.pretrain all`{commit}. No photograph was
-used. The text encoders, UNet and BLIP learnt from two thirds of the scenes, the judges CLIP and DINO from the other
-third with other seeds, so that the judge is not the judged; the autoencoder from all of them and from textures.
-Held-out designs and the sample photographs are in no training set. DINO saw no label and no caption.
+used. The autoencoder, text encoders, UNet and BLIP learnt from one set of scenes (and the autoencoder from textures),
+the judges CLIP and DINO from another, of other designs and seeds, so that the judge is not the judged. Held-out designs
+and the sample photographs are in no training set. DINO saw no label and no caption, only which two pictures show one
+design.
 
 ## How long
 

@@ -1,4 +1,4 @@
-"""Latents: the autoencoder's moments of the generator's images, computed once, so that the UNet never waits for it."""
+"""Latents: the autoencoder's moments of every training image, computed once, so that the UNet never waits for it."""
 
 import json
 import time
@@ -16,7 +16,7 @@ BATCH = 32
 
 @torch.no_grad()
 def cache(options: Options, mirrored: bool = False) -> dict[str, float]:
-    """Write work/latents.npy: fp16 [copies, n, 8, 16, 16], mean then log-variance, in the order of `Scenes.indices`.
+    """Write work/latents.npy: fp16 [copies, n, 8, 16, 16], mean then log-variance, in their order.
 
     A second copy holds mirror images when `mirrored`. Where a budget in minutes ends it early, the images done by then
     are used. Raises ValueError where no autoencoder was trained.
@@ -24,7 +24,7 @@ def cache(options: Options, mirrored: bool = False) -> dict[str, float]:
     if not (options.work / "vae.pt").exists():
         raise ValueError(f"{options.work} holds no vae.pt: train it first with `python -m miniature.pretrain vae`")
     model = vae.load(options).to(memory_format=torch.channels_last)
-    scenes = Scenes(options.data / "train", "generator")
+    scenes = Scenes(options.data / "train")
     copies = 2 if mirrored else 1
     fresh = options.work / "latents.npy.new"
     moments = np.lib.format.open_memmap(fresh, "w+", np.float16, (copies, len(scenes), 8, 16, 16))
@@ -32,7 +32,7 @@ def cache(options: Options, mirrored: bool = False) -> dict[str, float]:
     for start in tqdm(range(0, len(scenes), BATCH), desc="latents", mininterval=10):
         if options.minutes and time.monotonic() - began > 60 * options.minutes:
             break
-        rows = scenes.indices[start : start + BATCH]
+        rows = np.arange(start, min(start + BATCH, len(scenes)))
         done = start + len(rows)
         for copy in range(copies):
             pixels = scenes.pixels(rows).to(options.device).float() / 127.5 - 1

@@ -61,17 +61,14 @@ def fit(
     betas: tuple[float, float] = (0.9, 0.99),
     averages: dict[str, nn.Module] | None = None,
     average_decay: Callable[[int, float], float] | None = None,
-    frozen: tuple[str, ...] = (),
-    after_step: Callable[[int, float], None] | None = None,
     clip_norm: float = 1.0,
 ) -> dict[str, float]:
     """Train `networks` (trained in place) until the budget is spent; returns steps, seconds and the last metrics.
 
-    `averages` follow the network of the same name by an exponential moving average; networks named in `frozen` are kept
-    in the checkpoint but not optimised (a DINO teacher, a centre).
+    `averages` follow the network of the same name by an exponential moving average.
     """
     averages = averages or {}
-    parameters = [p for key, net in networks.items() if key not in frozen for p in net.parameters() if p.requires_grad]
+    parameters = [p for net in networks.values() for p in net.parameters() if p.requires_grad]
     matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
@@ -115,8 +112,6 @@ def fit(
             step += 1
             for key, average in averages.items():
                 follow(average, networks[key], average_decay(step, fraction) if average_decay else ema_decay(step))
-            if after_step:
-                after_step(step, fraction)
             spent += time.monotonic() - began
             for key, number in {"loss": float(value.detach()), **metrics}.items():
                 means[key] = number if key not in means else 0.98 * means[key] + 0.02 * number

@@ -1,6 +1,6 @@
 """UNet: noise prediction on cached latents with SDXL's own conditioning.
 
-* min-SNR weighting, gamma 5 (Hang et al. 2023);
+* min-SNR weighting, gamma 5 (Hang et al. 2023); timesteps uniform, one from each of `batch` equal parts;
 * a tenth of the captions dropped: mostly to zeros, as the pipeline's `force_zeros_for_empty_prompt` has it, sometimes
   to the empty caption, so that an empty negative prompt means the same as none;
 * micro-conditioning with the true original size, crop and target size (Podell et al. 2023, section 2.2);
@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import architectures, text, vae
-from .data import Scenes, caption, generator
+from .data import Scenes, caption, generator, with_rare_word
 from .loop import Options, attention_for, autocast, fit
 from .tokens import MAX_LENGTH, world_words
 
-GAMMA, DROPPED, DROPPED_TO_ZERO = 5.0, 0.10, 0.07
+GAMMA, DROPPED, DROPPED_TO_ZERO, RARE = 5.0, 0.10, 0.07, 0.05
 
 
 class Prompts:
@@ -48,11 +48,11 @@ class Prompts:
 
 
 def train(options: Options) -> dict[str, float]:
-    """Train on work/latents.npy and the captions of the generator's part; the checkpoint is work/unet.pt."""
+    """Train on work/latents.npy and the captions of `data/train`; the checkpoint is work/unet.pt."""
     if not (options.work / "latents.npy").exists():
         raise ValueError(f"{options.work} holds no latents.npy: run `python -m miniature.pretrain latents` first")
     torch.manual_seed(options.seed + 2)
-    scenes = Scenes(options.data / "train", "generator")
+    scenes = Scenes(options.data / "train")
     facts = json.loads((options.work / "latents.json").read_text())
     moments = np.load(options.work / "latents.npy", mmap_mode="r")
     prompts = Prompts(options)
@@ -68,14 +68,16 @@ def train(options: Options) -> dict[str, float]:
         places = random.integers(0, facts["images"], batch)
         copies = random.integers(0, facts["copies"], batch)
         latents = sample(torch.from_numpy(moments[copies, places]).to(options.device)) * facts["scaling_factor"]
-        rows = scenes.indices[places]
         chances = random.random(batch)
         captions = [
-            "" if DROPPED_TO_ZERO <= chance < DROPPED else caption(scenes.rows[row], random)
-            for row, chance in zip(rows, chances, strict=True)
+            ""
+            if DROPPED_TO_ZERO <= chance < DROPPED
+            else with_rare_word(caption(scenes.rows[row], random), scenes.rows[row], random, RARE)
+            for row, chance in zip(places, chances, strict=True)
         ]
         kept = torch.from_numpy(chances >= DROPPED_TO_ZERO).to(options.device)
-        timesteps = torch.from_numpy(random.integers(0, len(alphas), batch)).to(options.device)
+        strata = (np.arange(batch) + random.random(batch)) / batch
+        timesteps = torch.from_numpy((strata * len(alphas)).astype(np.int64)).to(options.device)
         noise = torch.randn(latents.shape, device=options.device)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise

@@ -13,6 +13,7 @@ def _parser() -> argparse.ArgumentParser:
 
     dataset = commands.add_parser("dataset", help="scenes with captions and truth, resumable after a kill")
     dataset.add_argument("--split", choices=("train", "heldout"), default="train", help="which designs (train)")
+    dataset.add_argument("--views", type=int, default=1, help="neighbouring images that show one design (1)")
     textures = commands.add_parser("textures", help="varied pictures that teach an autoencoder more than furniture")
     for command, count in ((dataset, 40_000), (textures, 6_000)):
         command.add_argument("--out", type=Path, required=True, help="folder to write, or to go on writing")
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             from miniature.scenes.dataset import scene_chunk, write
 
             settings = {"seed": options.seed, "split": options.split, "samples": options.samples}
+            if options.views != 1:
+                settings["views"] = options.views
             write(options.out, options.count, options.size, settings, scene_chunk, options.workers)
         elif options.command == "textures":
             from miniature.scenes.dataset import write

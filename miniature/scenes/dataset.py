@@ -29,11 +29,18 @@ STRIDE = 1_000_003
 Chunk = tuple[np.ndarray, list[dict[str, Any]]]
 
 
-def scene_chunk(first: int, last: int, size: int, seed: int, split: Split, samples: int) -> Chunk:
-    """Images and truth rows of the scenes first ... last - 1."""
+def scene_chunk(first: int, last: int, size: int, seed: int, split: Split, samples: int, views: int = 1) -> Chunk:
+    """Images and truth rows of the scenes first ... last - 1.
+
+    With `views` > 1 that many neighbouring rows show one design, each in surroundings and light of its own.
+    """
     images, rows = [], []
     for index in range(first, last):
         scene = sample_scene(seed * STRIDE + index, split)
+        if index % views:
+            shown = sample_scene(seed * STRIDE + index - index % views, split)
+            design = {"class_name": shown.class_name, "design_seed": shown.design_seed}
+            scene = sample_scene(seed * STRIDE + index, split, **design)
         images.append(render(scene, size, samples))
         rows.append({"index": index, **truth(scene), "captions": [caption(scene, k) for k in range(CAPTIONS)]})
     return np.stack(images), rows

@@ -1,6 +1,7 @@
 """What each process of test_distributed runs: `python -m tests.dreambooth.two_processes FOLDER BASE BATCH_SIZE`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def main(folder: Path, base: str, batch_size: int) -> None:
         folder / f"outputs-{batch_size}",
         work=folder / "work",
     )
-    print("LOSSES", json.dumps([row["loss"] for row in result.history["steps"]]), flush=True)
+    losses = [row["loss"] for row in result.history["steps"]]
+    (folder / f"losses-{batch_size}-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from miniature import scenes
-from miniature.pretrain import blip, clip, dino, latents, text, unet, vae
+from miniature.pretrain import blip, clip, dino, latents, loop, text, unet, vae
 from miniature.pretrain.__main__ import main
 from miniature.pretrain.contrast import facet_loss
-from miniature.pretrain.data import FACETS, Scenes, caption, generator, wording
+from miniature.pretrain.data import FACETS, Scenes, caption, generator, with_rare_word, wording
 from miniature.pretrain.loop import Options, learning_rate
+from miniature.scenes.dataset import scene_chunk
 
 COUNT = 18
 
 
-def write_dataset(path: Path, split: str, count: int = COUNT) -> None:
+def write_dataset(path: Path, split: str, count: int = COUNT, first: int = 0) -> None:
     """A folder as `python -m miniature.scenes dataset` writes it, with real truth and noise for pictures."""
     path.mkdir(parents=True)
     np.save(path / "images.npy", np.random.default_rng(0).integers(0, 256, (count, 128, 128, 3), dtype=np.uint8))
-    drawn = [scenes.sample_scene(seed, split) for seed in range(count)]
+    drawn = [scenes.sample_scene(seed, split) for seed in range(first, first + count)]
     rows = [{**scenes.truth(scene), "captions": [scenes.caption(scene, k) for k in range(4)]} for scene in drawn]
     (path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (path / "progress.json").write_text(json.dumps({"count": count, "done": count}))
@@ -32,6 +33,7 @@ def write_dataset(path: Path, split: str, count: int = COUNT) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data")
     write_dataset(path / "train", "train")
+    write_dataset(path / "judge", "train", first=COUNT)
     write_dataset(path / "textures", "train")
     write_dataset(path / "heldout", "heldout")
     return path
@@ -74,20 +76,18 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(module, data: Path, tmp
     options = Options(data=data, work=tmp_path / "whole", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
     module.train(options)
     killed = Options(data=data, work=tmp_path / "killed", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
-    draw = Scenes.draw
     calls = []
 
-    def draw_then_die(self: Scenes, *given: object) -> np.ndarray:
+    def rate_then_die(*given: float) -> float:
         calls.append(1)
-        if len(calls) > limit:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return draw(self, *given)
+        return learning_rate(*given)
 
-    limit = 2 * (2 if name == "vae" else 1)
-    monkeypatch.setattr(Scenes, "draw", draw_then_die)
+    monkeypatch.setattr(loop, "learning_rate", rate_then_die)
     with pytest.raises(KeyboardInterrupt):
         module.train(killed)
-    monkeypatch.setattr(Scenes, "draw", draw)
+    monkeypatch.setattr(loop, "learning_rate", learning_rate)
     module.train(killed)
     whole = torch.load(tmp_path / "whole" / f"{name}.pt", weights_only=True)
     resumed = torch.load(tmp_path / "killed" / f"{name}.pt", weights_only=True)
@@ -109,10 +109,47 @@ def test_designs_held_out_are_refused(data: Path) -> None:
     assert len(Scenes(data / "heldout", training=False)) == COUNT
 
 
-def test_the_judge_and_the_judged_share_no_picture(data: Path) -> None:
-    judge, judged = Scenes(data / "train", "judge"), Scenes(data / "train", "generator")
-    assert not set(judge.indices) & set(judged.indices)
-    assert len(judge) + len(judged) == COUNT
+def test_the_judges_learn_from_pictures_the_judged_never_see(data: Path, tmp_path: Path, monkeypatch) -> None:
+    read = []
+    opened = Scenes.__init__
+    monkeypatch.setattr(
+        Scenes, "__init__", lambda self, path, *more: read.append(path.name) or opened(self, path, *more)
+    )
+    for module, folders in ((clip, {"judge"}), (dino, {"judge"}), (text, {"train"}), (blip, {"train"})):
+        read.clear()
+        module.train(Options(data=data, work=tmp_path, out=tmp_path, steps=1, batch=2))
+        assert set(read) == folders
+
+
+def test_neighbouring_views_show_one_design_in_its_own_dress() -> None:
+    _, rows = scene_chunk(0, 4, 16, 1, "train", 1, views=2)
+    own = ("class_name", "design_seed", "colour", "accent", "material", "pattern")
+    assert [rows[0][key] for key in own] == [rows[1][key] for key in own]
+    assert rows[0]["azimuth"] != rows[1]["azimuth"]
+    assert rows[0]["design_seed"] != rows[2]["design_seed"]
+
+
+def test_designs_of_a_batch_are_distinct_and_first_of_their_rows(data: Path) -> None:
+    rows = dino.draw_designs(Scenes(data / "judge"), generator(0, 0), 4)
+    assert len(set(rows)) == len(rows) > 0
+    assert not (rows % 2).any()
+
+
+def test_a_caption_states_the_facts_it_names_and_no_others(data: Path) -> None:
+    row = Scenes(data / "train").rows[0]
+    stated = text.facts_of(row, wording(row, "whole"))
+    assert stated[1] == 1 + scenes.COLOURS.index(row["colour"])
+    assert stated[4] == 1 + scenes.SURROUNDINGS.index(row["surroundings"])
+    assert text.facts_of(row, wording(row, "class"))[1:] == [0, 0, 0, 0]
+
+
+def test_a_rare_word_stands_before_the_class(data: Path) -> None:
+    row = Scenes(data / "train").rows[0]
+    said = with_rare_word(wording(row, "class"), row, generator(0, 0), share=1.0)
+    before, word, noun = said.rsplit(" ", 2)
+    assert noun == row["class_name"]
+    assert before.startswith("a photo of a")
+    assert not set(word) & set("aeiou")
 
 
 def test_latents_need_an_autoencoder_first(data: Path, tmp_path: Path) -> None:
@@ -146,7 +183,7 @@ def test_captions_name_only_what_is_true(data: Path) -> None:
 def test_equal_captions_in_a_batch_are_not_pushed_apart() -> None:
     space = torch.eye(4)
     names = {"a chair": space[0], "a lamp": space[1]}
-    facets = [["a chair", "a chair", "a lamp"]] * len(FACETS)
+    facets = {name: ["a chair", "a chair", "a lamp"] for name in FACETS}
     images = torch.stack([space[0], space[0], space[1]])
     loss, accuracies = facet_loss(
         images, lambda texts: torch.stack([names[t] for t in texts]), facets, torch.tensor(50.0)
@@ -178,6 +215,6 @@ def test_the_command_says_what_it_lacks(data: Path, capsys: pytest.CaptureFixtur
 
 def test_dino_crops_are_normalised_and_of_the_size_asked() -> None:
     pixels = torch.full((3, 3, 128, 128), 128, dtype=torch.uint8)
-    small = dino.crop(pixels, generator(0, 0), dino.SMALL, dino.SMALL_SHARE)
+    small = dino.crop(pixels, generator(0, 0), 64, (0.1, 0.4))
     assert small.shape == (3, 3, 64, 64)
     assert small.abs().max() < 1.5
