@@ -219,6 +219,7 @@ def _launch(job: Mapping[str, Any], config: Config) -> None:
     file.write_text(json.dumps(job), encoding="utf-8")
     # torchrun is what `accelerate launch` starts on GPUs; on a CPU that would start one process whatever it is told
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
+    command += ["--local_addr", "127.0.0.1"]  # a laptop's own host name often resolves to nothing
     finished = subprocess.run([*command, "--module", "steps.train", str(file)], check=False)
     file.unlink()
     if finished.returncode:

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 from safetensors import safe_open
 
-from personalize.recipe import Card, Inputs
+from personalize.recipe import Card, Inputs, RecipeError
 from steps import train
 from tests.dreambooth.training import picture
 
@@ -103,3 +103,43 @@ def test_no_judge_keeps_the_last_step(inputs, tiny_models, tmp_path):
     train.run(config, inputs, tmp_path / "outputs", Card("train"))
     history = json.loads((tmp_path / "outputs" / "history.json").read_text())
     assert (history["chosen"]["step"], history["scores"], len(history["photographs"])) == (1, [], 5)
+
+
+@pytest.fixture
+def two_processes(tiny_models, tmp_path, monkeypatch):
+    """Four steps without a judge, in two processes side by side on a CPU, and a run that listens."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(Path(train.__file__).parents[1])
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.create_experiment("two", artifact_location=str(tmp_path / "artifacts"))
+    mlflow.set_experiment("two")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    return outputs, train.Config(
+        base_model=str(tiny_models / "sdxl"), clip_model="", device="cpu", dtype="float32", work=str(tmp_path / "work"),
+        resolution=64, max_train_steps=2, batch_size=1, rank=2, log_every=1, processes=2, validation_photographs=0,
+    )  # fmt: skip
+
+
+def test_two_processes_train_one_adapter_and_log_each_step_once(two_processes, inputs):
+    outputs, config = two_processes
+    with mlflow.start_run() as run:
+        train.run(config, inputs, outputs, Card("train"))
+    assert sorted(file.name for file in (outputs / "lora").iterdir()) == [
+        "kohya.safetensors",
+        "pytorch_lora_weights.safetensors",
+    ]
+    speed = json.loads((outputs / "speed.json").read_text())
+    assert speed["images_per_second"] > 0
+    losses = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
+    assert [metric.step for metric in losses] == [1, 2]
+    assert not (outputs / "job.json").exists()
+
+
+def test_a_process_that_dies_says_how_to_go_on(two_processes, inputs, tmp_path, capfd):
+    outputs, config = two_processes
+    gone = config.model_copy(update={"base_model": str(tmp_path / "nowhere")})
+    with pytest.raises(RecipeError, match=r"one of the 2 processes stopped with exit code 1.*processes: 1"):
+        train.run(gone, inputs, outputs, Card("train"))
+    assert "nowhere" in capfd.readouterr().err
+    assert not (outputs / "job.json").exists()
