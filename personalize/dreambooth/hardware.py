@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,10 +51,13 @@ def quantise(unet: Any) -> None:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
         raise ValueError(
-            "memory: low needs the package torchao, which is not installed. Install it (`pip install torchao`) or use "
+            "memory: low needs the package torchao, which is not installed. Install it "
+            "(`pip install torchao==0.17.0`) or use "
             "memory: balanced."
         ) from error
-    quantize_(unet, Int8WeightOnlyConfig())
+    # peft warns that such layers cannot be merged; an adapter that learns is never merged
+    warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
+    quantize_(unet, Int8WeightOnlyConfig(version=2))
 
 
 class FlopCount:
