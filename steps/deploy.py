@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +98,8 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     else:
         status = endpoint.stop() if config.action == "stop" else endpoint.status()
     tell(status, card)
+    painted = status.trial.facts.get("prompt") if status.trial else None
+    card.outcome(status.state, prompt=shlex.quote(config.prompt or str(painted or "a photo of ...")))
     (outputs / "endpoint.json").write_text(json.dumps(status.as_dict(), indent=1))
 
 

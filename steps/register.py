@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -222,6 +223,7 @@ def _show(
 ) -> None:
     reasons = [f"{gate['name']}: {gate['verdict']}" for gate in scores.get("gates", [])]
     card.verdict(scores["verdict"], f"{config.name} version {told['version']} is the challenger", reasons)
+    card.outcome(scores["verdict"], prompt=shlex.quote(f"{subjects[0].instance_prompt} on the beach"))
     if scores["verdict"] != "passed":
         card.warning(f"The gates say {scores['verdict']}: promote will refuse this version.")
     card.facts({"model": config.name, "version": told["version"], "alias": told["alias"], "address": told["uri"]})
@@ -234,7 +236,8 @@ def _show(
     with card.section("Use it"):
         prompt = subjects[0].instance_prompt
         body = json.dumps({"dataframe_records": [{"prompt": prompt, "seed": 7}]}, ensure_ascii=False)
-        card.code("Promote it", "mlflow run . -e promote -P approved_by=... -P reason=...")
+        if scores["verdict"] == "passed":
+            card.code("Promote it", "mlflow run . -e promote -P approved_by=... -P reason=...")
         card.code(
             "Serve it here", f"mlflow models serve -m {told['uri']} --env-manager local --port 5001 --timeout 300"
         )

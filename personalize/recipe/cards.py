@@ -25,6 +25,8 @@ class Card:
         self.title = title or step.replace("_", " ").capitalize()
         self.about = about
         self.blocks: list[Block] = []
+        self.came_to = ""
+        self.words: dict[str, str] = {}
         self._open: list[list[Block]] = [self.blocks]
 
     def text(self, text: str) -> None:
@@ -39,6 +41,14 @@ class Card:
         stamp = stamp or {"passed": "Passed", "failed": "Not passed", "undecided": "Undecided"}[status]
         said = {"headline": str(headline), "reasons": [str(reason) for reason in reasons], "stamp": stamp}
         self.blocks.insert(0, {"kind": "verdict", "status": status, **said})
+        self.came_to = str(status)
+
+    def outcome(self, came_to: str, **words: str) -> None:
+        """What the step came to, in one word (default: its verdict). It picks what recipe.yaml's `next:` says there.
+
+        words: what stands for `{their name}` in that text.
+        """
+        self.came_to, self.words = str(came_to), {name: str(word) for name, word in words.items()}
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """A handful of labelled values, set large."""

@@ -63,7 +63,7 @@ class Merged:
     overrides: tuple[Override, ...]
     until: str = ""
     card: str = ""
-    next: dict[str, str] = field(default_factory=dict)
+    next: dict[str, str | dict[str, str]] = field(default_factory=dict)
 
 
 def profiles(root: Path) -> list[str]:
@@ -103,7 +103,7 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
         overrides=tuple(overrides),
         until=_known_step(document, "until", content.get("until"), steps) or list(steps)[-1],
         card=_known_step(document, "card", content.get("card"), steps),
-        next={str(step): str(text) for step, text in (content.get("next") or {}).items()},
+        next=_next(document, steps),
     )
 
 
@@ -206,6 +206,17 @@ def _known_step(source: Source, key: str, step: Any, steps: Mapping[str, Any]) -
     if step is not None and step not in steps:
         raise RecipeError(f"{source.place((key,))}: unknown step '{step}'{nearest(str(step), steps)}")
     return str(step or "")
+
+
+def _next(source: Source, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:
+    """What to type after each step: a text, or a text for each outcome of the step."""
+    said: dict[str, str | dict[str, str]] = {}
+    for step, text in (source.value.get("next") or {}).items():
+        if step not in steps:
+            raise RecipeError(f"{source.place(('next', step))}: unknown step '{step}'{nearest(str(step), steps)}")
+        outcomes = {str(outcome): str(words) for outcome, words in text.items()} if isinstance(text, dict) else {}
+        said[str(step)] = outcomes or str(text or "")
+    return said
 
 
 def overrides_from(values: Mapping[str, Any]) -> list[Override]:

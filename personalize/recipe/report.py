@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from personalize.recipe.outcome import next_words
 from personalize.recipe.plan import Planned, Prepared
 from personalize.recipe.runner import CARDS, Runner
 from personalize.recipe.tracking import Past, Store
@@ -47,8 +48,9 @@ def end_text(runner: Runner, seconds: float) -> str:
             star = "★" if step == prepared.merged.card else " "
             lines.append(f"{star} card  {step:<{width}}  {path}")
     lines.append(f"  runs  {runs_address(store, runner.parent_id)}")
-    if text := prepared.merged.next.get(prepared.target):
-        lines.append("  next  " + text.strip().replace("\n", "\n        "))
+    said, target = prepared.merged.next.get(prepared.target, ""), runner.results[prepared.target]
+    if text := next_words(said, target.tags):
+        lines.append("  next  " + text.replace("\n", "\n        "))
     return "\n".join(lines)
 
 

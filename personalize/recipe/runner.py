@@ -22,6 +22,7 @@ from personalize.recipe.errors import RecipeError
 from personalize.recipe.failures import advice, say
 from personalize.recipe.inputs import Input, Inputs
 from personalize.recipe.lineage import Lineage, collect
+from personalize.recipe.outcome import outcome_tags
 from personalize.recipe.plan import Planned, Prepared
 from personalize.recipe.tracking import Past, Store
 from personalize.recipe.workplace import sweep, workplace
@@ -176,6 +177,7 @@ class Runner:
                     "recipe.outputs.files": str(files),
                     "recipe.outputs": top[:4000],
                     "recipe.outputs.digest": tree_digest(outputs),
+                    **outcome_tags(card),
                 }
             )
             past = self.store.past(self.store.client.get_run(run_id))

@@ -158,6 +158,11 @@ def test_a_profile_may_change_a_steps_keys(project: Path) -> None:
     assert refused(project).startswith("profiles/local.yaml:7: step 'count' has no key 'tip'")
 
 
+def test_next_words_of_an_unknown_step_are_refused(project: Path) -> None:
+    edit(project / "recipe.yaml", "  report: python -m", "  reprot: python -m")
+    assert "unknown step 'reprot'; did you mean 'report'?" in refused(project)
+
+
 def test_an_unknown_profile_key_is_refused(project: Path) -> None:
     with (project / "profiles" / "local.yaml").open("a") as profile:
         profile.write("experiment:\n  nmae: x\n")

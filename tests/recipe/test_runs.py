@@ -118,6 +118,20 @@ def test_next_words_and_the_main_card_are_said_at_the_end(run: Run, project: Pat
     assert "next  python -m personalize.recipe run --until announce" in said
 
 
+def test_next_words_are_true_of_what_the_step_found_also_when_it_is_reused(run: Run, project: Path) -> None:
+    for _ in range(2):
+        _, said = run("run", "--step", "count")
+        assert "next  write more than 4 words" in said
+    assert runs_of("count")[0].data.tags["recipe.outcome"] == "poor"
+    (project / "texts" / "b.txt").write_text("and a bird")
+    assert "next  say the less often" in run("run", "--step", "count")[1]
+
+
+def test_a_verdict_is_the_outcome_of_a_step_that_says_no_other(run: Run) -> None:
+    run("run")
+    assert runs_of("report")[0].data.tags["recipe.outcome"] == "passed"
+
+
 def test_a_profile_that_requires_another_server_says_so(run: Run) -> None:
     status, said = run("run", "--profile", "server")
     assert status == 2

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from personalize.recipe import Card, Inputs, RecipeError
+from personalize.recipe.config import load
+from personalize.recipe.outcome import next_words
 from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
 from steps import deploy
@@ -65,6 +67,7 @@ def test_deploy_query_status_and_stop(act, tmp_path):
     assert Image.open(tmp_path / "outputs" / "trial.png").size == (40, 24), "painted as the model's own example asks"
     assert f"curl -sS {told['url']}/invocations" in printed
     assert "a photo of a bcnchr chair" in json.dumps(card.as_dict())
+    assert card.came_to == "serving"
 
     _, _, printed = act(action="query", prompt="A photo, of ä <chair>!", seed=7, width=16, height=8)
     [picture] = (tmp_path / "output").iterdir()
@@ -73,8 +76,18 @@ def test_deploy_query_status_and_stop(act, tmp_path):
     assert Image.open(picture).size == (16, 8)
 
     assert act(action="status")[0]["url"] == told["url"]
-    assert act(action="stop")[0]["state"] == "stopped"
+    told, card, _ = act(action="stop")
+    assert told["state"] == card.came_to == "stopped"
     assert act(action="status")[0] == {"name": "personalize", "target": "local", "state": "stopped"}
+
+
+def test_what_to_type_next_is_true_of_every_state_of_an_endpoint():
+    said = load(Path(deploy.__file__).parents[1], "local").next["deploy"]
+    assert set(said) == {"serving", "starting", "restarting", "failed", "stopped"}
+    assert "action=query -P prompt='a chair'" in next_words(
+        said, {"recipe.outcome": "serving", "recipe.outcome.prompt": "'a chair'"}
+    )
+    assert "action=" not in said["stopped"]
 
 
 def test_after_promote_the_version_just_promoted_is_served(act, model, tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from personalize.recipe import Card, Input, Inputs, RecipeError
+from personalize.recipe.config import load
+from personalize.recipe.outcome import next_words
 from personalize.serving.registry import RegistryError
 from steps import register
 
@@ -81,6 +83,25 @@ def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tin
         register.run(config(tiny_models), trained("failed"), outputs, card)
     assert mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags["verdict"] == "failed"
     assert "promote will refuse" in card.html()
+    assert "-e promote" not in card.html()
+    assert (card.came_to, card.words) == ("failed", {"prompt": "'a photo of a bcnchr chair on the beach'"})
+
+
+@pytest.mark.parametrize("profile", ["local", "gpu", "databricks"])
+def test_what_to_type_next_is_true_of_the_verdict(profile):
+    said = load(Path(register.__file__).parents[1], profile).next["register"]
+    tags = {"recipe.outcome.prompt": "'a photo of a bcnchr chair'"}
+    passed, failed, undecided = (
+        next_words(said, {**tags, "recipe.outcome": verdict}) for verdict in ("passed", "failed", "undecided")
+    )
+    for text in (passed, failed, undecided):
+        assert "open the card" in text
+        assert f"-P profile={profile} -e generate -P prompt='a photo of a bcnchr chair'" in text
+    assert "-e promote" in passed
+    assert "-e promote" not in failed + undecided
+    assert "max_train_steps" in failed
+    assert "prompts" in undecided
+    assert ("gpu profile" in failed) == (profile == "local")
 
 
 def test_a_unity_catalog_name_has_three_levels_and_this_is_said_before_anything_is_packed(

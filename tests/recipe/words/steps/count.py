@@ -23,4 +23,5 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     counts = tally((inputs["read"].path / "all.txt").read_text(encoding="utf-8"))
     (outputs / "counts.json").write_text(json.dumps(dict(counts.most_common(config.top))), encoding="utf-8")
     mlflow.log_metric("words", sum(counts.values()))
+    card.outcome("rich" if len(counts) > 4 else "poor", words=str(len(counts)), commonest=counts.most_common(1)[0][0])
     card.table("Counts", ["word", "count"], [[word, count] for word, count in counts.most_common(config.top)])
