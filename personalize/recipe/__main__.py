@@ -96,8 +96,10 @@ def _run(root: Path, profile: str, arguments: Arguments) -> int:
 
     store = connect(prepared.merged.profile, root, create=not only_plan)
     plan = make_plan(prepared, store, fresh)
-    print(plan_text(prepared, plan), flush=True)
+    said = plan_text(prepared, plan)
+    print(said, flush=True)
     if only_plan:
+        store.name_plan(said)
         return 0
     tags = {"reproduces": arguments.options["reproduces"]} if "reproduces" in arguments.options else {}
     runner = Runner(prepared, store, plan, tags)

@@ -126,6 +126,18 @@ class Store:
             shutil.rmtree(staged, ignore_errors=True)
         return kept
 
+    def name_plan(self, said: str) -> None:
+        """Name the run that `mlflow run` opened for a plan, which runs nothing, and give it the plan's words.
+
+        Deleting it would be tidier, but `mlflow run` ends every run of its own and fails where it is deleted.
+        """
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        if not run_id or self.client.get_run(run_id).data.tags.get("mlflow.source.type") != "PROJECT":
+            return  # no run, or somebody's own
+        self.client.update_run(run_id, name="plan")
+        self.client.set_tag(run_id, "recipe.plan", said[:4000])
+        self.client.set_tag(run_id, "mlflow.note.content", f"Only planned; nothing was run.\n\n```\n{said[:4000]}\n```")
+
     def past(self, run: Any) -> Past:
         """Our view of an MLflow run."""
         info = run.info

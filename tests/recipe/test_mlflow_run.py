@@ -39,6 +39,25 @@ def test_parameters_arrive_as_typed_and_steps_are_nested(
     assert same.get_artifact("read/title.txt").read_text() == TITLES
 
 
+def test_the_run_of_a_plan_says_that_it_is_one(project: Path, environment: dict[str, str]) -> None:
+    done = mlflow_run(project, environment, "-P", "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "words · profile local · until report" in done.stdout
+    (planned,) = mlflow.search_runs(output_format="list")
+    assert (planned.info.run_name, planned.info.status) == ("plan", "FINISHED")
+    assert "count   run" in planned.data.tags["recipe.plan"]
+    assert "nothing was run" in planned.data.tags["mlflow.note.content"]
+
+
+def test_a_plan_inside_a_run_of_somebodys_own_leaves_that_alone(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mlflow.start_run() as own:
+        monkeypatch.setenv("MLFLOW_RUN_ID", own.info.run_id)
+        assert run("run", "--plan")[0] == 0
+        now = mlflow.get_run(own.info.run_id)
+    assert now.info.run_name == own.info.run_name
+    assert "recipe.plan" not in now.data.tags
+
+
 def test_an_unknown_parameter_fails_and_names_the_nearest(project: Path, environment: dict[str, str]) -> None:
     done = mlflow_run(project, environment, "-P", "topp=3")
     assert done.returncode != 0
