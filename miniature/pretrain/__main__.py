@@ -2,8 +2,8 @@
 
 Stages, each of which reads what the ones before it left in --work and may be run alone:
     vae      autoencoder                          latents  its moments of every training image
-    text     SDXL's two text encoders             unet     the denoiser; writes OUT/sdxl
-    clip, dino   the judges                       blip     the captioner
+    text     SDXL's two text encoders             decoder  the autoencoder's second half, tuned further
+    unet     the denoiser; writes OUT/sdxl        clip, dino   the judges         blip   the captioner
 `all` runs them in that order with their shares of --minutes. Kill it at any time: the same command goes on from the
 last checkpoint. Finished stages are kept; a larger budget continues them. With --preset gpu everything is moved to
 CUDA with larger batches. Metrics go to MLflow (MLFLOW_TRACKING_URI, else a database in --work).
@@ -22,7 +22,8 @@ from . import blip, clip, dino, latents, text, unet, vae
 from .loop import Options
 
 # Share of the whole budget each stage is given by `all`, measured on two cores.
-SHARES = {"vae": 0.24, "text": 0.06, "latents": 0.06, "unet": 0.36, "clip": 0.14, "dino": 0.07, "blip": 0.07}
+SHARES = {"vae": 0.2, "text": 0.03, "latents": 0.02, "decoder": 0.07, "unet": 0.4}
+SHARES |= {"clip": 0.16, "dino": 0.06, "blip": 0.06}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,6 +80,8 @@ def run(name: str, options: Options, mirrored: bool = False) -> None:
     began = time.monotonic()
     if name == "latents":
         facts = latents.cache(options, mirrored)
+    elif name == "decoder":
+        facts = vae.train_decoder(options)
     else:
         facts = {"vae": vae, "text": text, "unet": unet, "clip": clip, "dino": dino, "blip": blip}[name].train(options)
     writers = {"unet": unet.write, "clip": clip.write, "dino": dino.write, "blip": blip.write}

@@ -2,6 +2,9 @@
 
 Loss: L1 + 0.5 * L1 of the gradients (edges) + a tiny KL, as there is no discriminator to sharpen the rest. A third of
 the crops come from textures and colour-changed scenes: photographs of the real world are not made of clean surfaces.
+
+Afterwards the decoder alone is tuned towards the squared error, as stabilityai/sd-vae-ft-mse was: the encoder rests, so
+latents cached before stay true and the UNet can train meanwhile.
 """
 
 import numpy as np
@@ -33,6 +36,32 @@ def train(options: Options) -> dict[str, float]:
         return reconstruction_loss(reconstruction.float(), pixels, mean.float(), logvar.float())
 
     return fit("vae", {"vae": model}, loss, options, lr=2e-3, batch=batch, weight_decay=0.0)
+
+
+def train_decoder(options: Options) -> dict[str, float]:
+    """Tune the decoder of work/vae.pt into work/decoder.pt. Raises ValueError where there is no vae.pt."""
+    if not (options.work / "vae.pt").exists():
+        raise ValueError(f"{options.work} holds no vae.pt: train it first with `python -m miniature.pretrain vae`")
+    torch.manual_seed(options.seed)
+    scenes = Scenes(options.data / "train")
+    textures = Scenes(options.data / "textures") if (options.data / "textures").exists() else scenes
+    model = architectures.vae()
+    model.load_state_dict(_weights(options, "vae"))
+    model.to(options.device, memory_format=torch.channels_last)
+    for part in (model.encoder, model.quant_conv):
+        part.requires_grad_(False)
+    batch = options.batch or (512 if options.device == "cuda" else 32)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        pixels = crops(scenes, textures, generator(options.seed + 5, step), batch).to(options.device)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        with autocast(options.device):
+            with torch.no_grad():
+                latents = model.encode(pixels).latent_dist.sample()
+            output = model.decode(latents).sample
+        return decoder_loss(output.float(), pixels)
+
+    return fit("decoder", {"vae": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.0)
 
 
 def _reconstruct(model: torch.nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,11 +101,31 @@ def reconstruction_loss(
     return value, {"psnr": float(psnr), "kl": float(kl.detach())}
 
 
+def decoder_loss(output: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """5 * MSE + 0.25 * gradient L1 [b, 3, h, w]; also the PSNR in dB for values in [-1, 1]."""
+    error = output - target
+    squared = error.square().mean()
+    gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return 5 * squared + 0.25 * gradient, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+
+
+def _weights(options: Options, name: str) -> dict[str, Tensor]:
+    return torch.load(options.work / f"{name}.pt", map_location="cpu", weights_only=True)["networks"]["vae"]
+
+
 @torch.no_grad()
 def load(options: Options) -> architectures.AutoencoderKL:
-    """The trained autoencoder, its scaling factor measured as 1 / std of latents (Rombach et al. 2022, App. D)."""
+    """The trained autoencoder, its scaling factor measured as 1 / std of latents (Rombach et al. 2022, App. D).
+
+    With the tuned decoder where that belongs to this encoder.
+    """
     model = architectures.vae()
-    model.load_state_dict(torch.load(options.work / "vae.pt", map_location="cpu", weights_only=True)["networks"]["vae"])
+    weights = _weights(options, "vae")
+    if (options.work / "decoder.pt").exists():
+        tuned = _weights(options, "decoder")
+        if all(torch.equal(tuned[key], value) for key, value in weights.items() if key.startswith("encoder.")):
+            weights = tuned
+    model.load_state_dict(weights)
     scenes = Scenes(options.data / "train")
     rows = scenes.draw(generator(options.seed, 0), min(SCALING_SAMPLES, len(scenes)))
     parts = np.array_split(rows, max(1, len(rows) // 32))

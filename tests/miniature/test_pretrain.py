@@ -66,7 +66,7 @@ def test_the_run_is_in_mlflow_with_a_nested_run_for_each_stage(trained: Path) ->
     client = MlflowClient(f"sqlite:///{trained / 'work' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("miniature")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"pretrain all", "vae", "text", "latents", "unet", "clip", "dino", "blip"}
+    assert set(runs) == {"pretrain all", "vae", "text", "latents", "decoder", "unet", "clip", "dino", "blip"}
     assert runs["unet"].data.metrics["final/steps"] == 1
 
 
@@ -150,6 +150,16 @@ def test_a_rare_word_stands_before_the_class(data: Path) -> None:
     assert noun == row["class_name"]
     assert before.startswith("a photo of a")
     assert not set(word) & set("aeiou")
+
+
+def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -> None:
+    options = Options(data=data, work=trained / "work", out=trained / "models", steps=1)
+    first, tuned = (
+        torch.load(trained / "work" / f"{name}.pt", weights_only=True)["networks"]["vae"] for name in ("vae", "decoder")
+    )
+    changed = {key.split(".")[0] for key, value in first.items() if not torch.equal(value, tuned[key])}
+    assert changed == {"decoder", "post_quant_conv"}
+    assert torch.equal(vae.load(options).decoder.conv_in.weight, tuned["decoder.conv_in.weight"])
 
 
 def test_latents_need_an_autoencoder_first(data: Path, tmp_path: Path) -> None:
