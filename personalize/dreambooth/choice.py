@@ -65,7 +65,7 @@ def choose(points: Sequence[Point], base: Point, margins: Margins) -> Choice:
         return Choice(base.step, "base", "nothing was scored")
     good = [point for point in points if admissible(point, base, margins)]
     if not good:
-        least = min(points, key=lambda point: (_excess(point, base, margins), point.step))
+        least = min(points, key=lambda point: (excess(point, base, margins), point.step))
         return Choice(
             least.step,
             "compromise",
@@ -130,7 +130,8 @@ def stalled(points: Sequence[Point], base: Point, margins: Margins, patience: in
     )
 
 
-def _excess(point: Point, base: Point, margins: Margins) -> float:
+def excess(point: Point, base: Point, margins: Margins) -> float:
+    """How far a checkpoint breaks the margins, in margins: 0 where it is admissible."""
     over_prompt = max(0.0, base.prompt - margins.prompt - point.prompt) / max(margins.prompt, 1e-6)
     over_drift = max(0.0, point.drift - base.drift - margins.drift) / max(margins.drift, 1e-6)
     return over_prompt + over_drift
