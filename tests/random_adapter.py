@@ -11,9 +11,9 @@ def random_adapter(sdxl: Path, folder: Path, rank: int = 4, alpha: float = 2.0, 
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from personalize.dreambooth.backbone import load_backbone
+    from personalize.dreambooth.backbone import load_pipeline
 
-    unet = load_backbone(sdxl, device="cpu").unet
+    unet = load_pipeline(sdxl, device="cpu").unet
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTokenizer
+
+    from personalize.dreambooth.losses import PredictionType
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -53,27 +53,6 @@ class Pipeline(Protocol):
     set_adapters: Any
 
     def __call__(self, **options: Any) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """SDXL's parts as training wants them: frozen, in eval mode, on one device. The VAE is always float32."""
-
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    text_encoder_2: CLIPTextModelWithProjection
-    tokenizer: CLIPTokenizer
-    tokenizer_2: CLIPTokenizer
-    scheduler_config: dict[str, Any]
-
-    @property
-    def tokenizers(self) -> tuple[CLIPTokenizer, CLIPTokenizer]:
-        return (self.tokenizer, self.tokenizer_2)
-
-    @property
-    def text_encoders(self) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
-        return (self.text_encoder, self.text_encoder_2)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -272,6 +251,19 @@ def load_pipeline(
     return pipe
 
 
+def noise_schedule(config: Mapping[str, Any]) -> tuple[PredictionType, torch.Tensor]:
+    """The base's prediction type and ᾱ_t [T] float32. ValueError for a scheduler this loss does not describe."""
+    from diffusers import DDPMScheduler
+
+    prediction_type = config.get("prediction_type", "epsilon")
+    if prediction_type not in ("epsilon", "v_prediction", "sample") or "EDM" in str(config.get("_class_name", "")):
+        raise ValueError(
+            f"this base's scheduler ({config.get('_class_name')}, prediction_type {prediction_type}) is not one of "
+            f"epsilon, v_prediction or sample; EDM models are not supported."
+        )
+    return prediction_type, DDPMScheduler.from_config(config).alphas_cumprod.float()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the loaders' own progress bars and remarks (a bar per file, absent torchvision) off the user's terminal."""
@@ -291,23 +283,3 @@ def quiet() -> Iterator[None]:
             log.enable_progress_bar()
         for log, level in levels:
             log.set_verbosity(level)
-
-
-def load_backbone(
-    base: str | Path, revision: str | None = None, device: str | torch.device = "auto", dtype: str = "float32"
-) -> Backbone:
-    """The same parts for training. Trainable copies and casts are the caller's business."""
-    return parts(load_pipeline(base, revision, device, dtype))
-
-
-def parts(pipe: Pipeline) -> Backbone:
-    """A pipeline's own modules (shared, not copied), so that training and sampling can use one set of weights."""
-    return Backbone(
-        unet=pipe.unet,
-        vae=pipe.vae,
-        text_encoder=pipe.text_encoder,
-        text_encoder_2=pipe.text_encoder_2,
-        tokenizer=pipe.tokenizer,
-        tokenizer_2=pipe.tokenizer_2,
-        scheduler_config=dict(pipe.scheduler.config),
-    )

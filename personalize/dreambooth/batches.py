@@ -91,6 +91,11 @@ class Pictures:
         )
 
 
+def bucket_step(resolution: int, needed: int) -> int:
+    """Steps of 64 pixels for large pictures (kernels like them), else the least that the base's levels allow."""
+    return max(needed, 64) if resolution >= 512 else needed
+
+
 def photograph_pictures(examples: Sequence[Example], settings: TrainSettings, step: int) -> Pictures:
     """Photographs in the buckets that some of them need; `step` is what the base's shapes must be multiples of."""
     square = Size(settings.resolution, settings.resolution)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import torch
+
+    from personalize.dreambooth.settings import TrainSettings
 
 OptimizerName = Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"]
 ScheduleName = Literal["constant", "cosine", "linear"]
@@ -35,6 +37,21 @@ def learning_rate_factor(step: int, schedule: ScheduleName, warmup: int, total: 
         return 1.0
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0 - progress
+
+
+def parameter_groups(
+    params: Mapping[str, torch.nn.Parameter], settings: TrainSettings
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """(optimiser groups, their base learning rates): the UNet's adapter, and the text encoders' with its own rate."""
+    text_rate = settings.text_encoder_learning_rate or (
+        settings.learning_rate if settings.optimizer == "prodigy" else settings.learning_rate / 10
+    )
+    groups = [
+        {"params": [p for name, p in params.items() if name.startswith("unet.")], "lr": settings.learning_rate},
+        {"params": [p for name, p in params.items() if not name.startswith("unet.")], "lr": text_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return groups, [float(cast(float, group["lr"])) for group in groups]
 
 
 def make_optimizer(

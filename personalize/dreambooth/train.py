@@ -21,7 +21,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,11 @@ from torch import Tensor, nn
 from personalize.dreambooth import checkpoints, choice, hardware, losses, optimisers, tensorfile
 from personalize.dreambooth.batches import Batch, prefetch
 from personalize.dreambooth.examples import Example
+from personalize.dreambooth.losslog import Diverged, LossLog
 from personalize.dreambooth.previews import Preview, Sample
 from personalize.dreambooth.settings import TrainSettings
-from personalize.dreambooth.setup import Base, Denoiser, Setup, set_up
-
-Score = Callable[[int, Sequence[Sample]], Mapping[str, float]]
-"""Judges a checkpoint's pictures: gives `fidelity`, `prompt` (more is better), `drift` (less is better) ..."""
-
-
-class Diverged(ValueError):
-    """The loss or its gradient is no longer a number."""
+from personalize.dreambooth.setup import Base, Setup, set_up
+from personalize.dreambooth.validation import Score, Validation, evaluating, margins
 
 
 @dataclass
@@ -84,116 +79,91 @@ def train(
     began = time.perf_counter()
     watch = observer or Observer()
     run = set_up(settings, base, photographs, class_images, held_out, previews, work, watch.phase)
-    accelerator, params = run.accelerator, run.params
-    main = accelerator.is_main_process
+    accelerator, main = run.accelerator, run.accelerator.is_main_process
     model, optimizer = accelerator.prepare(run.denoiser, run.optimizer)
-
-    state = checkpoints.latest(run.folder, run.identity) or checkpoints.State()
-    history = state.history or {"steps": [], "scores": [], "stop_reason": ""}
-    if state.step:
-        checkpoints.load_weights(params, state.weights)
-        optimizer.load_state_dict(state.optimizer)
-        run.arithmetic.know(state.flops)
-        if accelerator.scaler is not None and state.scaler:
-            accelerator.scaler.load_state_dict(state.scaler)
-        watch.phase(f"resuming after step {state.step}")
-    average = {name: p.detach().clone() for name, p in params.items()} if settings.ema_decay else {}
-    if state.average:
-        checkpoints.load_weights(average, state.average)
-
-    def validate(step: int) -> None:
-        with evaluating(run, average):
-            scores, samples = run.validate(score, step)
-            if main and step:
-                weights = {name: p.detach() for name, p in params.items()}
-                checkpoints.save_weights(run.folder / "scored" / f"step-{step:06d}.safetensors", weights)
-        history["scores"].append({"step": step, **scores})
-        if main:
-            for sample in samples:
-                file = run.folder / "samples" / f"step-{step:06d}" / f"{sample.preview.name}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                sample.image.save(file)
-            watch.scored(step, scores, samples)
-
-    scoring = settings.validation_every > 0 and score is not None and bool(previews)
-    if scoring and not history["scores"]:
+    step, average, history = resume(run, optimizer)
+    if step:
+        watch.phase(f"resuming after step {step}")
+    validation = Validation(run, score, average, history, watch.scored)
+    if validation.wanted and not history["scores"]:
         watch.phase("drawing the base model's pictures")
-        validate(0)
+        validation.at(0)
 
-    maker, accumulation, last = run.maker, settings.gradient_accumulation, settings.max_train_steps
-    micro_steps = range(state.step * accumulation, last * accumulation)
-    batches = prefetch(lambda k: maker.batch(*divmod(k, accumulation)), micro_steps)
-    pending = Pending(run, history)
+    accumulation, last = settings.gradient_accumulation, settings.max_train_steps
+    micro_steps = range(step * accumulation, last * accumulation)
+    batches = prefetch(lambda k: run.maker.batch(*divmod(k, accumulation)), micro_steps)
+    log = LossLog(run, history)
     first_step_seconds = 0.0
-    step = state.step
     run.train_mode()
     watch.phase("training")
     with contextlib.closing(batches):
         while step < last and not history["stop_reason"]:
-            for micro in range(accumulation):
-                batch = next(batches).to(accelerator.device)
-                run.seed_dropout(step, micro)
-                with accelerator.no_sync(model) if micro < accumulation - 1 else contextlib.nullcontext():
-                    with run.arithmetic.watch("forward"):
-                        loss = training_loss(model, batch, run)
-                    with run.arithmetic.watch("backward"):
-                        accelerator.backward(loss / accumulation)
-                pending.loss += loss.detach() / accumulation
-            norm = accelerator.clip_grad_norm_(params.values(), settings.max_grad_norm)
-            rate = optimisers.learning_rate_factor(step, settings.lr_scheduler, settings.warmup_steps, last)
-            optimisers.set_learning_rates(optimizer, run.base_rates, rate)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average:
-                # the average of few steps is taken over those few
-                decay = min(settings.ema_decay, (1 + step) / (10 + step))
-                torch._foreach_lerp_(list(average.values()), [p.detach() for p in params.values()], 1 - decay)
+            norm, rate = take_step(step, run, model, optimizer, batches, log)
+            follow(average, run.params, settings.ema_decay, step)
             step += 1
-            pending.count(norm, rate)
+            log.close_step(norm, rate)
             if not first_step_seconds:
-                pending.loss.item()
+                log.wait()
                 first_step_seconds = time.perf_counter() - began
                 run.meter.flops_a_step = run.arithmetic.flops * accumulation * accelerator.num_processes
-                pending.restart()
+                log.restart()
 
-            validation_due = scoring and (step == last or step % settings.validation_every == 0)
             saving_due = settings.resume_every > 0 and step % settings.resume_every == 0
-            if validation_due or saving_due or step == last or step % settings.log_every == 0:
-                metrics = pending.flush(step)
+            if validation.due(step) or saving_due or step == last or step % settings.log_every == 0:
+                metrics = log.flush(step)
                 if main:
                     watch.logged(step, metrics)
-            if validation_due:
-                validate(step)
-                history["stop_reason"] = stop_reason(history["scores"], settings)
+            if validation.due(step):
+                validation.at(step)
+                history["stop_reason"] = validation.stop_reason()
                 run.train_mode()
-                pending.restart()
+                log.restart()
             if saving_due and main:
-                checkpoints.save(run.folder, _state(step, run, optimizer, average, history), run.identity)
-                pending.restart()
+                checkpoints.save(run.folder, state_of(step, run, optimizer, average, history), run.identity)
+                log.restart()
 
     history["stop_reason"] = history["stop_reason"] or "all steps done"
-    chosen = choose(history["scores"], step, settings)
-    speed = pending.meter.total() | {
+    chosen = validation.choose(step)
+    speed = run.meter.total() | {
         "seconds_to_first_step": first_step_seconds,
         "peak_memory_gb": hardware.peak_memory_gb(accelerator.device),
         "seconds": time.perf_counter() - began,
     }
     if main:
+        history |= {
+            "chosen": asdict(chosen),
+            "photographs": [example.name for example in photographs],
+            "held_out": [example.name for example in held_out],
+            "settings": settings.model_dump(mode="json"),
+        }
         with evaluating(run, average):
-            scored = run.folder / "scored" / f"step-{chosen.step:06d}.safetensors"
-            if scored.exists():
-                checkpoints.load_weights(params, checkpoints.read_weights(scored))
-            history |= {
-                "chosen": asdict(chosen),
-                "photographs": [example.name for example in photographs],
-                "held_out": [example.name for example in held_out],
-                "settings": settings.model_dump(mode="json"),
-            }
-            _finish(outputs, run, photographs, chosen, history, speed)
+            finish(outputs, run, photographs, chosen, history, speed)
     accelerator.wait_for_everyone()
     if main:
         shutil.rmtree(run.folder, ignore_errors=True)
     return Result(chosen, history["stop_reason"], step, speed, history)
+
+
+def take_step(
+    step: int, run: Setup, model: nn.Module, optimizer: Any, batches: Iterator[Batch], log: LossLog
+) -> tuple[Tensor, float]:
+    """One optimiser step (0-based) over its micro-batches -> (gradient norm, factor of the learning rates)."""
+    s, accelerator, accumulation = run.settings, run.accelerator, run.settings.gradient_accumulation
+    for micro in range(accumulation):
+        batch = next(batches).to(accelerator.device)
+        run.seed_dropout(step, micro)
+        with accelerator.no_sync(model) if micro < accumulation - 1 else contextlib.nullcontext():
+            with run.arithmetic.watch("forward"):
+                loss = training_loss(model, batch, run)
+            with run.arithmetic.watch("backward"):
+                accelerator.backward(loss / accumulation)
+        log.loss += loss.detach() / accumulation
+    norm = accelerator.clip_grad_norm_(run.params.values(), s.max_grad_norm)
+    rate = optimisers.learning_rate_factor(step, s.lr_scheduler, s.warmup_steps, s.max_train_steps)
+    optimisers.set_learning_rates(optimizer, run.base_rates, rate)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm, rate
 
 
 def training_loss(model: nn.Module, batch: Batch, run: Setup) -> Tensor:
@@ -212,107 +182,32 @@ def training_loss(model: nn.Module, batch: Batch, run: Setup) -> Tensor:
     return losses.dreambooth_loss(errors, weights, batch.instances, s.prior_loss_weight)
 
 
-class Pending:
-    """Losses that are still on the device. They are read together, so that the device never waits for the host."""
-
-    def __init__(self, run: Setup, history: dict[str, Any]) -> None:
-        self.run, self.history, self.meter = run, history, run.meter
-        self.loss = torch.zeros((), device=run.accelerator.device)
-        self.rows: list[Tensor] = []
-        self.rates: list[float] = []
-        self.timed = 0
-        self.since = time.perf_counter()
-
-    def count(self, norm: Tensor, rate: float) -> None:
-        """Closes a step: its loss and gradient norm go to the rows that wait."""
-        self.rows.append(torch.stack([self.loss, torch.as_tensor(norm, device=self.loss.device).float()]))
-        self.rates.append(rate)
-        self.loss = torch.zeros_like(self.loss)
-        self.timed += 1
-
-    def restart(self) -> None:
-        """Starts the clock again after something that is not training."""
-        self.timed, self.since = 0, time.perf_counter()
-
-    def flush(self, step: int) -> dict[str, float]:
-        """Reads what waits (mean over processes), puts it into the history, and gives the newest numbers and the speed.
-
-        Raises Diverged for the first of these steps whose loss or gradient is not finite.
-        """
-        run, first = self.run, step - len(self.rows)
-        values = run.accelerator.reduce(torch.stack(self.rows), "mean").tolist()
-        for index, ((loss, norm), rate) in enumerate(zip(values, self.rates, strict=True)):
-            finite = torch.isfinite(torch.tensor([loss, norm]))
-            # with float16 an overflowing gradient is expected now and then: the scaler skips the step
-            if not finite[0] or (not finite[1] and run.accelerator.scaler is None):
-                raise Diverged(_divergence(run, first + index, loss, norm))
-            self.history["steps"].append(
-                {
-                    "step": first + index + 1,
-                    "loss": loss,
-                    "gradient_norm": norm,
-                    "learning_rate": rate * run.base_rates[0],
-                }
-            )
-        mean_loss = sum(loss for loss, _ in values) / len(values)
-        speed = self.meter.add(self.timed, time.perf_counter() - self.since)
-        newest = {
-            "loss": mean_loss,
-            "gradient_norm": values[-1][1],
-            "learning_rate": self.rates[-1] * run.base_rates[0],
-        }
-        self.rows, self.rates = [], []
-        self.restart()
-        return newest | speed
+def follow(average: Mapping[str, Tensor], params: Mapping[str, nn.Parameter], decay: float, step: int) -> None:
+    """Moves the EMA (where there is one) towards the weights; the average of few steps is taken over those few."""
+    if average:
+        decay = min(decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(average.values()), [p.detach() for p in params.values()], 1 - decay)
 
 
-def _divergence(run: Setup, step: int, loss: float, norm: float) -> str:
-    s = run.settings
-    files = sorted({f for micro in range(s.gradient_accumulation) for f in run.maker.batch(step, micro).files})
-    half = " or `dtype: bfloat16` (float16 overflows easily)" if run.dtype == torch.float16 else ""
-    return (
-        f"training stopped at step {step + 1}: loss {loss:g}, gradient norm {norm:g}. Nothing was saved as "
-        f"finished. The batch held {', '.join(files)}. Try a lower learning_rate than {s.learning_rate:g} (a "
-        f"third of it){half}, a longer warmup, or a lower max_grad_norm; if it is always these pictures, look at them."
-    )
+def resume(run: Setup, optimizer: Any) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    """Puts the newest state of this very run back, where there is one -> (steps done, EMA weights, history)."""
+    state = checkpoints.latest(run.folder, run.identity) or checkpoints.State()
+    if state.step:
+        checkpoints.load_weights(run.params, state.weights)
+        optimizer.load_state_dict(state.optimizer)
+        run.arithmetic.know(state.flops)
+        if run.accelerator.scaler is not None and state.scaler:
+            run.accelerator.scaler.load_state_dict(state.scaler)
+    average = {name: p.detach().clone() for name, p in run.params.items()} if run.settings.ema_decay else {}
+    if state.average:
+        checkpoints.load_weights(average, state.average)
+    return state.step, average, state.history or {"steps": [], "scores": [], "stop_reason": ""}
 
 
-@contextlib.contextmanager
-def evaluating(run: Setup, average: Mapping[str, Tensor]) -> Any:
-    """The weights that are drawn from and saved: the EMA or schedule-free average where there is one; no dropout."""
-    run.denoiser.eval()
-    optimisers.evaluation_weights(run.optimizer, True)
-    trained = {name: p.detach().clone() for name, p in run.params.items()} if average else {}
-    checkpoints.load_weights(run.params if average else {}, average)
-    try:
-        yield
-    finally:
-        checkpoints.load_weights(run.params if average else {}, trained)
-        optimisers.evaluation_weights(run.optimizer, False)
-
-
-def margins(settings: TrainSettings) -> choice.Margins:
-    return choice.Margins(settings.prompt_margin, settings.drift_margin, settings.fidelity_gain)
-
-
-def stop_reason(scores: Sequence[Mapping[str, float]], settings: TrainSettings) -> str:
-    """Why to stop now, or nothing."""
-    base, *points = [choice.Point.of(int(row["step"]), row) for row in scores]
-    if choice.stalled(points, base, margins(settings), settings.patience):
-        return f"no gain in likeness that kept the prompt in the last {settings.patience} checkpoints"
-    return ""
-
-
-def choose(scores: Sequence[Mapping[str, float]], last: int, settings: TrainSettings) -> choice.Choice:
-    if not scores:
-        return choice.Choice(last, "knee", f"checkpoints were not scored; the last step, {last}, is kept.")
-    base, *points = [choice.Point.of(int(row["step"]), row) for row in scores]
-    return choice.choose(points, base, margins(settings))
-
-
-def _state(
+def state_of(
     step: int, run: Setup, optimizer: Any, average: Mapping[str, Tensor], history: dict[str, Any]
 ) -> checkpoints.State:
+    """What `resume` puts back."""
     scaler = run.accelerator.scaler
     return checkpoints.State(
         step,
@@ -325,7 +220,7 @@ def _state(
     )
 
 
-def _finish(
+def finish(
     outputs: Path,
     run: Setup,
     photographs: Sequence[Example],
@@ -333,7 +228,10 @@ def _finish(
     history: Mapping[str, Any],
     speed: Mapping[str, float],
 ) -> None:
-    """Writes the outputs; the adapter last, so that a folder with lora/ in it is complete."""
+    """Writes the outputs with the chosen weights; the adapter last, so that a folder with lora/ in it is complete."""
+    scored = run.folder / "scored" / f"step-{chosen.step:06d}.safetensors"
+    if scored.exists():
+        checkpoints.load_weights(run.params, checkpoints.read_weights(scored))
     outputs.mkdir(parents=True, exist_ok=True)
     if (run.folder / "samples").exists():
         shutil.copytree(run.folder / "samples", outputs / "samples", dirs_exist_ok=True)
@@ -342,4 +240,4 @@ def _finish(
     run.save_adapter(outputs / "lora", photographs, chosen.step)
 
 
-__all__ = ["Base", "Denoiser", "Diverged", "Observer", "Result", "Score", "train"]
+__all__ = ["Base", "Diverged", "Observer", "Result", "Score", "margins", "train"]

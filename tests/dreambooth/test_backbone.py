@@ -110,10 +110,10 @@ def test_a_hub_model_that_is_not_in_the_cache_says_why_it_was_not_fetched(tmp_pa
 
 
 def test_parts_are_frozen_and_the_vae_stays_float32(tiny_models: Path):
-    parts = backbone.load_backbone(tiny_models / "sdxl", device="cpu", dtype="bfloat16")
+    parts = backbone.load_pipeline(tiny_models / "sdxl", device="cpu", dtype="bfloat16")
     assert parts.unet.dtype == parts.text_encoder.dtype == parts.text_encoder_2.dtype == torch.bfloat16
     assert parts.vae.dtype == torch.float32
-    for module in (parts.unet, parts.vae, *parts.text_encoders):
+    for module in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):
         assert not module.training
         assert not any(weight.requires_grad for weight in module.parameters())
 
