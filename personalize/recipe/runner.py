@@ -5,13 +5,11 @@ import json
 import logging
 import os
 import shutil
-import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -21,6 +19,7 @@ from personalize.recipe.digest import tree_digest
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.failures import advice, say
 from personalize.recipe.inputs import Input, Inputs
+from personalize.recipe.interruption import terminable
 from personalize.recipe.lineage import Lineage, collect
 from personalize.recipe.outcome import outcome_tags
 from personalize.recipe.plan import Planned, Prepared
@@ -29,10 +28,6 @@ from personalize.recipe.workplace import sweep, workplace
 
 CARDS = Path("build/cards")
 SYSTEM_METRICS_SECONDS = 5
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C: the run is marked as killed and nothing half-made is kept."""
 
 
 class StepFailed(Exception):
@@ -66,7 +61,7 @@ class Runner:
         _quiet()
         sweep(self.prepared.root)
         self.lineage = collect(self.prepared.root)
-        with _terminable():
+        with terminable():
             parent = self._open_parent()
             self.parent_id = parent.info.run_id
             try:
@@ -277,22 +272,6 @@ class Runner:
 
     def _log_text(self, run_id: str, text: str, name: str) -> None:
         self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: a notebook's or a server's worker; its owner handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end(status: str) -> None:
