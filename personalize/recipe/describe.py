@@ -2,13 +2,16 @@
 
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
 from personalize.recipe.config import Override, load
+from personalize.recipe.stepconfig import StepConfig
 from personalize.recipe.steps import Step, load_steps
+from personalize.recipe.validation import extended
 
 
 def describe(root: Path, profile: str, overrides: tuple[Override, ...] = ()) -> str:
@@ -16,7 +19,8 @@ def describe(root: Path, profile: str, overrides: tuple[Override, ...] = ()) -> 
     merged = load(root, profile, overrides)
     steps = load_steps(root, merged.places)
     parts = [f"{merged.name}: give any key as -P step.key=value, any variable as -P VARIABLE=value"]
-    parts += [_step(step) for step in steps.values()]
+    kinds = {name: step.kind for name, step in steps.items()}
+    parts += [_step(step, extended(step.kind, kinds), kinds) for step in steps.values()]
     variables = [
         f"  {name} = {json.dumps(value, ensure_ascii=False)}" for name, value in merged.profile.variables.values.items()
     ]
@@ -24,12 +28,17 @@ def describe(root: Path, profile: str, overrides: tuple[Override, ...] = ()) -> 
     return "\n\n".join(parts)
 
 
-def _step(step: Step) -> str:
+def _step(step: Step, parent: str, kinds: Mapping[str, type[StepConfig]]) -> str:
     needs = f"   needs: {', '.join(step.needs)}" if step.needs else ""
     lines = [f"{step.name}{needs}"]
     lines += textwrap.wrap(step.about, 116, initial_indent="  ", subsequent_indent="  ") if step.about else []
     schema = step.kind.model_json_schema()
+    if parent:
+        lines.append(f"    every key of {parent}, with {parent}'s value unless given as {step.name}.key; and")
+    told = kinds[parent].model_fields if parent else {}
     for key, field in step.kind.model_fields.items():
+        if key in told:
+            continue
         default = "required" if field.is_required() else f"= {_default(field.get_default(call_default_factory=True))}"
         lines.append(f"    {step.name}.{key}  ({_type(schema['properties'].get(key, {}), schema)}) {default}")
         if field.description:

@@ -18,21 +18,30 @@ _WANTS_TEXT = {"string_type", "literal_error", "enum", "path_type"}
 def validate(merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[str]) -> dict[str, StepConfig]:
     """Every step's config. A value may be missing only in steps that are not `needed`; those are then left out.
 
+    A step whose Config extends another step's takes from that step's block what its own does not say.
     Raises RecipeError with one line for each fault found.
     """
     configs: dict[str, StepConfig] = {}
     faults: list[str] = []
     for step, kind in kinds.items():
-        values = merged.steps[step]
+        own, parent = merged.steps[step], extended(kind, kinds)
+        values = {**(merged.steps[parent] if parent else {}), **own}
         try:
             configs[step] = typed(kind, values)
         except pydantic.ValidationError as error:
             for detail in error.errors(include_url=False):
+                if parent and parent not in configs and (detail["loc"] or ("",))[0] not in own:
+                    continue  # said already, of the step whose value it is
                 if detail["type"] != "missing" or step in needed:
                     faults.append(_say(step, kind, values, detail, merged))
     if faults:
         raise RecipeError("\n".join(dict.fromkeys(faults)))
     return configs
+
+
+def extended(kind: type[StepConfig], kinds: Mapping[str, type[StepConfig]]) -> str:
+    """The step whose Config this one extends, or nothing."""
+    return next((step for base in kind.__mro__[1:] for step, other in kinds.items() if base is other), "")
 
 
 def typed(kind: type[StepConfig], values: Mapping[str, Value]) -> StepConfig:
@@ -84,5 +93,6 @@ def _say(step: str, kind: type[StepConfig], values: Mapping[str, Value], detail:
     message = detail["msg"].removeprefix("Value error, ")
     field = kind.model_fields.get(key)
     about = f" ({field.description})" if field is not None and field.description else ""
-    given = "" if detail["type"] == "value_error" and len(loc) == 0 else f", not {detail['input']!r}"
+    whole = len(loc) == 0 or isinstance(detail["input"], dict)
+    given = "" if detail["type"] == "value_error" and whole else f", not {detail['input']!r}"
     return f"{place}: {name}: {message[:1].lower()}{message[1:]}{given}{about}"

@@ -190,3 +190,28 @@ def test_everything_that_was_decided_is_kept(project: Path) -> None:
     assert resolved["steps"]["count"] == {"top": 5, "share": 0.0, "seed": 7}
     assert resolved["overrides"] == {"count.top": "5"}
     assert resolved["variables"]["LANGUAGE"] == "English"
+
+
+LOUD = '''"""Loud: the count, louder."""
+from pydantic import Field
+from steps import count
+
+NEEDS = count.NEEDS
+
+class Config(count.Config):
+    marks: int = Field(1, ge=1, description="exclamation marks")
+
+def run(config, inputs, outputs, card):
+    pass
+'''
+
+
+def test_a_config_that_extends_anothers_takes_that_steps_values_where_it_says_nothing(project: Path) -> None:
+    (project / "steps" / "loud.py").write_text(LOUD)
+    edit(project / "recipe.yaml", "  announce:\n", "  loud: {marks: 2}\n  announce:\n")
+    loud = prepare(project, "local", [Override("count.top", "5")], step="loud").configs["loud"]
+    assert (loud.top, loud.marks) == (5, 2)  # type: ignore[attr-defined]
+    both = prepare(project, "local", [Override("count.top", "5"), Override("loud.top", "7")], step="loud").configs
+    assert (both["count"].top, both["loud"].top) == (5, 7)  # type: ignore[attr-defined]
+    assert "loud.top" in refused(project, ("loud.top", "many"))
+    assert "loud" not in refused(project, ("count.top", "many"))
