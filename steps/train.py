@@ -23,6 +23,7 @@ from personalize.recipe.digest import tree_digest
 if TYPE_CHECKING:
     from personalize.dreambooth.examples import Example
     from personalize.dreambooth.previews import Sample
+    from personalize.dreambooth.train import Result
 
 NEEDS = ("ingest", "caption", "prior")
 
@@ -60,13 +61,10 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     import mlflow
 
-    active = mlflow.active_run()
-    folders = {"images": inputs["ingest"].path / "images", "captions": inputs["caption"].path}
-    if config.class_images_a_step:
-        folders["prior"] = inputs["prior"].path
+    active, folders = mlflow.active_run(), read_from(config, inputs)
     job = {
         "config": config.model_dump(mode="json"),
-        "folders": {name: str(Path(folder).absolute()) for name, folder in folders.items()},
+        "folders": {name: str(folder) for name, folder in folders.items()},
         "outputs": str(outputs.absolute()),
         "run_id": active.info.run_id if active else "",
     }
@@ -80,41 +78,54 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     _show(card, history, speed, outputs)
 
 
+def read_from(config: Config, inputs: Inputs) -> dict[str, Path]:
+    """The folders that a training reads."""
+    folders = {"images": inputs["ingest"].path / "images", "captions": inputs["caption"].path}
+    if config.class_images_a_step:
+        folders["prior"] = inputs["prior"].path
+    return {name: folder.absolute() for name, folder in folders.items()}
+
+
 def teach(job: Mapping[str, Any]) -> None:
     """Trains; in each of several processes where there are several."""
     import mlflow
 
+    config = Config(**job["config"])
+    folders = {name: Path(folder) for name, folder in job["folders"].items()}
+    watch = Watch(config, job["run_id"])
+    result = learn(config, folders, Path(job["outputs"]), watch)
+    watch.close()
+    if watch.listens and job["run_id"]:
+        found = {**result.speed, "chosen_step": result.choice.step, "steps": result.steps}
+        mlflow.log_metrics({f"total_{name}": value for name, value in found.items()}, run_id=job["run_id"])
+        mlflow.flush_async_logging()
+
+
+def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Watch) -> Result:
+    """One training, from photographs on disk to an adapter. Raises train.Diverged, and what `watch` raises."""
     from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
     from personalize.dreambooth.previews import previews
     from personalize.dreambooth.prompts import load_subjects
     from personalize.dreambooth.train import Base, Observer, train
 
-    config = Config(**job["config"])
-    folders = {name: Path(folder) for name, folder in job["folders"].items()}
     settings = TrainSettings(**config.model_dump(include=set(TrainSettings.model_fields)))
     photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
     class_images = read_class_images(folders["prior"]) if "prior" in folders else []
     learnt, held_out = hold_out(photographs, settings.validation_photographs, settings.seed)
     subjects = load_subjects(folders["captions"])
     judged = bool(config.clip_model) and settings.validation_every > 0
-    watch = Watch(config, job["run_id"])
-    result = train(
+    return train(
         settings,
         Base(config.base_model, config.base_revision or None, config.device, config.dtype),
         learnt,
         class_images,
-        Path(job["outputs"]),
+        outputs,
         work=Path(config.work),
         held_out=held_out,
         previews=previews(subjects, settings.validation_prompts, settings.validation_seeds, settings.seed),
         score=judge(config, learnt, held_out) if judged else None,
         observer=Observer(watch.phase, watch.logged, watch.scored),
     )
-    watch.close()
-    if watch.listens and job["run_id"]:
-        found = {**result.speed, "chosen_step": result.choice.step, "steps": result.steps}
-        mlflow.log_metrics({f"total_{name}": value for name, value in found.items()}, run_id=job["run_id"])
-        mlflow.flush_async_logging()
 
 
 def judge(
@@ -174,17 +185,17 @@ def judge(
 class Watch:
     """What a person sees while it trains: a bar with loss, speed and time left, and everything live in MLflow."""
 
-    def __init__(self, config: Config, run_id: str) -> None:
+    def __init__(self, config: Config, run_id: str, name: str = "train") -> None:
         import mlflow
         from tqdm import tqdm
 
-        self.run_id = run_id
+        self.run_id, self.name = run_id, name
         self.client = mlflow.MlflowClient() if run_id else None
         self.listens = False
-        self.bar = tqdm(total=config.max_train_steps, desc="train", unit="step", disable=None, leave=True)
+        self.bar = tqdm(total=config.max_train_steps, desc=name, unit="step", disable=None, leave=True)
 
     def phase(self, text: str) -> None:
-        self.bar.set_description_str("train" if text == "training" else text)
+        self.bar.set_description_str(self.name if text == "training" else text)
 
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         import mlflow
@@ -267,15 +278,10 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
         measured = {"likeness to the subject": "fidelity", "prompt following": "prompt", "class drift": "drift"}
         curves = {label: (at, [row[name] for row in scores]) for label, name in measured.items()}
         card.chart("Checkpoints", curves, y="cosine", marks=marks)
-        files = (outputs / "samples" / "step-000000").glob("*.png")  # <token, or class>-<prompt>-<seed>.png
-        names = sorted((file.name for file in files), key=lambda name: (name.startswith("class-"), name))
         card.grid(
             "Checkpoints side by side",
             [f"step {step}" + (" (chosen)" if step == chosen["step"] else " (base)" * (step == 0)) for step in at],
-            [
-                (" ".join(name.split("-")[1:-1]), [outputs / "samples" / f"step-{s:06d}" / name for s in at])
-                for name in names
-            ],
+            side_by_side([outputs / "samples" / f"step-{step:06d}" for step in at]),
         )
         bins = sorted(name for name in scores[0] if name.startswith("validation_loss"))
         quarters = ("least noise", "little noise", "much noise", "most noise")
@@ -288,6 +294,13 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
         ["photograph"],
         [[name] for name in held_out or history["photographs"]],
     )
+
+
+def side_by_side(folders: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """A row for each prompt: the picture of it in each folder of samples, subjects before plain class pictures."""
+    files = folders[0].glob("*.png")  # <token, or class>-<prompt>-<seed>.png
+    names = sorted((file.name for file in files), key=lambda name: (name.startswith("class-"), name))
+    return [(" ".join(name.split("-")[1:-1]), [folder / name for folder in folders]) for name in names]
 
 
 def _smooth(rows: Sequence[Mapping[str, float]], name: str, points: int = 200) -> tuple[list[float], list[float]]:

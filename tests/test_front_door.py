@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,30 @@ def test_a_run_is_made_again_from_its_id(project: Project, first: str) -> None:
     (experiment,) = client.search_experiments(filter_string="name = 'test'")
     (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'ingest'")
     assert "agrees with run" in project.run("reproduce", run=run.info.run_id)
+
+
+def test_a_sweep_ends_with_a_command_that_trains_with_the_best_settings(project: Project, first: str) -> None:
+    from mlflow import MlflowClient
+
+    tiny = {"max_train_steps": 4, "train__validation_every": 2, "train__validation_sampling_steps": 2}
+    prior = {name: value for name, value in SHORT.items() if name.startswith("prior")}
+    output = project.run("sweep", trials=2, sweep__warmup_trials=1, sweep__warmup_checkpoints=0, **tiny, **prior)
+    assert ran(output) == dict.fromkeys(STEPS[:3], "reuse") | {"sweep": "run"}
+    assert card(output, "sweep").is_file()
+    client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'test'")
+    (sweep,) = client.search_runs([experiment.experiment_id], "tags.`recipe.step` = 'sweep'")
+    trials = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{sweep.info.run_id}'")
+    states = {trial.info.run_name: trial.data.tags["sweep.state"] for trial in trials}
+    assert set(states) == {"trial 1", "trial 2"}
+    assert states["trial 1"] == "complete"
+    assert states["trial 2"] in ("complete", "pruned")
+    (command,) = re.findall(r"^ +(mlflow run \. .*-P train\.rank=.*)$", output, flags=re.MULTILINE)
+    given = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+    assert {"train.learning_rate", "train.prior_loss_weight", "train.max_train_steps"} <= set(given)
+    plan = project.run(plan="true", **given)
+    assert ran(plan) == dict.fromkeys(STEPS[:3], "reuse") | dict.fromkeys(STEPS[3:], "run")
+    assert f"max_train_steps 20 → {tiny['max_train_steps']}" in why(plan, "train")
 
 
 def test_every_key_is_described(project: Project) -> None:

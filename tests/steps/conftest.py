@@ -11,6 +11,7 @@ import pytest
 
 from personalize.dreambooth.prompts import Subject, save_subjects
 from personalize.recipe import Card, Input, Inputs
+from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
 
 SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
@@ -95,3 +96,29 @@ def registered(
         with mlflow.start_run(tags={"lineage.commit": "c0ffee", "lineage.dirty": "false"}):
             register.run(config, trained("passed"), outputs, card)
     return place, outputs, card
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory) -> Inputs:
+    """Five photographs of one chair with captions, and three class images, as the steps before leave them."""
+    root, one = tmp_path_factory.mktemp("inputs"), {"token": "bcnchr", "class_noun": "chair"}
+    (root / "caption").mkdir()
+    names = [f"chair/bcnchr/{i}.png" for i in range(5)]
+    for i, name in enumerate(names):
+        picture(root / "ingest" / "images" / name, i)
+    captions = [{"file_name": n, **one, "context": "", "text": "a photo of a bcnchr chair"} for n in names]
+    _rows(root / "caption" / "metadata.jsonl", captions)
+    prompts = {"instance_prompt": "a photo of a bcnchr chair", "class_prompt": "a photo of a chair", "images": 5}
+    (root / "caption" / "subjects.json").write_text(json.dumps([one | prompts]))
+    priors = [f"chair/{i:04d}.png" for i in range(3)]
+    for i, name in enumerate(priors):
+        picture(root / "prior" / name, 50 + i)
+    _rows(
+        root / "prior" / "metadata.jsonl",
+        [{"file_name": n, "class_noun": "chair", "text": "a photo of a chair", "seed": 0} for n in priors],
+    )
+    return Inputs.from_paths({name: root / name for name in ("ingest", "caption", "prior")})
+
+
+def _rows(file: Path, values: list[dict]) -> None:
+    file.write_text("".join(json.dumps(value) + "\n" for value in values))

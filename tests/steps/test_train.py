@@ -7,37 +7,8 @@ import mlflow
 import pytest
 from safetensors import safe_open
 
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.recipe import Card, RecipeError
 from steps import train
-from tests.dreambooth.training import picture
-
-SUBJECT = {"token": "bcnchr", "class_noun": "chair"}
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Inputs:
-    """Five photographs of one chair with captions, and three class images, as the steps before leave them."""
-    root = tmp_path_factory.mktemp("inputs")
-    (root / "caption").mkdir()
-    names = [f"chair/bcnchr/{i}.png" for i in range(5)]
-    for i, name in enumerate(names):
-        picture(root / "ingest" / "images" / name, i)
-    captions = [{"file_name": n, **SUBJECT, "context": "", "text": "a photo of a bcnchr chair"} for n in names]
-    rows(root / "caption" / "metadata.jsonl", captions)
-    prompts = {"instance_prompt": "a photo of a bcnchr chair", "class_prompt": "a photo of a chair", "images": 5}
-    (root / "caption" / "subjects.json").write_text(json.dumps([SUBJECT | prompts]))
-    priors = [f"chair/{i:04d}.png" for i in range(3)]
-    for i, name in enumerate(priors):
-        picture(root / "prior" / name, 50 + i)
-    rows(
-        root / "prior" / "metadata.jsonl",
-        [{"file_name": n, "class_noun": "chair", "text": "a photo of a chair", "seed": 0} for n in priors],
-    )
-    return Inputs.from_paths({name: root / name for name in ("ingest", "caption", "prior")})
-
-
-def rows(file: Path, values: list[dict]) -> None:
-    file.write_text("".join(json.dumps(value) + "\n" for value in values))
 
 
 @pytest.fixture(scope="module")
