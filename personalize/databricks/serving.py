@@ -25,6 +25,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from personalize.databricks.entities import as_input, check_model_name, new_entity, routes, workload
+from personalize.databricks.readiness import await_ready
 from personalize.databricks.workspace import connect
 from personalize.serving.endpoint import (
     EndpointError,
@@ -109,7 +110,7 @@ class DatabricksEndpoint:
             else:
                 share = {str(previous.name): 100, str(new.name): 0} if previous else {str(new.name): 100}
                 self._update([*kept, new], routes(share))
-            self._await_ready(str(new.name))
+            self._await_ready(new)
             self.report(f"{model} is ready; asking it for a picture")
             trial = self._try(new, previous, body, smoke)
             if previous is not None:
@@ -263,55 +264,11 @@ class DatabricksEndpoint:
         """All traffic to `new`; `kept` stays at 0 %."""
         shares = {str(new.name): 100} | ({str(kept.name): 0} if kept else {})
         self._update([new, *([kept] if kept else [])], routes(shares))
-        self._await_ready(str(new.name))
+        self._await_ready(new)
 
-    def _await_ready(self, served: str) -> None:
-        begun = told = time.monotonic()
+    def _await_ready(self, new: ServedEntityInput) -> None:
         patience_s = max(self.startup_timeout_s, SHORTEST_DEPLOY_WAIT_S)
-        while True:
-            endpoint = self.client.serving_endpoints.get(self.name)
-            update = endpoint.state.config_update if endpoint.state else None
-            ready = endpoint.state.ready if endpoint.state else None
-            waited = time.monotonic() - begun
-            if update is not None and update.value == "NOT_UPDATING" and ready is not None and ready.value == "READY":
-                return
-            if update is not None and update.value in ("UPDATE_FAILED", "UPDATE_CANCELED"):
-                raise EndpointError(
-                    f"{served} did not become ready on {self.name!r}: {update.value} after {waited / 60:.0f} min"
-                    f"{self._what_databricks_says(endpoint)}. The end of its logs:\n{self._logs(served)}"
-                )
-            if waited > patience_s:
-                raise EndpointError(
-                    f"{served} was not ready on {self.name!r} after {waited / 60:.0f} min; Databricks may go on: "
-                    f"`-P action=status` looks. The end of its logs:\n{self._logs(served)}"
-                )
-            if time.monotonic() - told >= 30:
-                told = time.monotonic()
-                self.report(f"{served}: {waited / 60:.1f} min{self._what_databricks_says(endpoint)}")
-            time.sleep(self.poll_s)
-
-    def _what_databricks_says(self, endpoint: ServingEndpointDetailed) -> str:
-        entities: list[ServedEntityOutput] = []
-        for config in (endpoint.pending_config, endpoint.config):
-            entities += (config.served_entities or []) if config else []
-        messages = [entity.state.deployment_state_message for entity in entities if entity.state]
-        said = "; ".join(dict.fromkeys(message for message in messages if message))
-        return f" ({said})" if said else ""
-
-    def _logs(self, served: str) -> str:
-        from databricks.sdk.errors import DatabricksError
-
-        found = []
-        for title, read in (
-            ("build", self.client.serving_endpoints.build_logs),
-            ("server", self.client.serving_endpoints.logs),
-        ):
-            try:
-                lines = (read(self.name, served).logs or "").splitlines()
-            except DatabricksError as error:
-                lines = [f"(cannot be read: {error})"]
-            found += [f"[{title}] {line}" for line in lines[-30:]]
-        return "\n".join(found) or "(the logs are empty)"
+        await_ready(self.client, self.name, str(new.name), patience_s, self.poll_s, self.report)
 
     def _ask(self, body: dict[str, Any], served: str = "") -> list[Picture]:
         from databricks.sdk.errors import DatabricksError
