@@ -117,13 +117,13 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         for each in zip(photographs, unseen, strict=True)
     ]
     result = report(scores, questions, config.gates, names, *files, config.level)
+    rights = json.loads((inputs["ingest"].path / "qa.json").read_text(encoding="utf-8"))["rights"]
     settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size"})
-    (outputs / "scores.json").write_text(
-        json.dumps({**result, "settings": settings}, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
+    told = {**result, "rights": rights, "settings": settings}
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+    (outputs / "scores.json").write_text(text + "\n", encoding="utf-8")
     pages = Pages(
-        questions, opened, names, base, tuned, result, config.limits, _facts(config, history), config.reproduce
+        questions, opened, names, base, tuned, result, config.limits, _facts(config, history, rights), config.reproduce
     )
     _log(result, pages)
     pages.write(card)
@@ -162,13 +162,14 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     return answers[0], answers[1]
 
 
-def _facts(config: Config, history: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(config: Config, history: Mapping[str, Any], rights: str) -> dict[str, Any]:
     return {
         "base model": _at(config.base_model, config.base_revision),
         "judges": f"{_at(config.clip_model, config.clip_revision)}, {_at(config.dino_model, config.dino_revision)}",
         "drawn with": f"{config.sampling_steps} steps, guidance {config.guidance_scale:g}, {config.resolution} px",
         "checkpoint": f"step {history['chosen']['step']} of {len(history['steps'])}" if "chosen" in history else None,
         "photographs held out": len(history.get("held_out", ())),
+        **({"rights to the photographs": rights} if rights else {}),
     }
 
 

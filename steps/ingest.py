@@ -9,7 +9,6 @@ changed.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import warnings
 from collections import Counter
@@ -39,6 +38,7 @@ class Config(StepConfig):
     )
     token: str = Field("", description="Invented word for the one subject of a flat folder")
     class_noun: str = Field("", description="Everyday word for the one subject of a flat folder")
+    rights: str = Field("", description="Who allowed this use of the photographs; cards and registered model say it")
     min_photographs: int = Field(3, ge=1, description="Usable photographs that each subject must have")
     resolution: int = Field(1024, ge=16, description="Side in pixels at which training will see the photographs")
     min_side: int = Field(0, ge=0, description="Pixels that the short side needs (0: half the resolution)")
@@ -68,7 +68,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     from tqdm import tqdm
 
     from personalize.dreambooth.archives import Refused
-    from personalize.dreambooth.curation import File, curate
+    from personalize.dreambooth.curation import File, curate, write_tables
     from personalize.dreambooth.layout import WrongLayout, find_photographs, subjects_of
 
     try:
@@ -83,7 +83,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     files += [File(name, verdict="left out", reasons=[reason]) for name, reason in layout.left_out.items()]
 
     subjects = subjects_of(layout.candidates)
-    _write_tables(files, config, digest, outputs)
+    write_tables(files, outputs, {"data": _shown_source(config), "digest": digest, "rights": config.rights.strip()})
     _log(files, subjects, config, digest)
     _show(card, files, subjects, config, digest)
     _require_enough(files, subjects, config)
@@ -112,8 +112,7 @@ def _folder(config: Config) -> Iterator[tuple[Path, str]]:
             if config.data_sha256 and digest != config.data_sha256:
                 raise Refused(
                     f"the downloaded archive has sha256 {digest}, not the {config.data_sha256} of "
-                    f"ingest.data_sha256: it "
-                    f"was changed since. Check where it comes from before you change the key."
+                    "ingest.data_sha256: it was changed since. Check where it comes from before you change the key."
                 )
         else:
             archive = _located(config.data)
@@ -158,46 +157,6 @@ def _rules(config: Config) -> Rules:
     return Rules(**{name: value or derived.get(name, value) for name, value in given.items()})
 
 
-def _write_tables(files: Sequence[File], config: Config, digest: str, outputs: Path) -> None:
-    """`images/metadata.jsonl`, which `datasets.load_dataset("imagefolder")` reads, and `qa.json` with every file."""
-    lines = [
-        {
-            "file_name": file.file_name,
-            "token": file.token,
-            "class_noun": file.class_noun,
-            "width": file.written[0],
-            "height": file.written[1],
-            "source": file.source,
-            "sha256": file.sha256,
-            "caption": file.caption,
-        }
-        for file in files
-        if file.kept
-    ]
-    (outputs / "images").mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (outputs / "images" / "metadata.jsonl").write_text(text, encoding="utf-8")
-    shown = (
-        "source",
-        "token",
-        "class_noun",
-        "verdict",
-        "reasons",
-        "notes",
-        "width",
-        "height",
-        "sharpness",
-        "file_name",
-    )
-    table = {
-        "data": _shown_source(config),
-        "digest": digest,
-        "counts": dict(Counter(file.verdict for file in files)),
-        "files": [{key: getattr(file, key) for key in shown} for file in files],
-    }
-    (outputs / "qa.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _log(files: Sequence[File], subjects: Sequence[Subject], config: Config, digest: str) -> None:
     """The dataset with its digest, the counts, and a contact sheet of each subject, in MLflow."""
     import mlflow
@@ -232,6 +191,7 @@ def _show(card: Card, files: Sequence[File], subjects: Sequence[Subject], config
             "subjects": ", ".join(subject.name for subject in subjects),
             "data": _shown_source(config),
             "digest": digest + (" (pinned by DVC)" if _pinned(config) == digest else ""),
+            **({"rights": config.rights.strip()} if config.rights.strip() else {}),
         }
     )
     for warning in _warnings(files, config, digest):
@@ -296,11 +256,9 @@ def _require_enough(files: Sequence[File], subjects: Sequence[Subject], config: 
         lines.append(f"  {subject.name}: {sum(file.kept for file in own)} usable of {len(own)} found")
         lines += [f"      {file.source}: {'; '.join(file.reasons)}" for file in own if not file.kept][:5]
     raise RecipeError(
-        f"data: {_shown_source(config)} has too few usable photographs, {config.min_photographs} of each "
-        f"subject are "
-        f"needed (4 to 10 are best):\n" + "\n".join(lines) + "\nAdd photographs of it from other sides and before "
-        "other "
-        "backgrounds, remove its folder, or set ingest.min_photographs."
+        f"data: {_shown_source(config)} has too few usable photographs, {config.min_photographs} of each subject are "
+        "needed (4 to 10 are best):\n" + "\n".join(lines) + "\nAdd photographs of it from other sides and before "
+        "other backgrounds, remove its folder, or set ingest.min_photographs."
     )
 
 

@@ -81,7 +81,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     print("packing base weights and adapter into a model", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         adapter = _gathered(train, Path(folder))
-        tags = _tags(config, inputs, subjects, str(scores["verdict"]))
+        tags = _tags(config, inputs, subjects, scores)
         info = package.log(
             local_folder(config.base_model, config.base_revision, config.dtype),
             adapter,
@@ -151,7 +151,7 @@ def _limits(config: Config) -> Limits:
     return Limits(rows=config.max_rows, images=config.max_images, steps=config.max_steps, pixels=pixels)
 
 
-def _tags(config: Config, inputs: Inputs, subjects: list[Subject], verdict: str) -> dict[str, str]:
+def _tags(config: Config, inputs: Inputs, subjects: list[Subject], scores: Mapping[str, Any]) -> dict[str, str]:
     """What a person in the registry must see without opening a run: may it be promoted, what is it, where is it from.
 
     Unity Catalog takes at most 1000 characters, and none of . , - = / : in a key.
@@ -161,7 +161,8 @@ def _tags(config: Config, inputs: Inputs, subjects: list[Subject], verdict: str)
     run = mlflow.active_run()
     lineage = {k: v for k, v in run.data.tags.items() if k.startswith("lineage.")} if run else {}
     tags = {
-        "verdict": verdict,
+        "verdict": scores["verdict"],
+        "rights": scores.get("rights", ""),
         "card": inputs["evaluate"].card,
         "fingerprint": inputs["train"].fingerprint,
         "subjects": ", ".join(subject.name for subject in subjects),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,19 @@ from personalize.dreambooth.quality import difference_hash, is_blank, near_dupli
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320
+SHOWN = (
+    "source",
+    "token",
+    "class_noun",
+    "verdict",
+    "reasons",
+    "notes",
+    "width",
+    "height",
+    "sharpness",
+    "file_name",
+)
+"""What qa.json says of each file."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,36 @@ def curate(candidates: Iterable[Candidate], images: Path, rules: Rules) -> list[
     for near in near_duplicates([hashes[index] for index in order], rules.duplicate):
         _repeated(files[order[near.index]], files[order[near.like]], near.distance, images)
     return files
+
+
+def write_tables(files: Sequence[File], outputs: Path, about: Mapping[str, str]) -> None:
+    """`images/metadata.jsonl`, which `datasets.load_dataset("imagefolder")` reads, and `qa.json` with every file.
+
+    about: what qa.json says of the whole, before counts and files.
+    """
+    lines = [
+        {
+            "file_name": file.file_name,
+            "token": file.token,
+            "class_noun": file.class_noun,
+            "width": file.written[0],
+            "height": file.written[1],
+            "source": file.source,
+            "sha256": file.sha256,
+            "caption": file.caption,
+        }
+        for file in files
+        if file.kept
+    ]
+    (outputs / "images").mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (outputs / "images" / "metadata.jsonl").write_text(text, encoding="utf-8")
+    table = {
+        **about,
+        "counts": dict(Counter(file.verdict for file in files)),
+        "files": [{key: getattr(file, key) for key in SHOWN} for file in files],
+    }
+    (outputs / "qa.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def judge(file: File, image: Image.Image, rules: Rules) -> None:

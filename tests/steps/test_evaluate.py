@@ -48,6 +48,7 @@ def inputs(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Input
             rows.append({"file_name": name, "token": token, "class_noun": noun})
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (root / "ingest" / "images" / "metadata.jsonl").write_text(lines)
+    (root / "ingest" / "qa.json").write_text(json.dumps({"rights": "the museum, for this exhibition"}))
     (root / "caption").mkdir()
     subjects = [{"token": token, "class_noun": noun, "images": 3} for token, noun in SUBJECTS]
     (root / "caption" / "subjects.json").write_text(json.dumps(subjects))
@@ -149,6 +150,7 @@ def test_the_card_shows_verdict_pictures_limits_and_the_command_to_do_it_again(d
     assert kinds.index("grid") < kinds.index("table"), "pictures come before numbers"
     assert page.count("<img") > 2 * len(SUBJECTS) * len(PROMPTS)
     assert "These models know nothing." in page
+    assert "the museum, for this exhibition" in page
     assert "-e generate -P prompt=" in page
     assert "held out" in page
 

@@ -72,6 +72,14 @@ def test_the_result_is_an_image_folder_that_datasets_readers_understand(run, tmp
     assert result.metadata[0]["source"] == "chair/zwvchr/0.jpg"
 
 
+def test_who_allowed_the_use_of_the_photographs_is_on_the_card_where_it_is_given(run, tmp_path: Path) -> None:
+    data = two_subjects(tmp_path / "data")
+    assert "rights" not in run(data).card.html()
+    given = run(data, rights=" the museum <2026> ")
+    assert "the museum &lt;2026&gt;" in given.card.html()
+    assert given.qa["rights"] == "the museum <2026>"
+
+
 def test_the_same_photographs_give_the_same_bytes(run, tmp_path: Path) -> None:
     data = two_subjects(tmp_path / "data")
     digests = {tree_digest(run(data).outputs) for _ in range(2)}

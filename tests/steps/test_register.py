@@ -79,9 +79,13 @@ def _model_folder(place: Path) -> str:
 def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tiny_models, trained, tmp_path):
     outputs, card = tmp_path / "outputs", Card("register")
     outputs.mkdir()
+    inputs = trained("failed")
+    scores = inputs["evaluate"].path / "scores.json"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"rights": "the museum"}))
     with mlflow.start_run():
-        register.run(config(tiny_models), trained("failed"), outputs, card)
-    assert mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags["verdict"] == "failed"
+        register.run(config(tiny_models), inputs, outputs, card)
+    tags = mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags
+    assert (tags["verdict"], tags["rights"]) == ("failed", "the museum")
     assert "promote will refuse" in card.html()
     assert "-e promote" not in card.html()
     assert (card.came_to, card.words) == ("failed", {"prompt": "'a photo of a bcnchr chair on the beach'"})
