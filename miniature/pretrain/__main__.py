@@ -2,7 +2,8 @@
 
 Stages, each of which reads what the ones before it left in --work and may be run alone:
     vae      autoencoder                          latents  its moments of every training image
-    text     SDXL's two text encoders             decoder  the autoencoder's second half, tuned further
+    text     SDXL's two text encoders             letters  made-up words told apart
+    decoder  the autoencoder's second half, tuned further
     unet     the denoiser; writes OUT/sdxl        clip, dino   the judges         blip   the captioner
 `all` runs them in that order with their shares of --minutes. Kill it at any time: the same command goes on from the
 last checkpoint. Finished stages are kept; a larger budget continues them. With --preset gpu everything is moved to
@@ -22,7 +23,7 @@ from . import blip, clip, dino, latents, text, unet, vae
 from .loop import Options
 
 # Share of the whole budget each stage is given by `all`, measured on two cores.
-SHARES = {"vae": 0.2, "text": 0.03, "latents": 0.02, "decoder": 0.07, "unet": 0.4}
+SHARES = {"vae": 0.2, "text": 0.03, "letters": 0.01, "latents": 0.02, "decoder": 0.07, "unet": 0.4}
 SHARES |= {"clip": 0.16, "dino": 0.06, "blip": 0.06}
 
 
@@ -82,6 +83,8 @@ def run(name: str, options: Options, mirrored: bool = False) -> None:
         facts = latents.cache(options, mirrored)
     elif name == "decoder":
         facts = vae.train_decoder(options)
+    elif name == "letters":
+        facts = text.train_letters(options)
     else:
         facts = {"vae": vae, "text": text, "unet": unet, "clip": clip, "dino": dino, "blip": blip}[name].train(options)
     writers = {"unet": unet.write, "clip": clip.write, "dino": dino.write, "blip": blip.write}

@@ -3,6 +3,11 @@
 The other tower is a table of facts (class, colour, material, pattern, surroundings; each may be left unsaid) instead of
 pictures: what words mean in the small world is known exactly, so minutes on one core are enough, and the encoders share
 nothing with the judge.
+
+Captions with made-up words teach the encoders to pass over them, and so well that `bcnchr` and `wngchr` become one to
+the UNet, which then cannot learn to draw two subjects apart. A second stage therefore moves the embeddings of the word
+pieces that no word of the world uses, and nothing else, until made-up words differ about as much as colours do: what
+the encoders make of all other captions stays the same to the last bit.
 """
 
 import numpy as np
@@ -19,6 +24,7 @@ from .loop import Options, attention_for, autocast, fit
 from .tokens import world_words
 
 WIDTH = 192
+APART, LETTERS = 0.8, "abcdefghijklmnopqrstuvwxyz0123456789"
 KNOWN = (world.CLASSES, world.COLOURS, world.MATERIALS, world.PATTERNS, world.SURROUNDINGS)
 
 
@@ -78,6 +84,52 @@ def train(options: Options) -> dict[str, float]:
     return fit("text", {"towers": towers}, loss, options, lr=1e-3, batch=batch, weight_decay=0.05)
 
 
+def train_letters(options: Options) -> dict[str, float]:
+    """Tell made-up words apart; the checkpoint is work/letters.pt. Raises ValueError where there is no text.pt."""
+    if not (options.work / "text.pt").exists():
+        raise ValueError(f"{options.work} holds no text.pt: train it first with `python -m miniature.pretrain text`")
+    torch.manual_seed(options.seed + 7)
+    scenes = Scenes(options.data / "train")
+    before, towers = _towers(options, "text"), _towers(options, "text")
+    tokenizers = architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words())
+    encoders = (towers.text_encoder, towers.text_encoder_2)
+    resting = (before.text_encoder.eval(), before.text_encoder_2.eval())
+    towers.requires_grad_(False)
+    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
+        weight = encoder.get_input_embeddings().weight.requires_grad_(True)
+        known = {index for word in world_words() for index in tokenizer(word).input_ids}
+        free = torch.ones(len(weight), 1, device=weight.device)
+        free[sorted(known)] = 0
+        weight.register_hook(lambda gradient, free=free: gradient * free)
+    batch = options.batch or 32
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        random = generator(options.seed + 7, step)
+        row = scenes.rows[int(scenes.draw(random, 1)[0])]
+        opening, _, ending = wording(row, "whole", random).partition(row["class_name"])
+        words = ["".join(random.choice(list(LETTERS), random.integers(3, 8))) for _ in range(batch)]
+        value, apart = torch.zeros((), device=options.device), []
+        for encoder, old, tokenizer in zip(encoders, resting, tokenizers, strict=True):
+            spans = []
+            start = len(tokenizer(opening.strip()).input_ids) - 1
+            for word in words:
+                said = tokenizer(f"{opening}{word} {row['class_name']}{ending}", return_tensors="pt").to(options.device)
+                end = start + len(tokenizer(word).input_ids) - 2
+                states = encoder(said.input_ids, output_hidden_states=True).hidden_states[-2][0]
+                with torch.no_grad():
+                    kept = old(said.input_ids, output_hidden_states=True).hidden_states[-2][0]
+                spans.append(states[start:end].mean(dim=0))
+                value = value + (states[end:] - kept[end:]).square().sum() / kept[end:].square().sum() / batch
+            together = torch.stack(spans)
+            size = together.norm(dim=1).mean().detach()
+            distances = functional.pdist(together) / size
+            value = value + (APART - distances).clamp(min=0).square().mean() * 4
+            apart.append(float(distances.detach().mean()))
+        return value, {"apart": sum(apart) / len(apart)}
+
+    return fit("letters", {"towers": towers}, loss, options, lr=1e-2, batch=batch, weight_decay=0.0)
+
+
 def facts_of(row: dict, caption: str) -> list[int]:
     """What the caption states of its scene, as places in KNOWN counted from 1; 0 for what it leaves unsaid."""
     words = caption.replace(",", " ").split()
@@ -94,12 +146,16 @@ def facts_of(row: dict, caption: str) -> list[int]:
 
 
 def load(options: Options) -> Towers:
-    """The trained towers, in evaluation mode."""
-    tokenizers = architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words())
-    towers = Towers(tokenizers)
-    saved = torch.load(options.work / "text.pt", map_location="cpu", weights_only=True)
+    """The trained towers, in evaluation mode; with made-up words told apart where that stage was run."""
+    name = "letters" if (options.work / "letters.pt").exists() else "text"
+    return _towers(options, name).eval().requires_grad_(False)
+
+
+def _towers(options: Options, name: str) -> Towers:
+    towers = Towers(architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words()))
+    saved = torch.load(options.work / f"{name}.pt", map_location="cpu", weights_only=True)
     towers.load_state_dict(saved["networks"]["towers"])
-    return towers.to(options.device).eval().requires_grad_(False)
+    return towers.to(options.device)
 
 
 def _caption(row: dict, random: np.random.Generator) -> str:

@@ -66,7 +66,7 @@ def test_the_run_is_in_mlflow_with_a_nested_run_for_each_stage(trained: Path) ->
     client = MlflowClient(f"sqlite:///{trained / 'work' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("miniature")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"pretrain all", "vae", "text", "latents", "decoder", "unet", "clip", "dino", "blip"}
+    assert set(runs) == {"pretrain all", "vae", "text", "letters", "latents", "decoder", "unet", "clip", "dino", "blip"}
     assert runs["unet"].data.metrics["final/steps"] == 1
 
 
@@ -160,6 +160,22 @@ def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -
     changed = {key.split(".")[0] for key, value in first.items() if not torch.equal(value, tuned[key])}
     assert changed == {"decoder", "post_quant_conv"}
     assert torch.equal(vae.load(options).decoder.conv_in.weight, tuned["decoder.conv_in.weight"])
+
+
+def test_telling_made_up_words_apart_changes_no_other_caption(data: Path, tmp_path: Path) -> None:
+    options = Options(data=data, work=tmp_path, out=tmp_path, steps=2, batch=4)
+    text.train(options)
+    before = unet.Prompts(options)
+    assert text.train_letters(Options(data=data, work=tmp_path, out=tmp_path, steps=12, batch=4))["steps"] == 12
+    after = unet.Prompts(options)
+    known, made_up = "a photo of a red chair on the beach", "a photo of a bcnchr chair on the beach"
+    assert torch.equal(before([known])[0], after([known])[0])
+
+    def apart(prompts: unet.Prompts) -> float:
+        states, _ = prompts([made_up, made_up.replace("bcnchr", "wnqchr")])
+        return float((states[0] - states[1]).norm() / states.norm())
+
+    assert apart(after) > 1.2 * apart(before)
 
 
 def test_latents_need_an_autoencoder_first(data: Path, tmp_path: Path) -> None:
