@@ -24,7 +24,7 @@ from .loop import Options, attention_for, autocast, fit
 from .tokens import world_words
 
 WIDTH = 192
-APART, LETTERS = 0.8, "abcdefghijklmnopqrstuvwxyz0123456789"
+APART, KEPT, LETTERS = 1.5, 0.2, "abcdefghijklmnopqrstuvwxyz0123456789"
 KNOWN = (world.CLASSES, world.COLOURS, world.MATERIALS, world.PATTERNS, world.SURROUNDINGS)
 
 
@@ -119,7 +119,7 @@ def train_letters(options: Options) -> dict[str, float]:
                 with torch.no_grad():
                     kept = old(said.input_ids, output_hidden_states=True).hidden_states[-2][0]
                 spans.append(states[start:end].mean(dim=0))
-                value = value + (states[end:] - kept[end:]).square().sum() / kept[end:].square().sum() / batch
+                value = value + KEPT * (states[end:] - kept[end:]).square().sum() / kept[end:].square().sum() / batch
             together = torch.stack(spans)
             size = together.norm(dim=1).mean().detach()
             distances = functional.pdist(together) / size
