@@ -13,6 +13,7 @@ class Terminated(KeyboardInterrupt):
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Raises Terminated inside on SIGTERM; the handler of before is put back afterwards."""
+
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Terminated
 
