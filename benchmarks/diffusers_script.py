@@ -18,22 +18,25 @@ from typing import Any
 
 
 def declare_torchvision_operators() -> None:
-    """Lets torchvision be imported without its compiled part, which the script never calls."""
+    """Lets torchvision be imported without its compiled part, which the script never calls: names what it misses."""
+    import importlib
+    import re
+
     import torch
 
-    try:
-        import torchvision  # noqa: F401
-
-        return
-    except (ImportError, RuntimeError):
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-    operators = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
-        operators.define(f"{name}(Tensor x) -> Tensor")
-        for kind in ("_backward", "_double_backward"):
-            operators.define(f"_{name}{kind}(Tensor x) -> Tensor")
+    operators = torch.library.Library("torchvision", "FRAGMENT")
     globals()["_kept"] = operators
+    for _ in range(50):
+        try:
+            importlib.import_module("torchvision")
+            return
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if not missing:
+                raise
+            operators.define(f"{missing[1]}(Tensor x) -> Tensor")
+            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                del sys.modules[name]
 
 
 class _Column(dict[str, list[Any]]):
