@@ -124,6 +124,9 @@ def make_pictures(work: Path, resolution: int, count: int = 10) -> None:
             )
             rows.append({"file_name": f"{i}.jpg", "token": "bcnchr", "class_noun": "chair", "text": text})
         (work / kind / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (work / "class-images").mkdir()  # diffusers' script opens every file of its folder as a picture
+    for file in (work / "class").glob("*.jpg"):
+        (work / "class-images" / file.name).symlink_to(file)
 
 
 def ours(outputs: Path, work: Path, base: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -147,14 +150,9 @@ def theirs(outputs: Path, work: Path, base: Path, options: argparse.Namespace) -
     if not script.is_file():
         sys.exit(f"{script} does not exist: --diffusers needs a checkout of huggingface/diffusers.")
     times = work / f"{outputs.name}.json"
-    class_images = work / "class-images"  # the script opens every file of its folder as a picture
-    class_images.mkdir(exist_ok=True)
-    for file in (work / "class").glob("*.jpg"):
-        (class_images / file.name).unlink(missing_ok=True)
-        (class_images / file.name).symlink_to(file)
     arguments = {
         "pretrained_model_name_or_path": base, "dataset_name": work / "photographs", "caption_column": "text",
-        "instance_prompt": "a photo of a bcnchr chair", "class_data_dir": class_images,
+        "instance_prompt": "a photo of a bcnchr chair", "class_data_dir": work / "class-images",
         "class_prompt": "a photo of a chair", "num_class_images": 40, "prior_loss_weight": 1.0,
         "resolution": options.resolution, "train_batch_size": options.batch_size, "rank": options.rank,
         "max_train_steps": options.steps, "learning_rate": 1e-4, "output_dir": outputs, "checkpointing_steps": 10**6,

@@ -30,6 +30,7 @@ from personalize.dreambooth.search import Dimension, Front
 from personalize.dreambooth.settings import TrainSettings
 from personalize.recipe import Card, Inputs, RecipeError
 from personalize.recipe.fingerprint import code_closure
+from personalize.recipe.outcome import LONGEST
 from steps import train
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ SPACE = {
     "prior_loss_weight": {"low": 0.25, "high": 2, "log": True},
 }
 """What decides how soon a subject is learnt, how much of it fits, and how well its class is kept."""
-
-LONGEST_NEXT = 500
-"""Characters of a command that the engine repeats at a run's end."""
 
 
 class Config(train.Config):
@@ -308,7 +306,7 @@ def show(card: Card, found: Sequence[Mapping[str, Any]], best: Mapping[str, Any]
         }
     )
     card.text(f"To train with the best settings: {best['command']}")
-    card.outcome("found" if len(best["command"]) <= LONGEST_NEXT else "long", command=best["command"])
+    card.outcome("found" if len(best["command"]) <= LONGEST else "long", command=best["command"])
     if best["value"] < -1:
         card.warning(
             "No trial kept prompt following and class drift within the margins; the one that breaks them least is "

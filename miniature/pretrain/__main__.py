@@ -1,5 +1,7 @@
 """Train the miniature models: `python -m miniature.pretrain all --data build/scenes --minutes 60`.
 
+--data holds what `python -m miniature.scenes` drew: train/ (dataset), judge/ (dataset --seed 1 --views 2), textures/.
+
 Stages, each of which reads what the ones before it left in --work and may be run alone:
     vae      autoencoder                          latents  its moments of every training image
     text     SDXL's two text encoders             letters  made-up words told apart
@@ -11,6 +13,7 @@ CUDA with larger batches. Metrics go to MLflow (MLFLOW_TRACKING_URI, else a data
 """
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run one stage or all of them."""
     parser = argparse.ArgumentParser(prog="python -m miniature.pretrain", description=__doc__.split("\n")[0])
     parser.add_argument("stages", nargs="+", choices=[*SHARES, "all"], metavar="stage", help="stages in order, or all")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and textures/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/, judge/ and textures/")
     parser.add_argument("--work", type=Path, default=Path("build/miniature"), help="checkpoints and caches")
     parser.add_argument("--out", type=Path, default=Path("models"), help="the model directories are written here")
     parser.add_argument("--preset", choices=["cpu", "gpu"], help="gpu where CUDA is found, else cpu")
@@ -79,14 +82,18 @@ def main(arguments: list[str] | None = None) -> None:
 def run(name: str, options: Options, mirrored: bool = False) -> None:
     """Run one stage, write its model directory, and note what was spent in work/ledger.json."""
     began = time.monotonic()
-    if name == "latents":
-        facts = latents.cache(options, mirrored)
-    elif name == "decoder":
-        facts = vae.train_decoder(options)
-    elif name == "letters":
-        facts = text.train_letters(options)
-    else:
-        facts = {"vae": vae, "text": text, "unet": unet, "clip": clip, "dino": dino, "blip": blip}[name].train(options)
+    stages = {
+        "vae": vae.train,
+        "text": text.train,
+        "letters": text.train_letters,
+        "latents": functools.partial(latents.cache, mirrored=mirrored),
+        "decoder": vae.train_decoder,
+        "unet": unet.train,
+        "clip": clip.train,
+        "dino": dino.train,
+        "blip": blip.train,
+    }
+    facts = stages[name](options)
     writers = {"unet": unet.write, "clip": clip.write, "dino": dino.write, "blip": blip.write}
     if name in writers:
         writers[name](options)

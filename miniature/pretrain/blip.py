@@ -7,7 +7,7 @@ from miniature.scenes.captions import ADJECTIVE
 
 from . import architectures
 from .data import Scenes, generator, jitter, normalise, with_article, wording
-from .loop import Options, attention_for, autocast, fit
+from .loop import Options, attention_for, autocast, fit, trained
 from .tokens import blip_tokenizer, world_words
 
 IGNORED = -100
@@ -48,6 +48,5 @@ def spoken(row: dict) -> str:
 
 def write(options: Options) -> None:
     model = architectures.blip(blip_tokenizer(world_words()))
-    saved = torch.load(options.work / "blip.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["networks"]["blip"])
+    model.load_state_dict(trained(options, "blip")["blip"])
     architectures.write_blip(options.out / "blip", model, world_words())

@@ -7,7 +7,7 @@ from torch.nn import functional
 from . import architectures
 from .contrast import WordsHead, captions_by_facet, facet_loss
 from .data import Scenes, generator, jitter, normalise
-from .loop import Options, attention_for, autocast, fit
+from .loop import Options, attention_for, autocast, fit, trained
 from .tokens import world_words, write_clip_tokenizer
 
 
@@ -43,6 +43,5 @@ def train(options: Options) -> dict[str, float]:
 def write(options: Options) -> None:
     tokenizer = write_clip_tokenizer(options.work / "tokenizers" / "clip", world_words())
     model = architectures.clip(tokenizer)
-    saved = torch.load(options.work / "clip.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["networks"]["clip"])
+    model.load_state_dict(trained(options, "clip")["clip"])
     architectures.write_clip(options.out / "clip", model, world_words())

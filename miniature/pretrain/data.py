@@ -102,8 +102,13 @@ def with_rare_word(caption: str, row: dict[str, Any], random: np.random.Generato
     """In a `share` of captions puts a made-up word such as `bcnchr` before the class: the unknown means nothing."""
     if random.random() >= share:
         return caption
-    word = "".join(random.choice(list("bcdfghjklmnpqrstvwxz"), random.integers(3, 8)))
+    word = made_up_word(random, "bcdfghjklmnpqrstvwxz")
     return caption.replace(row["class_name"], f"{word} {row['class_name']}", 1)
+
+
+def made_up_word(random: np.random.Generator, letters: str) -> str:
+    """Three to seven letters."""
+    return "".join(random.choice(list(letters), random.integers(3, 8)))
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

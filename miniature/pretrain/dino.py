@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from . import architectures
 from .data import Scenes, generator
-from .loop import Options, attention_for, autocast, fit
+from .loop import Options, attention_for, autocast, fit, trained
 
 LARGE, LARGE_SHARE, TEMPERATURE, CLASSES_A_BATCH = 128, (0.5, 1.0), 0.1, 3
 
@@ -69,6 +69,5 @@ def crop(pixels: Tensor, random: np.random.Generator, size: int, share: tuple[fl
 
 def write(options: Options) -> None:
     model = architectures.dino()
-    saved = torch.load(options.work / "dino.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["networks"]["dino"])
+    model.load_state_dict(trained(options, "dino")["dino"])
     architectures.write_dino(options.out / "dino", model)

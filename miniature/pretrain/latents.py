@@ -21,8 +21,6 @@ def cache(options: Options, mirrored: bool = False) -> dict[str, float]:
     A second copy holds mirror images when `mirrored`. Where a budget in minutes ends it early, the images done by then
     are used. Raises ValueError where no autoencoder was trained.
     """
-    if not (options.work / "vae.pt").exists():
-        raise ValueError(f"{options.work} holds no vae.pt: train it first with `python -m miniature.pretrain vae`")
     model = vae.load(options).to(memory_format=torch.channels_last)
     scenes = Scenes(options.data / "train")
     copies = 2 if mirrored else 1

@@ -131,6 +131,16 @@ def fit(
     return {"steps": step, "minutes": spent / 60, "samples": step * batch, **means}
 
 
+def trained(options: Options, stage: str) -> dict[str, dict[str, Tensor]]:
+    """The weights of each network in a stage's checkpoint. Raises ValueError where that stage was not trained."""
+    checkpoint = options.work / f"{stage}.pt"
+    if not checkpoint.exists():
+        raise ValueError(
+            f"{options.work} holds no {stage}.pt: train it first with `python -m miniature.pretrain {stage}`"
+        )
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["networks"]
+
+
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * network."""

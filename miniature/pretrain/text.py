@@ -10,6 +10,8 @@ pieces that no word of the world uses, and nothing else, until made-up words dif
 the encoders make of all other captions stays the same to the last bit.
 """
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,8 @@ from miniature import scenes as world
 from miniature.scenes.captions import ADJECTIVE, MADE_OF
 
 from . import architectures
-from .data import FACETS, Scenes, generator, natural, with_rare_word, wording
-from .loop import Options, attention_for, autocast, fit
+from .data import FACETS, Scenes, generator, made_up_word, natural, with_rare_word, wording
+from .loop import Options, attention_for, autocast, fit, trained
 from .tokens import world_words
 
 WIDTH = 192
@@ -86,11 +88,10 @@ def train(options: Options) -> dict[str, float]:
 
 def train_letters(options: Options) -> dict[str, float]:
     """Tell made-up words apart; the checkpoint is work/letters.pt. Raises ValueError where there is no text.pt."""
-    if not (options.work / "text.pt").exists():
-        raise ValueError(f"{options.work} holds no text.pt: train it first with `python -m miniature.pretrain text`")
     torch.manual_seed(options.seed + 7)
     scenes = Scenes(options.data / "train")
-    before, towers = _towers(options, "text"), _towers(options, "text")
+    towers = _towers(options, "text")
+    before = copy.deepcopy(towers)
     tokenizers = architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words())
     encoders = (towers.text_encoder, towers.text_encoder_2)
     resting = (before.text_encoder.eval(), before.text_encoder_2.eval())
@@ -107,7 +108,7 @@ def train_letters(options: Options) -> dict[str, float]:
         random = generator(options.seed + 7, step)
         row = scenes.rows[int(scenes.draw(random, 1)[0])]
         opening, _, ending = wording(row, "whole", random).partition(row["class_name"])
-        words = ["".join(random.choice(list(LETTERS), random.integers(3, 8))) for _ in range(batch)]
+        words = [made_up_word(random, LETTERS) for _ in range(batch)]
         value, apart = torch.zeros((), device=options.device), []
         for encoder, old, tokenizer in zip(encoders, resting, tokenizers, strict=True):
             spans = []
@@ -153,8 +154,7 @@ def load(options: Options) -> Towers:
 
 def _towers(options: Options, name: str) -> Towers:
     towers = Towers(architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words()))
-    saved = torch.load(options.work / f"{name}.pt", map_location="cpu", weights_only=True)
-    towers.load_state_dict(saved["networks"]["towers"])
+    towers.load_state_dict(trained(options, name)["towers"])
     return towers.to(options.device)
 
 

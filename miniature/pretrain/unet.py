@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from . import architectures, text, vae
 from .data import Scenes, caption, generator, with_rare_word
-from .loop import Options, attention_for, autocast, fit
+from .loop import Options, attention_for, autocast, fit, trained
 from .tokens import MAX_LENGTH, world_words
 
 GAMMA, DROPPED, DROPPED_TO_ZERO, RARE = 5.0, 0.10, 0.07, 0.05
@@ -113,8 +113,7 @@ def write(options: Options) -> None:
     """Write the whole pipeline directory out/sdxl from the checkpoints of vae, text and unet."""
     towers = text.load(options)
     model = architectures.unet()
-    saved = torch.load(options.work / "unet.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["networks"]["unet.ema"])
+    model.load_state_dict(trained(options, "unet")["unet.ema"])
     autoencoder = vae.load(options)
     facts = json.loads((options.work / "latents.json").read_text())
     autoencoder.register_to_config(scaling_factor=facts["scaling_factor"])

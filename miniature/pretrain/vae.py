@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import architectures
 from .data import Scenes, generator
-from .loop import Options, autocast, fit
+from .loop import Options, autocast, fit, trained
 
 CROP, KL_WEIGHT, GRADIENT_WEIGHT, TEXTURE_SHARE, RECOLOUR_SHARE = 64, 1e-6, 0.5, 0.3, 0.2
 SCALING_SAMPLES = 256
@@ -22,8 +22,7 @@ SCALING_SAMPLES = 256
 def train(options: Options) -> dict[str, float]:
     """Train on `data/train` (and `data/textures` where there is one); the checkpoint is work/vae.pt."""
     torch.manual_seed(options.seed)
-    scenes = Scenes(options.data / "train")
-    textures = Scenes(options.data / "textures") if (options.data / "textures").exists() else scenes
+    scenes, textures = _sources(options)
     model = architectures.vae().to(options.device, memory_format=torch.channels_last)
     batch = options.batch or (512 if options.device == "cuda" else 32)
     run = torch.compile(_reconstruct) if options.compile else _reconstruct
@@ -40,13 +39,10 @@ def train(options: Options) -> dict[str, float]:
 
 def train_decoder(options: Options) -> dict[str, float]:
     """Tune the decoder of work/vae.pt into work/decoder.pt. Raises ValueError where there is no vae.pt."""
-    if not (options.work / "vae.pt").exists():
-        raise ValueError(f"{options.work} holds no vae.pt: train it first with `python -m miniature.pretrain vae`")
     torch.manual_seed(options.seed)
-    scenes = Scenes(options.data / "train")
-    textures = Scenes(options.data / "textures") if (options.data / "textures").exists() else scenes
+    scenes, textures = _sources(options)
     model = architectures.vae()
-    model.load_state_dict(_weights(options, "vae"))
+    model.load_state_dict(trained(options, "vae")["vae"])
     model.to(options.device, memory_format=torch.channels_last)
     for part in (model.encoder, model.quant_conv):
         part.requires_grad_(False)
@@ -62,6 +58,12 @@ def train_decoder(options: Options) -> dict[str, float]:
         return decoder_loss(output.float(), pixels)
 
     return fit("decoder", {"vae": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.0)
+
+
+def _sources(options: Options) -> tuple[Scenes, Scenes]:
+    """Scenes and textures; scenes for both where there are no textures."""
+    scenes = Scenes(options.data / "train")
+    return scenes, Scenes(options.data / "textures") if (options.data / "textures").exists() else scenes
 
 
 def _reconstruct(model: torch.nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,25 +94,26 @@ def reconstruction_loss(
     output: Tensor, target: Tensor, mean: Tensor, logvar: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """L1 + gradient L1 + KL to N(0, 1) [b, 3, h, w]; also the PSNR in dB for values in [-1, 1]."""
-    pixel = (output - target).abs().mean()
     error = output - target
-    gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    pixel = error.abs().mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    psnr = 10 * torch.log10(4 / error.detach().square().mean())
-    value = pixel + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl
-    return value, {"psnr": float(psnr), "kl": float(kl.detach())}
+    value = pixel + GRADIENT_WEIGHT * _gradient(error) + KL_WEIGHT * kl
+    return value, {"psnr": _psnr(error.square().mean()), "kl": float(kl.detach())}
 
 
 def decoder_loss(output: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
     """5 * MSE + 0.25 * gradient L1 [b, 3, h, w]; also the PSNR in dB for values in [-1, 1]."""
     error = output - target
     squared = error.square().mean()
-    gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return 5 * squared + 0.25 * gradient, {"psnr": float(10 * torch.log10(4 / squared.detach()))}
+    return 5 * squared + 0.25 * _gradient(error), {"psnr": _psnr(squared)}
 
 
-def _weights(options: Options, name: str) -> dict[str, Tensor]:
-    return torch.load(options.work / f"{name}.pt", map_location="cpu", weights_only=True)["networks"]["vae"]
+def _gradient(error: Tensor) -> Tensor:
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def _psnr(squared: Tensor) -> float:
+    return float(10 * torch.log10(4 / squared.detach()))
 
 
 @torch.no_grad()
@@ -120,9 +123,9 @@ def load(options: Options) -> architectures.AutoencoderKL:
     With the tuned decoder where that belongs to this encoder.
     """
     model = architectures.vae()
-    weights = _weights(options, "vae")
+    weights = trained(options, "vae")["vae"]
     if (options.work / "decoder.pt").exists():
-        tuned = _weights(options, "decoder")
+        tuned = trained(options, "decoder")["vae"]
         if all(torch.equal(tuned[key], value) for key, value in weights.items() if key.startswith("encoder.")):
             weights = tuned
     model.load_state_dict(weights)

@@ -36,11 +36,11 @@ def scene_chunk(first: int, last: int, size: int, seed: int, split: Split, sampl
     """
     images, rows = [], []
     for index in range(first, last):
-        scene = sample_scene(seed * STRIDE + index, split)
+        design = {}
         if index % views:
             shown = sample_scene(seed * STRIDE + index - index % views, split)
             design = {"class_name": shown.class_name, "design_seed": shown.design_seed}
-            scene = sample_scene(seed * STRIDE + index, split, **design)
+        scene = sample_scene(seed * STRIDE + index, split, **design)
         images.append(render(scene, size, samples))
         rows.append({"index": index, **truth(scene), "captions": [caption(scene, k) for k in range(CAPTIONS)]})
     return np.stack(images), rows

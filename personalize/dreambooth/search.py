@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_ori
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from personalize.dreambooth.choice import Margins, Point, admissible, excess
-from personalize.dreambooth.settings import TrainSettings
+from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
 
 if TYPE_CHECKING:
     import optuna
@@ -30,7 +30,7 @@ MEASURE = (
 )
 """Settings that decide how trials are measured. Were they searched, trials could not be compared."""
 
-HOW_NOT_WHAT = tuple(name for name, field in TrainSettings.model_fields.items() if field.json_schema_extra)
+NOT_THE_RESULT = tuple(n for n, field in TrainSettings.model_fields.items() if field.json_schema_extra == HOW_NOT_WHAT)
 """Settings that change how a run goes and not what it makes."""
 
 DIGITS = 3
@@ -167,7 +167,7 @@ def _settled(name: str, dimension: Dimension) -> Dimension:
         raise ValueError(f"'{name}' is not a training setting; {hint}")
     if name in MEASURE:
         raise ValueError(f"{name} decides how trials are measured; set sweep.{name} for all of them instead")
-    if name in HOW_NOT_WHAT:
+    if name in NOT_THE_RESULT:
         raise ValueError(f"{name} changes how training goes and not what it makes, so there is nothing to search")
     if dimension.choices:
         values = [_typed(name, value) for value in dimension.choices]

@@ -123,6 +123,11 @@ class TrainSettings(BaseModel):
         return round(self.warmup * self.max_train_steps)
 
     @property
+    def pictures_at_a_time(self) -> int:
+        """How many pictures the VAE encodes, or the sampler draws, together."""
+        return 8 if self.resolution <= 256 else 2
+
+    @property
     def class_images_a_step(self) -> int:
         if self.prior_loss_weight == 0:
             return 0

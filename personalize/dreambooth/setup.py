@@ -225,7 +225,7 @@ def encode(
         def encoded(count: int, before: int = before) -> None:
             phase(f"encoding pictures {before + count}/{total}")
 
-        pictures.encode(cache, 8 if settings.resolution <= 256 else 2, encoded)
+        pictures.encode(cache, settings.pictures_at_a_time, encoded)
         done += len(pictures.jobs())
 
 

@@ -95,7 +95,7 @@ class Validation:
                 size=s.resolution,
                 steps=s.validation_sampling_steps,
                 guidance=s.validation_guidance,
-                batch_size=8 if s.resolution <= 256 else 2,
+                batch_size=s.pictures_at_a_time,
             )
         run.pipe.vae.to(vae_home)
         order = {preview: index for index, preview in enumerate(run.previews)}

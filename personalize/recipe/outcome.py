@@ -6,6 +6,7 @@ from personalize.recipe.cards import Card
 
 TAG = "recipe.outcome"
 LONGEST = 500
+"""Characters of a word that are kept."""
 
 
 def outcome_tags(card: Card) -> dict[str, str]:
