@@ -50,6 +50,7 @@ METRICS = {
     "held_out": Metric(words="likeness to photographs that training never saw (DINO)"),
     "clip_i": Metric(words="likeness to the photographs (CLIP-I)"),
     "clip_t": Metric(words="prompt following (CLIP-T)"),
+    "r_precision": Metric(words="pictures that fit their own prompt best (R-precision)", percent=True),
     "variety": Metric(words="variety among the pictures of a prompt"),
     "retention": Metric(words="likeness of plain class pictures to the base's"),
     "gap_closed": Metric(words="way from base model to real photographs", percent=True),
@@ -57,9 +58,10 @@ METRICS = {
     "copied": Metric(words="pictures that look copied from a photograph", higher_is_better=False, percent=True),
     "leakage": Metric(words="way the plain class word moved to the subjects", higher_is_better=False, percent=True),
 }
-"""Metrics a gate can ask for. The first six have a base to be compared with; the others are judged by a threshold."""
+"""Metrics a gate can ask for. The first seven have a base to be compared with; the others are judged by a threshold."""
 
-PAIRED = ("dino", "held_out", "clip_i", "clip_t", "variety", "retention")
+PAIRED = ("dino", "held_out", "clip_i", "clip_t", "r_precision", "variety", "retention")
+"""Metrics that the base has too, on the same questions."""
 
 
 class Gate(BaseModel):

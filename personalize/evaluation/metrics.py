@@ -50,14 +50,23 @@ def prompt_following(pictures: Array, texts: Array) -> Array:
     return (pictures * texts).sum(axis=-1)
 
 
+def r_precision(pictures: Array, texts: Array) -> NDArray[np.bool_]:
+    """Whether each picture `[p, k, d]` fits its own prompt better than all others of `texts` `[p, d]`: `[p, k]`.
+
+    CLIP R-precision (Park et al. 2021): which place was meant, apart from how far the subject is from its class.
+    """
+    own = np.arange(len(texts))[:, None]
+    return np.asarray((pictures @ texts.T).argmax(axis=-1) == own)
+
+
 def nearest(pictures: Array, photographs: Array) -> tuple[NDArray[np.intp], Array]:
-    """The training photograph that each picture resembles most and the cosine: two arrays `[...]`."""
+    """The photograph that each picture resembles most and the cosine: two arrays `[...]`."""
     cosines = pictures @ photographs.T
     return cosines.argmax(axis=-1), cosines.max(axis=-1)
 
 
 def closest_pair(photographs: Array) -> float:
-    """The greatest cosine between two different photographs `[m, d]`; a picture above it looks copied. NaN for one."""
+    """The greatest cosine between two different photographs `[m, d]`; NaN where there is one."""
     cosines = photographs @ photographs.T
     return (
         float(cosines[~np.eye(len(photographs), dtype=bool)].max(initial=-np.inf)) if len(photographs) > 1 else np.nan

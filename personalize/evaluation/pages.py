@@ -107,7 +107,8 @@ class Pages:
             "pictures of each subject. What is compared is tuned minus base, picture by picture. Intervals come from "
             "resampling whole prompts (cluster bootstrap), since pictures of one prompt resemble each other; they hold "
             "for these subjects and for prompts like these. In CLIP-T the token is replaced by its class noun, which "
-            "CLIP knows."
+            "CLIP knows. A subject that does not look like its class lowers CLIP-T in every place; whether a picture "
+            "fits its own prompt better than all the others (R-precision) does not suffer from that."
         )
         detectable = overall["dino"]["detectable"], overall["clip_t"]["detectable"]
         if None not in detectable:

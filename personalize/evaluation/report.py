@@ -62,8 +62,8 @@ def _facts(overall: dict[str, Any], subjects: int) -> dict[str, str]:
         facts["way from base model to photographs"] = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
     if overall["recognised"]:
         facts[f"recognised among {subjects} subjects"] = METRICS["recognised"].write(overall["recognised"]["value"])
-    if (overall["clip_t"]["base"] or 0) > 0 and overall["clip_t"]["tuned"] is not None:
-        facts["prompt following kept"] = f"{100 * overall['clip_t']['tuned'] / overall['clip_t']['base']:.0f} %"
+    if "r_precision" in overall:
+        facts["fit their own prompt best"] = METRICS["r_precision"].write(overall["r_precision"]["tuned"])
     if overall["copied"]:
         facts["looks copied from a photograph"] = METRICS["copied"].write(overall["copied"]["value"])
     return facts
@@ -91,7 +91,7 @@ def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
         {"prompt": prompt, "label": label}
         | {
             f"{metric}_{side}": number(of[metric][:, p].mean())
-            for metric in ("dino", "clip_t")
+            for metric in ("dino", "clip_t", "r_precision")
             for side, of in (("base", scores.of_base), ("tuned", scores.of_tuned))
         }
         for p, (prompt, label) in enumerate(zip(questions.prompts, questions.labels, strict=True))
@@ -124,10 +124,13 @@ def _pictures(
                         "clip_i": number(of["clip_i"][at]),
                         "clip_t": number(of["clip_t"][at]),
                         "clip_t_base": number(of_base["clip_t"][at]),
+                        "fits_own_prompt_best": bool(of["r_precision"][at]),
                         "recognised_as": scores.tokens[of["recognised_as"][at]],
                         "nearest_photograph": photographs[s][of["nearest_photograph"][at]],
                         "nearest": number(of["nearest"][at]),
+                        "nearest_clip": number(of["nearest_clip"][at]),
                         "closest_photographs": number(scores.closest_pairs[s]),
+                        "closest_photographs_clip": number(scores.closest_clip_pairs[s]),
                         "copied": bool(of["copied"][at]),
                     }
                 )

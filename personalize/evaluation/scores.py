@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalize.evaluation import metrics, statistics
+from personalize.evaluation.gates import PAIRED
 from personalize.evaluation.statistics import Estimate
 
 Array = NDArray[Any]
+
+SHARES = ("r_precision", "recognised", "copied")
+"""Metrics that are yes or no for each picture."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ class Scores:
 
     @cached_property
     def closest_pairs(self) -> Array:
+        """How alike the two most alike photographs of a subject are, in DINO: `[s]`."""
         return np.array([metrics.closest_pair(each.dino) for each in self.photographs])
+
+    @cached_property
+    def closest_clip_pairs(self) -> Array:
+        return np.array([metrics.closest_pair(each.clip) for each in self.photographs])
 
     @cached_property
     def of_base(self) -> dict[str, Array]:
@@ -113,9 +122,17 @@ class Scores:
         return metrics.confusion(asked, recognised, len(self.photographs))
 
     def _score(self, pictures: Pictures) -> dict[str, Array]:
-        """`[s, p, k]` (`variety` `[s, p, 1]`, `retention` and `near_subject` `[c, p, j]`)."""
+        """`[s, p, k]` (`variety` `[s, p, 1]`, `retention` and `near_subject` `[c, p, j]`).
+
+        A picture looks copied when it is nearer to a photograph than any two photographs of the subject are to each
+        other, to DINO and to CLIP both: DINO overlooks the surroundings, so that to it alone the very subject in a new
+        place would be a copy.
+        """
         own = list(zip(pictures.dino, pictures.clip, self.photographs, strict=True))
         nearest = [metrics.nearest(dino, photos.dino[photos.learnt]) for dino, _, photos in own]
+        nearest_clip = [metrics.nearest(clip, photos.clip[photos.learnt]) for _, clip, photos in own]
+        likeness = np.stack([cosine for _, cosine in nearest])
+        likeness_clip = np.stack([cosine for _, cosine in nearest_clip])
         recognised = metrics.recognised_as(pictures.dino, [photos.dino for photos in self.photographs])
         return {
             "dino": np.stack([metrics.similarity(dino, photos.dino) for dino, _, photos in own]),
@@ -124,12 +141,15 @@ class Scores:
             else np.full(pictures.dino.shape[:3], np.nan),
             "clip_i": np.stack([metrics.similarity(clip, photos.clip) for _, clip, photos in own]),
             "clip_t": metrics.prompt_following(pictures.clip, self.texts[:, :, None]),
+            "r_precision": np.stack(list(map(metrics.r_precision, pictures.clip, self.texts))).astype(float),
             "variety": metrics.variety(pictures.dino)[..., None],
             "nearest_photograph": np.stack(
                 [photos.learnt[index] for (index, _), (_, _, photos) in zip(nearest, own, strict=True)]
             ),
-            "nearest": np.stack([cosine for _, cosine in nearest]),
-            "copied": np.stack([cosine for _, cosine in nearest]) > self.closest_pairs[:, None, None],
+            "nearest": likeness,
+            "nearest_clip": likeness_clip,
+            "copied": (likeness > self.closest_pairs[:, None, None])
+            & (likeness_clip > self.closest_clip_pairs[:, None, None]),
             "recognised_as": recognised,
             "recognised": recognised == np.arange(len(self.photographs))[:, None, None],
             "retention": np.stack(
@@ -162,7 +182,7 @@ class Scores:
             arrays = self.of_tuned["dino"][chosen], self.of_base["dino"][chosen]
             return statistics.estimate(*arrays, statistic=_gap(float(self.ceilings[chosen].mean())), level=level)
         tuned, base = self.of_tuned[metric][chosen], self.of_base[metric][chosen]
-        if metric in ("recognised", "copied"):
+        if metric in SHARES and not against_base:
             return statistics.share(tuned, level=level)
         return statistics.estimate(tuned - base if against_base else tuned, level=level)
 
@@ -179,6 +199,8 @@ class Scores:
             return "the photographs resemble each other no more than the base model's pictures resemble them"
         if metric == "leakage" and self.ceilings.mean() <= self.of_base["near_subject"].mean():
             return "the photographs resemble each other no more than the base model's pictures resemble them"
+        if metric == "r_precision" and len(self.texts[0]) < 2:
+            return "there is one prompt, and no other to take it for"
         if metric == "variety" and self.base.dino.shape[2] < 2:
             return "there is one seed for each prompt"
         if metric == "retention" and self.base.plain.shape[2] < 2:
@@ -190,7 +212,7 @@ class Scores:
 
     def summary(self, level: float = 0.95) -> dict[str, Any]:
         """All of it as plain numbers for JSON, NaN as None."""
-        paired = [name for name in ("dino", "held_out", "clip_i", "clip_t", "variety") if not self.missing(name)]
+        paired = [name for name in PAIRED if name != "retention" and not self.missing(name)]
         subjects = []
         adjusted = statistics.holm([statistics.p_value(self._difference("dino", s)) for s in range(len(self.tokens))])
         for s, photos in enumerate(self.photographs):

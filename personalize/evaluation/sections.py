@@ -108,23 +108,24 @@ def copies(pages: Pages, card: Card) -> None:
     if not rows:
         card.text("No subject has two photographs, so there is no telling how alike is too alike.")
         return
-    rows = sorted(rows, key=lambda row: row["closest_photographs"] - row["nearest"])[:6]
+    rows = sorted(rows, key=lambda row: (not row["copied"], row["closest_photographs"] - row["nearest"]))[:6]
     copied = sum(row["copied"] for row in pages.result["pictures"])
     card.text(
-        "A picture that resembles one photograph more than any two photographs of the subject resemble each other "
-        f"was probably learnt by heart. That is so for {copied} of {len(pages.result['pictures'])} pictures. "
-        "Here are those that come nearest."
+        "A picture that resembles a photograph more than any two photographs of the subject resemble each other was "
+        "probably learnt by heart. Both judges must find it so: DINO, which looks at the thing, and CLIP, which sees "
+        f"the place as well. They do for {copied} of {len(pages.result['pictures'])} pictures. Here are those that "
+        "come nearest."
     )
     card.table(
         "Nearest training photograph",
-        ["tuned", "photograph", "prompt and seed", "alike (DINO)", "closest two photographs", ""],
+        ["tuned", "photograph", "prompt and seed", "alike (DINO, CLIP)", "closest two photographs", ""],
         [
             [
                 fit(pages.image(row)),
                 fit(pages.photograph(row)),
                 asked(row),
-                f"{row['nearest']:.3f}",
-                f"{row['closest_photographs']:.3f}",
+                f"{row['nearest']:.3f}, {row['nearest_clip']:.3f}",
+                f"{row['closest_photographs']:.3f}, {row['closest_photographs_clip']:.3f}",
                 "looks copied" if row["copied"] else "no sign of it",
             ]
             for row in rows
@@ -185,11 +186,12 @@ def prompts(pages: Pages, card: Card) -> None:
     """Which prompts are hard?"""
     card.table(
         "Where it is easy and where it is hard",
-        ["prompt", "likeness: base", "tuned", "prompt following: base", "tuned"],
+        ["prompt", "likeness: base", "tuned", "prompt following: base", "tuned", "fits best: base", "tuned"],
         [
             [
                 row["label"],
                 *(f"{row[key]:.3f}" for key in ("dino_base", "dino_tuned", "clip_t_base", "clip_t_tuned")),
+                *(f"{100 * row[key]:.0f} %" for key in ("r_precision_base", "r_precision_tuned")),
             ]
             for row in pages.result["prompts"]
         ],

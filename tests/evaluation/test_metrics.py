@@ -45,6 +45,12 @@ def test_prompt_following_compares_each_picture_with_its_own_text_unscaled():
     np.testing.assert_allclose(metrics.prompt_following(texts[::-1], texts), 0)
 
 
+def test_r_precision_asks_whose_prompt_a_picture_fits_best_and_not_how_well():
+    texts = np.eye(4)[:2]
+    pictures = unit(np.array([[[1.0, 0, 0, 0], [0.2, 0.1, 0, 5]], [[1.0, 0.9, 0, 0], [0, 0.1, 5, 0]]]))
+    assert metrics.r_precision(pictures, texts).tolist() == [[True, True], [False, True]]
+
+
 def test_nearest_names_the_photograph():
     index, cosine = metrics.nearest(np.eye(3)[[2, 0]], np.eye(3))
     assert index.tolist() == [2, 0]

@@ -72,6 +72,24 @@ def test_pictures_like_the_photographs_closer_than_these_are_to_each_other_count
     assert (copying.of_tuned["nearest_photograph"] == 0).all()
 
 
+def test_the_very_subject_in_a_new_place_is_no_copy():
+    """DINO alone would take it for one: it overlooks the surroundings, and CLIP does not."""
+    scores = evaluation(subjects=2)
+    faithful = np.stack([each.dino[:1].repeat(8, 0)[:, None].repeat(2, 1) for each in scores.photographs])
+    elsewhere = Pictures(faithful, scores.tuned.clip, scores.tuned.plain)
+    found = Scores(scores.photographs, scores.texts, scores.base, elsewhere)
+    assert (found.of_tuned["nearest"] > found.closest_pairs[:, None, None]).all()
+    assert judged(found)["copied"] == "passed"
+
+
+def test_r_precision_falls_to_chance_when_the_prompt_is_not_heard():
+    deaf, hearing = (evaluation(likeness=0.8, following=x) for x in (0.0, 1.0))
+    assert hearing.estimate("r_precision").low > 0.9
+    assert deaf.estimate("r_precision").value < 0.4
+    assert deaf.estimate("r_precision", against_base=True).high < -0.3
+    assert "one prompt" in evaluation(prompts=1).missing("r_precision")
+
+
 def test_the_gap_closed_grows_with_likeness_from_nothing():
     none, half, most = (evaluation(likeness=x).estimate("gap_closed") for x in (0.0, 0.5, 1.0))
     assert none.low < 0.02
