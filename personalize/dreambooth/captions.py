@@ -23,6 +23,11 @@ _PLACE: Final = re.compile(
     r"\b(in front of|next to|on top of|surrounded by|beside|against|near|under|inside|outside|behind|between|among|"
     r"along|above|below|around|over|by|at|on|in)\b(?! (?:it|its|them|him|her|front)\b)"
 )
+_UNFINISHED: Final = re.compile(
+    r"(?:^|\s)(?:an?|the|its|some|and|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|"
+    r"in front|next|surrounded)$"
+)
+"""A word at the end that waits for another: a captioner stopped in the middle of a phrase."""
 _HALLUCINATED: Final = re.compile(r"\bara(?:f|ff)e?d?\b\s*")  # a word of BLIP large's own, as in `arafed chair`
 _LEAD: Final = re.compile(
     r"^(?:(?:there (?:is|are)|this is|an? (?:photo|picture|photograph|image|close up|view) of)\s+)+"
@@ -53,12 +58,17 @@ def context_of(caption: str, class_noun: str) -> str:
     'on a wooden floor'
     >>> context_of("a vase with flowers in it on a table", "vase")
     'on a table'
+    >>> context_of("a chair in a room with a", "chair")
+    'in a room'
     """
     text = _LEAD.sub("", " ".join(_HALLUCINATED.sub("", caption.lower()).split()).strip(" .,"))
     mention = _mention(text, class_noun)
     place = _PLACE.search(text, mention.end() if mention else 0)
     context = text[place.start() :] if place else ""
-    return " ".join(re.sub(r"[^\w ,'-]+", " ", context).split()).strip(" ,'-")
+    context = " ".join(re.sub(r"[^\w ,'-]+", " ", context).split()).strip(" ,'-")
+    while unfinished := _UNFINISHED.search(context):
+        context = context[: unfinished.start()].rstrip(" ,")
+    return context
 
 
 def mentions(caption: str, class_noun: str) -> bool:
