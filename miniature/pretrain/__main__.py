@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="budget in steps instead, for each stage")
     parser.add_argument("--plan", default="", help="minutes of single stages for `all`, as vae=18,unet=28")
     parser.add_argument("--batch", type=int, help="images a step, instead of each stage's own")
+    parser.add_argument("--start", type=Path, help="model directories from whose weights vae, unet and judges begin")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     if given.minutes is None and given.steps is None and not given.plan:
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
                 steps=given.steps,
                 device=device,
                 batch=given.batch,
+                start=given.start,
                 seed=given.seed,
             )
             with mlflow.start_run(run_name=name, nested=True):

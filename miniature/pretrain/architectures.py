@@ -131,7 +131,7 @@ def clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
         "image_size": SIZE,
-        "patch_size": 16,
+        "patch_size": 8,
         "hidden_act": "gelu",
     }
     return CLIPModel(

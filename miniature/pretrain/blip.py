@@ -7,7 +7,7 @@ from miniature.scenes.captions import ADJECTIVE
 
 from . import architectures
 from .data import Scenes, generator, jitter, normalise, with_article, wording
-from .loop import Options, attention_for, autocast, fit, trained
+from .loop import Options, attention_for, autocast, begin, fit, trained
 from .tokens import blip_tokenizer, world_words
 
 IGNORED = -100
@@ -18,10 +18,9 @@ def train(options: Options) -> dict[str, float]:
     torch.manual_seed(options.seed + 3)
     scenes = Scenes(options.data / "train")
     tokenizer = blip_tokenizer(world_words())
-    model = architectures.blip(tokenizer)
-    model.to(options.device)
+    model = begin(architectures.blip(tokenizer), options, "blip", "blip").to(options.device)
     batch = options.batch or (512 if options.device == "cuda" else 64)
-    begin = model.config.text_config.bos_token_id
+    opening = model.config.text_config.bos_token_id
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         random = generator(options.seed + 3, step)
@@ -30,7 +29,7 @@ def train(options: Options) -> dict[str, float]:
         captions = [spoken(scenes.rows[row]) for row in rows]
         encoded = tokenizer(captions, padding=True, return_tensors="pt").to(options.device)
         ids = encoded.input_ids.clone()
-        ids[:, 0] = begin
+        ids[:, 0] = opening
         labels = ids.masked_fill(encoded.attention_mask == 0, IGNORED)
         with autocast(options.device), attention_for(options.device):
             normal = normalise(pixels, architectures.CLIP_MEAN, architectures.CLIP_STD)

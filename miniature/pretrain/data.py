@@ -117,16 +117,25 @@ def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return (pixels.float() / 255 - torch.tensor(mean, device=pixels.device).view(3, 1, 1)) / scale
 
 
-def jitter(pixels: Tensor, random: np.random.Generator, shift: int = 8, light: float = 0.1) -> Tensor:
-    """Mirror, shift by up to `shift` pixels, and change brightness and contrast a little: uint8 in, uint8 out."""
+def jitter(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Mirror, shift, and change brightness and contrast a little: uint8 [b, 3, h, w] in and out."""
+    return relit(moved(pixels, random), random)
+
+
+def moved(pixels: Tensor, random: np.random.Generator, shift: int = 8) -> Tensor:
+    """Mirrored half the time and shifted by up to `shift` pixels: uint8 [b, c, h, w] in and out."""
     height, width = pixels.shape[-2:]
-    padded = torch.nn.functional.pad(pixels.float(), (shift,) * 4, mode="replicate")
+    padded = torch.nn.functional.pad(pixels.float(), (shift,) * 4, mode="replicate").to(torch.uint8)
     out = torch.empty_like(pixels)
     for index in range(len(pixels)):
         top, left = random.integers(0, 2 * shift + 1, 2)
         image = padded[index, :, top : top + height, left : left + width]
-        if random.random() < 0.5:
-            image = image.flip(-1)
-        gain, lift = 1 + random.uniform(-light, light), 255 * random.uniform(-light, light) / 2
-        out[index] = ((image - 128) * gain + 128 + lift).round().clamp(0, 255).to(torch.uint8)
+        out[index] = image.flip(-1) if random.random() < 0.5 else image
     return out
+
+
+def relit(pixels: Tensor, random: np.random.Generator, light: float = 0.1) -> Tensor:
+    """Brightness and contrast changed by up to a share `light`: uint8 [b, 3, h, w] in and out."""
+    gain, lift = random.uniform(-light, light, (2, len(pixels), 1, 1, 1)).astype(np.float32)
+    bright = (pixels.float() - 128) * torch.from_numpy(1 + gain) + 128 + torch.from_numpy(255 * lift / 2)
+    return bright.round().clamp(0, 255).to(torch.uint8)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from . import architectures
 from .data import Scenes, generator
-from .loop import Options, attention_for, autocast, fit, trained
+from .loop import Options, attention_for, autocast, begin, fit, trained
 
 LARGE, LARGE_SHARE, TEMPERATURE, CLASSES_A_BATCH = 128, (0.5, 1.0), 0.1, 3
 
@@ -22,7 +22,7 @@ def train(options: Options) -> dict[str, float]:
     """Train on `data/judge`, two pictures a design; the checkpoint is work/dino.pt."""
     torch.manual_seed(options.seed + 23)
     scenes = Scenes(options.data / "judge")
-    model = architectures.dino().to(options.device)
+    model = begin(architectures.dino(), options, "dino", "dino").to(options.device)
     batch = options.batch or (512 if options.device == "cuda" else 96)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:

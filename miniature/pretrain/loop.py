@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import mlflow
 import torch
@@ -33,6 +34,7 @@ class Options:
     batch: int | None = None
     seed: int = 0
     compile: bool = False
+    start: Path | None = None
     checkpoint_seconds: float = 120.0
 
     def fraction(self, step: int, seconds: float) -> float:
@@ -62,27 +64,32 @@ def fit(
     averages: dict[str, nn.Module] | None = None,
     average_decay: Callable[[int, float], float] | None = None,
     clip_norm: float = 1.0,
+    muon: bool = False,
 ) -> dict[str, float]:
     """Train `networks` (trained in place) until the budget is spent; returns steps, seconds and the last metrics.
 
-    `averages` follow the network of the same name by an exponential moving average.
+    `averages` follow the network of the same name by an exponential moving average. With `muon` the matrices of
+    transformer layers are trained by Muon (Jordan et al. 2024), everything else always by AdamW.
     """
     averages = averages or {}
-    parameters = [p for net in networks.values() for p in net.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=lr,
-        betas=betas,
-        fused=True,
-    )
+    named = [(name, p) for net in networks.values() for name, p in net.named_parameters() if p.requires_grad]
+    parameters = [p for _, p in named]
+    hidden = [p for name, p in named if muon and p.ndim == 2 and "encoder.layers" in name]
+    others = [p for _, p in named if not any(p is one for one in hidden)]
+    matrices, vectors = [p for p in others if p.ndim > 1], [p for p in others if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)]
+    if hidden:
+        as_adamw = {"adjust_lr_fn": "match_rms_adamw"}  # so that one learning rate serves both
+        optimizers.append(torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, **as_adamw))
     checkpoint = options.work / f"{name}.pt"
     step, spent = 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=options.device, weights_only=True)
         for key, net in {**networks, **{f"{key}.ema": net for key, net in averages.items()}}.items():
             net.load_state_dict(saved["networks"][key])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         step, spent = saved["step"], saved["seconds"]
 
     def save() -> None:
@@ -90,7 +97,8 @@ def fit(
         states |= {f"{key}.ema": net.state_dict() for key, net in averages.items()}
         options.work.mkdir(parents=True, exist_ok=True)
         fresh = checkpoint.with_suffix(".pt.new")
-        torch.save({"networks": states, "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}, fresh)
+        learnt = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save({"networks": states, "optimizers": learnt, "step": step, "seconds": spent}, fresh)
         fresh.replace(checkpoint)
 
     means: dict[str, float] = {}
@@ -99,16 +107,18 @@ def fit(
     with tqdm(total=100.0, desc=name, unit="%", mininterval=10, bar_format="{l_bar}{bar:20}| {postfix}") as bar:
         while (fraction := options.fraction(step, spent)) < 1:
             began = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(lr, fraction)
+            rate_now = learning_rate(lr, fraction)
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = rate_now
             torch.manual_seed(options.seed * 1_000_003 + step)
             value, metrics = loss(step)
             if not torch.isfinite(value):
                 raise ValueError(f"{name}: the loss is {value.item()} at step {step}; lower the learning rate of {lr}")
             value.backward()
             nn.utils.clip_grad_norm_(parameters, clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             step += 1
             for key, average in averages.items():
                 follow(average, networks[key], average_decay(step, fraction) if average_decay else ema_decay(step))
@@ -121,7 +131,7 @@ def fit(
             bar.set_postfix_str(f"step {step} {rate:.0f}/s {shown}", refresh=False)
             bar.update(0)
             if step % 20 == 0 and mlflow.active_run():
-                rates = {"images_per_second": rate, "lr": optimizer.param_groups[0]["lr"]}
+                rates = {"images_per_second": rate, "lr": rate_now}
                 mlflow.log_metrics({f"{name}/{key}": number for key, number in {**means, **rates}.items()}, step=step)
             if time.monotonic() - last_saved > options.checkpoint_seconds:
                 save()
@@ -129,6 +139,41 @@ def fit(
     if step > first:
         save()
     return {"steps": step, "minutes": spent / 60, "samples": step * batch, **means}
+
+
+def begin(model: nn.Module, options: Options, stage: str, folder: str) -> nn.Module:
+    """`model` with the weights that lie in options.start/folder, unless the stage has a checkpoint of its own.
+
+    A vision tower whose patches have another size takes them resampled (FlexiViT: Beyer et al. 2023), and its
+    positions too.
+    """
+    if options.start is None or (options.work / f"{stage}.pt").exists():
+        return model
+    published = cast(Any, type(model)).from_pretrained(options.start / folder, use_safetensors=True)
+    old, new = published.state_dict(), model.state_dict()
+    for name, value in new.items():
+        if old[name].shape == value.shape:
+            new[name] = old[name].float()
+        elif "patch_embedding" in name:
+            side = value.shape[-1]
+            scale = (old[name].shape[-1] / side) ** 2
+            new[name] = nn.functional.interpolate(old[name].float(), size=side, mode="area") * scale
+        elif "position_embedding" in name:
+            new[name] = resampled_positions(old[name].float(), value.shape)
+        else:
+            raise ValueError(f"{options.start / folder}: {name} is {tuple(old[name].shape)}, not {tuple(value.shape)}")
+    model.load_state_dict(new)
+    return model
+
+
+def resampled_positions(positions: Tensor, shape: torch.Size) -> Tensor:
+    """Positions [..., 1 + n, d] of a class token and a square grid, for a grid of another size."""
+    width = shape[-1]
+    rows = positions.reshape(-1, width)
+    side, wanted = math.isqrt(len(rows) - 1), math.isqrt(shape[-2] - 1)
+    grid = rows[1:].T.reshape(1, width, side, side)
+    grid = nn.functional.interpolate(grid, size=wanted, mode="bilinear")
+    return torch.cat([rows[:1], grid.reshape(width, -1).T]).reshape(shape)
 
 
 def trained(options: Options, stage: str) -> dict[str, dict[str, Tensor]]:

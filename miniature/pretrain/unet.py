@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from . import architectures, text, vae
 from .data import Scenes, caption, generator, with_rare_word
-from .loop import Options, attention_for, autocast, fit, trained
+from .loop import Options, attention_for, autocast, begin, fit, trained
 from .tokens import MAX_LENGTH, world_words
 
 GAMMA, DROPPED, DROPPED_TO_ZERO, RARE = 5.0, 0.10, 0.07, 0.05
@@ -56,7 +56,8 @@ def train(options: Options) -> dict[str, float]:
     facts = json.loads((options.work / "latents.json").read_text())
     moments = np.load(options.work / "latents.npy", mmap_mode="r")
     prompts = Prompts(options)
-    model = architectures.unet().to(options.device, memory_format=torch.channels_last)
+    model = begin(architectures.unet(), options, "unet", "sdxl/unet")
+    model.to(options.device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     batch = options.batch or (512 if options.device == "cuda" else 64)
     alphas = architectures.scheduler().alphas_cumprod.to(options.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import architectures
 from .data import Scenes, generator
-from .loop import Options, autocast, fit, trained
+from .loop import Options, autocast, begin, fit, trained
 
 CROP, KL_WEIGHT, GRADIENT_WEIGHT, TEXTURE_SHARE, RECOLOUR_SHARE = 64, 1e-6, 0.5, 0.3, 0.2
 SCALING_SAMPLES = 256
@@ -23,7 +23,8 @@ def train(options: Options) -> dict[str, float]:
     """Train on `data/train` (and `data/textures` where there is one); the checkpoint is work/vae.pt."""
     torch.manual_seed(options.seed)
     scenes, textures = _sources(options)
-    model = architectures.vae().to(options.device, memory_format=torch.channels_last)
+    model = begin(architectures.vae(), options, "vae", "sdxl/vae")
+    model.to(options.device, memory_format=torch.channels_last)
     batch = options.batch or (512 if options.device == "cuda" else 32)
     run = torch.compile(_reconstruct) if options.compile else _reconstruct
 

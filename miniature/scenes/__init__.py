@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from miniature.scenes.captions import caption
-from miniature.scenes.render import render
-from miniature.scenes.scene import Clutter, Scene, is_held_out, sample_scene, truth
+from miniature.scenes.render import objects, render
+from miniature.scenes.scene import Clutter, Scene, from_truth, is_held_out, sample_scene, truth
 from miniature.scenes.vocabulary import CLASSES, COLOURS, MATERIALS, PATTERNS, PLACES, SURROUNDINGS
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "Clutter",
     "Scene",
     "caption",
+    "from_truth",
     "is_held_out",
+    "objects",
     "render",
     "sample_scene",
     "truth",

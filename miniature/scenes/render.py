@@ -178,3 +178,13 @@ def render(scene: Scene, size: int, samples: int = 1) -> np.ndarray:
     noise_seed = Dice("noise", scene.seed, scene.design_seed).whole(0, 1 << 20)
     paint(*world(scene), size, samples, noise_seed, out)
     return out
+
+
+def objects(scene: Scene, size: int) -> np.ndarray:
+    """What stands where, int8 [size, size]: 0 nothing, 1 the thing itself, from 2 on the clutter in its order."""
+    from miniature.scenes.march import survey
+
+    shapes, groups, _, _, camera = world(scene)
+    out = np.zeros((size, size), np.int8)
+    survey(shapes, groups, camera, out)
+    return out

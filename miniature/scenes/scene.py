@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -182,3 +183,9 @@ def _clutter(d: Dice, surroundings: str, low: int, high: int) -> tuple[Clutter, 
 def truth(scene: Scene) -> dict[str, Any]:
     """The scene as plain data for a JSON line, with whether its design is held out."""
     return {**asdict(scene), "clutter": [asdict(c) for c in scene.clutter], "held_out": is_held_out(scene.design_seed)}
+
+
+def from_truth(row: Mapping[str, Any]) -> Scene:
+    """The scene that a row of truth tells of: the inverse of `truth`; what else the row holds is passed over."""
+    clutter = tuple(Clutter(**thing) for thing in row["clutter"])
+    return Scene(**{name: row[name] for name in Scene.__dataclass_fields__ if name != "clutter"}, clutter=clutter)

@@ -144,7 +144,8 @@ def set_up(
     spec, params = add_adapter(parts, settings, base)
     if memory != "fast":
         pipe.unet.enable_gradient_checkpointing()
-    pipe.unet.to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        pipe.unet.to(memory_format=torch.channels_last)  # tensor cores want it; on a CPU it is slower
     unet = torch.compile(pipe.unet, dynamic=False) if settings.compile else pipe.unet
     denoiser = Denoiser(cast(nn.Module, unet), [part for name, part in parts.items() if name != "unet"])
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTModel
 
 from miniature import scenes
-from miniature.pretrain import blip, clip, dino, latents, loop, text, unet, vae
+from miniature.pretrain import architectures, blip, clip, dino, latents, loop, text, unet, vae
 from miniature.pretrain.__main__ import main
 from miniature.pretrain.contrast import facet_loss
 from miniature.pretrain.data import FACETS, Scenes, caption, generator, with_rare_word, wording
@@ -101,6 +102,70 @@ def test_a_larger_budget_continues_a_finished_training(trained: Path, data: Path
     options = Options(data=data, work=trained / "work", out=trained / "models", steps=2, batch=2)
     assert unet.train(options)["steps"] == 2
     assert unet.train(options)["steps"] == 2
+
+
+def test_a_stage_may_begin_from_published_weights(trained: Path, data: Path, tmp_path: Path) -> None:
+    options = Options(data=data, work=tmp_path, out=tmp_path, steps=0, start=trained / "models")
+    published = ViTModel.from_pretrained(trained / "models" / "dino", add_pooling_layer=False)
+    begun = loop.begin(architectures.dino(), options, "dino", "dino")
+    for name, value in published.state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name]), name
+    wider = ViTModel(ViTConfig(**{**published.config.to_dict(), "intermediate_size": 64}), add_pooling_layer=False)
+    with pytest.raises(ValueError, match="not \\(64"):
+        loop.begin(wider, options, "dino", "dino")
+
+
+def test_weights_of_other_patches_are_resampled(tmp_path: Path) -> None:
+    """On a picture of one colour every patch says the same, whatever its size; corners keep their positions."""
+
+    def tower(patch: int) -> ViTModel:
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        return ViTModel(ViTConfig(**shape, image_size=128, patch_size=patch), add_pooling_layer=False)
+
+    torch.manual_seed(0)
+    coarse = tower(16)
+    torch.nn.init.normal_(coarse.embeddings.position_embeddings)
+    coarse.save_pretrained(tmp_path / "vit")
+    fine = loop.begin(tower(8), Options(data=tmp_path, work=tmp_path, out=tmp_path, start=tmp_path), "vit", "vit")
+    plain = torch.full((1, 3, 128, 128), 0.7)
+    before, after = (vit.embeddings.patch_embeddings(plain)[0, 0] for vit in (coarse, fine))
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
+    places = fine.embeddings.position_embeddings[0]
+    assert torch.equal(places[:2], coarse.embeddings.position_embeddings[0, :2])
+    assert places.shape == (257, 16)
+
+
+def test_the_judge_is_told_what_stands_where_and_its_map_moves_with_the_picture(data: Path) -> None:
+    judge = Scenes(data / "judge")
+    drawn = np.arange(len(judge))
+    pixels, objects = clip.pictures(judge, drawn, 8, generator(0, 0))
+    assert pixels.shape == (COUNT, 3, 128, 128)
+    assert objects.shape == (COUNT, 256)
+    still = torch.from_numpy(np.stack([scenes.objects(scenes.from_truth(judge.rows[row]), 16) for row in drawn]))
+    same = [
+        (there.view(16, 16)[1:-1, 1:-1] == unmoved[1:-1, 1:-1]).float().mean()
+        for there, unmoved in zip(objects, still, strict=True)
+    ]
+    assert min(same) < 1  # mirrored or shifted, at least one of them
+    head = clip.PatchHead(8)
+    told = head.targets([judge.rows[row] for row in drawn], objects)
+    for row, there, classes in zip(drawn, objects, told["class_name"], strict=True):
+        assert set(classes[there == 1].tolist()) == {scenes.CLASSES.index(judge.rows[row]["class_name"])}
+        assert set(classes[there == 0].tolist()) <= {len(scenes.CLASSES)}
+
+
+def test_a_tower_that_sees_all_patches_gives_what_the_model_gives() -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = CLIPVisionModel(CLIPVisionConfig(**shape, image_size=32, patch_size=8)).eval()
+    tower = getattr(model, "vision_model", model)
+    pixels = torch.randn(2, 3, 32, 32)
+    tokens, seen = clip.seen_in_part(tower, pixels, 1.0, np.random.default_rng(0))
+    assert seen.sort(dim=1).values.tolist() == [list(range(16))] * 2
+    torch.testing.assert_close(tokens[:, 0], model(pixel_values=pixels).pooler_output, rtol=1e-4, atol=1e-5)
+    part, few = clip.seen_in_part(tower, pixels, 0.25, np.random.default_rng(0))
+    assert part.shape == (2, 1 + 4, 32)
+    assert few.shape == (2, 4)
 
 
 def test_designs_held_out_are_refused(data: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from miniature.scenes import (
     PLACES,
     SURROUNDINGS,
     caption,
+    from_truth,
     is_held_out,
+    objects,
     render,
     sample_scene,
     truth,
@@ -171,3 +174,25 @@ def test_photographs_are_written_by_token(tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
     assert len(files) == 25
     assert {Path(name).parts[:2] for name in files} == {("chair", drawn.token) for drawn in DESIGNS}
+
+
+def test_a_scene_comes_back_from_its_truth() -> None:
+    for seed in range(40):
+        scene = sample_scene(seed)
+        assert from_truth(json.loads(json.dumps(truth(scene)))) == scene
+
+
+def test_the_map_of_objects_says_where_the_thing_is() -> None:
+    """Painted another colour, a picture changes on the thing and nowhere else."""
+    fixed = {"class_name": "armchair", "design_seed": 5, "material": "fabric", "pattern": "plain", "clutter": ()}
+    scene = sample_scene(3, surroundings="studio", grain=0.0, **fixed)
+    red, blue = (render(replace(scene, colour=name, accent=name), 96).astype(int) for name in ("red", "blue"))
+    changed, there = np.abs(red - blue).sum(axis=2) > 30, objects(scene, 96) == 1
+    assert there.sum() > 500
+    assert (changed != there).sum() < 0.02 * there.sum()
+
+
+def test_the_map_of_objects_names_clutter_in_its_order() -> None:
+    scene = next(s for s in map(sample_scene, range(200)) if len(s.clutter) == 2)
+    assert set(np.unique(objects(scene, 64))) <= {0, 1, 2, 3}
+    assert (objects(replace(scene, clutter=()), 64) <= 1).all()
