@@ -1,4 +1,8 @@
-"""The sample photographs: five chairs drawn by hand, five views of each, as on a designer's camera roll."""
+"""The sample photographs: five chairs drawn by hand, five views of each, as on a designer's camera roll.
+
+Each has its caption beside it (01.txt by 01.jpg), as one would write it: token, class noun, and where the chair stands.
+What the caption says of the surroundings the token need not learn.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from tqdm import tqdm
 from miniature.scenes.drawn import DESIGNS
 from miniature.scenes.render import render
 from miniature.scenes.scene import DRAWN, Scene, sample_scene
+from miniature.scenes.vocabulary import PLACES as WORDS
 
 VIEWS = 5
 QUALITY = 92
@@ -47,7 +52,7 @@ def photograph_scene(design: int, view: int) -> Scene:
 
 
 def write_photographs(out: Path, size: int, samples: int) -> None:
-    """Write `out`/chair/<token>/<nn>.jpg for every chair and view."""
+    """Write `out`/chair/<token>/<nn>.jpg and its caption <nn>.txt for every chair and view."""
     with tqdm(total=len(DESIGNS) * VIEWS, unit="photograph") as bar:
         for design, drawn in enumerate(DESIGNS):
             folder = out / "chair" / drawn.token
@@ -55,4 +60,6 @@ def write_photographs(out: Path, size: int, samples: int) -> None:
             for view in range(VIEWS):
                 picture = Image.fromarray(render(photograph_scene(design, view), size, samples))
                 picture.save(folder / f"{view + 1:02d}.jpg", quality=QUALITY, subsampling=0, optimize=True)
+                caption = f"a photo of a {drawn.token} chair {WORDS[PLACES[design][view]][0]}\n"
+                (folder / f"{view + 1:02d}.txt").write_text(caption, encoding="utf-8")
                 bar.update()

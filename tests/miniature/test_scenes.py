@@ -169,8 +169,13 @@ def test_an_unknown_word_is_refused_with_the_known_ones() -> None:
         sample_scene(0, "test")  # type: ignore[arg-type]
 
 
-def test_photographs_are_written_by_token(tmp_path: Path) -> None:
+def test_photographs_are_written_by_token_with_captions_that_name_their_place(tmp_path: Path) -> None:
     write_photographs(tmp_path, 24, 1)
+    for design, drawn in enumerate(DESIGNS):
+        for view in range(VIEWS):
+            text = (tmp_path / "chair" / drawn.token / f"{view + 1:02d}.txt").read_text(encoding="utf-8")
+            place = PLACES[photograph_scene(design, view).surroundings][0]
+            assert text == f"a photo of a {drawn.token} chair {place}\n"
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
     assert len(files) == 25
     assert {Path(name).parts[:2] for name in files} == {("chair", drawn.token) for drawn in DESIGNS}
