@@ -136,7 +136,7 @@ picture. DINO saw no label and no caption, only which two pictures show one desi
 
 Minutes are those of the clock, on a machine that may have had other work to do.
 
-| stage | images seen | minutes | device |
+| stage | pictures seen (text, letters: captions) | minutes | device |
 |---|---|---|---|
 {trained}
 
