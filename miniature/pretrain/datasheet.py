@@ -129,8 +129,8 @@ Small models of the same classes, with the same files on disk, as the real ones:
 From scratch on scenes drawn by `miniature/scenes`, by `python -m miniature.pretrain all`{commit}. No photograph was
 used. The autoencoder, text encoders, UNet and BLIP learnt from one set of scenes (and the autoencoder from textures),
 the judges CLIP and DINO from another, of other designs and seeds, so that the judge is not the judged. Held-out designs
-and the sample photographs are in no training set. CLIP was told, beside its captions, which thing stands in each patch of a
-picture. DINO saw no label and no caption, only which two pictures show one design.
+and the sample photographs are in no training set. CLIP was told, beside its captions, which thing stands in each patch
+of a picture. DINO saw no label and no caption, only which two pictures show one design.
 
 ## How long
 
