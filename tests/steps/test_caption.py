@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from personalize.dreambooth.backbone import load_tokenizers
+from personalize.dreambooth.captions import mentions
 from personalize.dreambooth.prompts import Subject, load_subjects, token_count
 from personalize.recipe import Card, Inputs, RecipeError
 from steps import caption
@@ -183,7 +184,9 @@ def test_blip_gives_the_context_and_the_token_takes_the_subjects_place(run, inge
         assert row["text"] == f"a photo of a {row['token']} chair" + (f", {row['context']}" if row["context"] else "")
 
     assert rows == run(captioner="blip")[0]
-    assert "BLIP saw no" not in html
+    for name, row in rows.items():  # what weights drawn at random say is not up to us; that it is noticed is
+        unseen = row["origin"].startswith("blip") and not mentions(row["origin"], "chair")
+        assert (f"{name.replace('.png', '.jpg')}: BLIP saw no chair" in html) == unseen
 
 
 def test_missing_models_are_named(run, tmp_path: Path) -> None:
