@@ -124,18 +124,21 @@ def scheduler() -> EulerDiscreteScheduler:
     )
 
 
+VISION = {
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "image_size": SIZE,
+    "patch_size": 8,
+    "hidden_act": "gelu",
+}
+"""The image tower of CLIP, and of BLIP, which begins as CLIP's."""
+
+
 def clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    vision = {
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "image_size": SIZE,
-        "patch_size": 8,
-        "hidden_act": "gelu",
-    }
     return CLIPModel(
-        CLIPConfig(text_config=text_config(tokenizer, 128, "gelu").to_dict(), vision_config=vision, projection_dim=128)
+        CLIPConfig(text_config=text_config(tokenizer, 128, "gelu").to_dict(), vision_config=VISION, projection_dim=128)
     )
 
 
@@ -172,19 +175,11 @@ def dino_image_processor() -> BitImageProcessorPil:
 
 
 def blip(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
-    vision = {
-        "hidden_size": 192,
-        "intermediate_size": 768,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 6,
-        "image_size": SIZE,
-        "patch_size": 16,
-        "initializer_range": 0.02,
-    }
+    vision = VISION | {"initializer_range": 0.02}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 192,
-        "encoder_hidden_size": 192,
+        "encoder_hidden_size": VISION["hidden_size"],
         "intermediate_size": 768,
         "num_hidden_layers": 3,
         "num_attention_heads": 6,

@@ -37,7 +37,7 @@ def train(options: Options) -> dict[str, float]:
         found = float((logits.argmax(dim=1) == own).float().mean())
         return functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own), {"found": found}
 
-    return fit("dino", {"dino": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.05)
+    return fit("dino", {"dino": model}, loss, options, lr=options.peak(1e-3), batch=batch, weight_decay=0.05)
 
 
 def draw_designs(scenes: Scenes, random: np.random.Generator, count: int) -> np.ndarray:

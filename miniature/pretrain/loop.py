@@ -37,6 +37,10 @@ class Options:
     start: Path | None = None
     checkpoint_seconds: float = 120.0
 
+    def peak(self, lr: float) -> float:
+        """The highest learning rate: half of `lr` for what begins from published weights, which too much would undo."""
+        return lr / 2 if self.start else lr
+
     def fraction(self, step: int, seconds: float) -> float:
         """Share of the budget spent, 0 to 1; a budget in steps wins over one in minutes."""
         if self.steps is not None:

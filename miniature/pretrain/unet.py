@@ -93,9 +93,8 @@ def train(options: Options) -> dict[str, float]:
         errors = functional.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
         return (min_snr_weights(alphas[timesteps]) * errors).mean(), {"mse": float(errors.detach().mean())}
 
-    return fit(
-        "unet", {"unet": model}, loss, options, lr=8e-4, batch=batch, averages={"unet": average}, betas=(0.9, 0.99)
-    )
+    averages, peak = {"unet": average}, options.peak(8e-4)
+    return fit("unet", {"unet": model}, loss, options, lr=peak, batch=batch, averages=averages, betas=(0.9, 0.99))
 
 
 def sample(moments: Tensor) -> Tensor:

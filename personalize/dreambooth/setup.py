@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from personalize.dreambooth import backbone, hardware, kohya, latents, lora, losses, optimisers
+from personalize.dreambooth import backbone, fused, hardware, kohya, latents, lora, losses, optimisers
 from personalize.dreambooth.batches import BatchMaker, Pictures, bucket_step, class_pictures, photograph_pictures
 from personalize.dreambooth.conditioning import NO_CAPTION, TextTable
 from personalize.dreambooth.denoiser import Denoiser
@@ -256,6 +256,8 @@ def add_adapter(
         for part in parts.values():
             for layer in lora.layers(part).values():
                 layer.cast_input_dtype_enabled = False  # autocast casts the small matrices, not the large inputs
+    if not s.compile:  # the compiler fuses peft's own
+        fused.install(parts)
     return spec, params
 
 

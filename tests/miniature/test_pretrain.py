@@ -10,11 +10,12 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTModel
 
 from miniature import scenes
-from miniature.pretrain import architectures, blip, clip, dino, latents, loop, text, unet, vae
+from miniature.pretrain import architectures, blip, clip, dino, latents, loop, patches, text, unet, vae
 from miniature.pretrain.__main__ import main
 from miniature.pretrain.contrast import facet_loss
 from miniature.pretrain.data import FACETS, Scenes, caption, generator, with_rare_word, wording
 from miniature.pretrain.loop import Options, learning_rate
+from miniature.pretrain.tokens import blip_tokenizer, world_words, write_clip_tokenizer
 from miniature.scenes.dataset import scene_chunk
 
 COUNT = 18
@@ -138,7 +139,7 @@ def test_weights_of_other_patches_are_resampled(tmp_path: Path) -> None:
 def test_the_judge_is_told_what_stands_where_and_its_map_moves_with_the_picture(data: Path) -> None:
     judge = Scenes(data / "judge")
     drawn = np.arange(len(judge))
-    pixels, objects = clip.pictures(judge, drawn, 8, generator(0, 0))
+    pixels, objects = patches.pictures(judge, drawn, 8, generator(0, 0))
     assert pixels.shape == (COUNT, 3, 128, 128)
     assert objects.shape == (COUNT, 256)
     still = torch.from_numpy(np.stack([scenes.objects(scenes.from_truth(judge.rows[row]), 16) for row in drawn]))
@@ -147,7 +148,7 @@ def test_the_judge_is_told_what_stands_where_and_its_map_moves_with_the_picture(
         for there, unmoved in zip(objects, still, strict=True)
     ]
     assert min(same) < 1  # mirrored or shifted, at least one of them
-    head = clip.PatchHead(8)
+    head = patches.PatchHead(8)
     told = head.targets([judge.rows[row] for row in drawn], objects)
     for row, there, classes in zip(drawn, objects, told["class_name"], strict=True):
         assert set(classes[there == 1].tolist()) == {scenes.CLASSES.index(judge.rows[row]["class_name"])}
@@ -160,12 +161,33 @@ def test_a_tower_that_sees_all_patches_gives_what_the_model_gives() -> None:
     model = CLIPVisionModel(CLIPVisionConfig(**shape, image_size=32, patch_size=8)).eval()
     tower = getattr(model, "vision_model", model)
     pixels = torch.randn(2, 3, 32, 32)
-    tokens, seen = clip.seen_in_part(tower, pixels, 1.0, np.random.default_rng(0))
+    tokens, seen = patches.seen_in_part(tower, pixels, 1.0, np.random.default_rng(0))
     assert seen.sort(dim=1).values.tolist() == [list(range(16))] * 2
     torch.testing.assert_close(tokens[:, 0], model(pixel_values=pixels).pooler_output, rtol=1e-4, atol=1e-5)
-    part, few = clip.seen_in_part(tower, pixels, 0.25, np.random.default_rng(0))
+    part, few = patches.seen_in_part(tower, pixels, 0.25, np.random.default_rng(0))
     assert part.shape == (2, 1 + 4, 32)
     assert few.shape == (2, 4)
+
+
+def test_the_captioner_begins_by_seeing_what_clip_sees(data: Path, tmp_path: Path) -> None:
+    options = Options(data=data, work=tmp_path, out=tmp_path, steps=1, batch=2)
+    clip.train(options)
+    judge = architectures.clip(write_clip_tokenizer(tmp_path / "words", world_words()))
+    judge.load_state_dict(loop.trained(options, "clip")["clip"])
+    captioner = architectures.blip(blip_tokenizer(world_words()))
+    pixels = blip.normalise_for_both(Scenes(data / "train").pixels(np.arange(COUNT)))
+
+    def likeness() -> float:
+        with torch.no_grad():
+            (ours, _), (theirs, _) = (
+                patches.seen_in_part(tower.eval(), pixels, 1.0, np.random.default_rng(0))
+                for tower in (captioner.vision_model, judge.vision_model)
+            )
+        return float(torch.cosine_similarity(ours, theirs, dim=-1).mean())
+
+    assert abs(likeness()) < 0.5
+    blip.see_as_clip(captioner.vision_model, options, pixels)
+    assert likeness() > 0.9
 
 
 def test_designs_held_out_are_refused(data: Path) -> None:
