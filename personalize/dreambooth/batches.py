@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,16 @@ class Batch:
     files: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; the copies do not wait when the memory is pinned."""
-        if device.type == "cpu":
-            return self
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            if isinstance(value, Tensor):
-                moved[name] = value.pin_memory().to(device, non_blocking=True)
-        return Batch(**moved)
+        """The same batch on a device. The copy does not wait, where the memory is pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself; pinning takes time, so the thread ahead does it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {name: change(v) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 class Pictures:
@@ -191,7 +193,9 @@ class BatchMaker:
         return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), example.name
 
 
-def prefetch(make: Callable[[int], Batch], items: Sequence[int], depth: int = 3) -> Generator[Batch, None, None]:
+def prefetch(
+    make: Callable[[int], Batch], items: Sequence[int], depth: int = 3, pin: bool = False
+) -> Generator[Batch, None, None]:
     """Batches of `items` in order, made by a thread a few ahead. An error in the thread is raised where it is used."""
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -199,7 +203,7 @@ def prefetch(make: Callable[[int], Batch], items: Sequence[int], depth: int = 3)
     def work() -> None:
         for item in items:
             try:
-                made: Batch | BaseException = make(item)
+                made: Batch | BaseException = make(item).pinned() if pin else make(item)
             except BaseException as error:
                 made = error
             while not stop.is_set():

@@ -46,7 +46,7 @@ def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, *args: Any,
     if not plain or layer.active_adapters != [ADAPTER] or base.weight.dtype != dtype:
         return original(x, *args, **kwargs)
     given = (x.to(dtype), base.weight, base.bias, down.to(dtype), up.to(dtype), layer.scaling[ADAPTER])
-    return LoraLinear.apply(*given)  # type: ignore[no-any-return,no-untyped-call]
+    return LoraLinear.apply(*given)
 
 
 class LoraLinear(torch.autograd.Function):
@@ -63,7 +63,7 @@ class LoraLinear(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
         rows, inner, weight, a, b = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
         at_inner = (g @ b).mul_(ctx.scale)

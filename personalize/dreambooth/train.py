@@ -91,7 +91,8 @@ def train(
 
     accumulation, last = settings.gradient_accumulation, settings.max_train_steps
     micro_steps = range(step * accumulation, last * accumulation)
-    batches = prefetch(lambda k: run.maker.batch(*divmod(k, accumulation)), micro_steps)
+    on_gpu = accelerator.device.type == "cuda"
+    batches = prefetch(lambda k: run.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
     log = LossLog(run, history)
     first_step_seconds = 0.0
     run.train_mode()
