@@ -109,7 +109,8 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     base, tuned = _draw(config, questions, inputs["train"].path / "lora")
     opened = [[_open(path) for path in paths] for paths in photographs]
     with _progress("scored", 2 * len(base.flat) + sum(map(len, opened))) as advance:
-        scores = measure(questions, opened, base, tuned, clip, dino, unseen, advance)
+        captions = _captions(inputs["caption"].path, images, subjects, photographs)
+        scores = measure(questions, opened, base, tuned, clip, dino, unseen, captions, advance)
 
     files = _save(base, outputs, "base"), _save(tuned, outputs, "tuned")
     names = [
@@ -140,6 +141,18 @@ def _photographs(images: Path, subjects: Sequence[tuple[str, str]]) -> list[list
         if not paths:
             raise RecipeError(f"{images} holds no photograph of {token} {noun}: run ingest and caption again")
     return found
+
+
+def _captions(
+    captioned: Path, images: Path, subjects: Sequence[tuple[str, str]], photographs: Sequence[Sequence[Path]]
+) -> list[list[str]]:
+    """What each photograph shows in words that CLIP knows: its caption without the token."""
+    rows = map(json.loads, (captioned / "metadata.jsonl").read_text(encoding="utf-8").splitlines())
+    said = {images / row["file_name"]: row["text"] for row in rows}
+    return [
+        [said[path].replace(f"{token} ", "") for path in paths]
+        for (token, _), paths in zip(subjects, photographs, strict=True)
+    ]
 
 
 def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Image], Answers[Image]]:

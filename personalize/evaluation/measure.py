@@ -25,11 +25,12 @@ def measure(
     clip: ClipEncoder,
     dino: DinoEncoder,
     held_out: Sequence[Sequence[bool]] | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
     on_pictures: Callable[[int], None] = lambda count: None,
 ) -> Scores:
     """Encodes the photographs (one sequence a subject) and both models' answers. `on_pictures` hears of progress.
 
-    `held_out` marks the photographs that training never saw.
+    `held_out` marks the photographs that training never saw; `captions` say what they show, without the token.
     """
 
     def encoded(images: Sequence[Image]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -41,9 +42,10 @@ def measure(
         return np.concatenate([seen for seen, _ in parts]), np.concatenate([read for _, read in parts])
 
     unseen = held_out or [[False] * len(images) for images in photographs]
+    said: Sequence[Sequence[str] | None] = captions or [None] * len(photographs)
     real = [
-        Photographs(token, noun, *encoded(images), np.array(marks))
-        for (token, noun), images, marks in zip(questions.subjects, photographs, unseen, strict=True)
+        Photographs(token, noun, *encoded(images), np.array(marks), None if words is None else clip.texts(words))
+        for (token, noun), images, marks, words in zip(questions.subjects, photographs, unseen, said, strict=True)
     ]
     return Scores(
         real,

@@ -27,7 +27,8 @@ SHARES = ("r_precision", "recognised", "copied")
 class Photographs:
     """The real photographs of one subject as unit vectors: `dino [m, d]`, `clip [m, d]`.
 
-    `held_out [m]` marks those that training never saw; None means that it saw all.
+    `held_out [m]` marks those that training never saw; None means that it saw all. `captions [m, d]` are their captions
+    in CLIP, with class noun in place of the token; None where they have none.
     """
 
     token: str
@@ -35,6 +36,14 @@ class Photographs:
     dino: Array
     clip: Array
     held_out: Array | None = None
+    captions: Array | None = None
+
+    @property
+    def clip_t(self) -> float:
+        """CLIP-T of the photographs and their own captions: what the subject's very look makes of prompt following."""
+        return (
+            float("nan") if self.captions is None else float(metrics.prompt_following(self.clip, self.captions).mean())
+        )
 
     @property
     def unseen(self) -> Array:
@@ -221,7 +230,11 @@ class Scores:
                 "class_noun": photos.class_noun,
                 "photographs": len(photos.dino),
                 "pictures": int(self.of_tuned["dino"][s].size),
-                "ceiling": {"dino": number(self.ceilings[s]), "clip_i": number(self.clip_ceilings[s])},
+                "ceiling": {
+                    "dino": number(self.ceilings[s]),
+                    "clip_i": number(self.clip_ceilings[s]),
+                    "clip_t": number(photos.clip_t),
+                },
                 "closest_photographs": number(self.closest_pairs[s]),
                 "improved_p_holm": number(adjusted[s]),
             }

@@ -56,6 +56,15 @@ def subjects(pages: Pages, card: Card) -> None:
         f"{len(pages.result['subjects'])}, 5 %). “Photographs” is how much a subject's real photographs resemble "
         "one another, each left out in turn: more than that can hardly be asked."
     )
+    spoken = {of["token"]: of["ceiling"]["clip_t"] for of in pages.result["subjects"]}
+    if all(value is not None for value in spoken.values()):
+        followed = pages.result["overall"]["clip_t"]
+        card.text(
+            f"CLIP-T went from {followed['base']:.3f} to {followed['tuned']:.3f}. The photographs themselves, beside "
+            f"their own captions, reach {sum(spoken.values()) / len(spoken):.3f} "
+            f"({', '.join(f'{token} {value:.2f}' for token, value in spoken.items())}): a subject that hardly looks "
+            "like its class cannot be drawn faithfully and please CLIP as an ordinary one does."
+        )
     unseen = pages.result["overall"].get("held_out")
     if unseen:
         card.text(

@@ -52,6 +52,8 @@ def inputs(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Input
     (root / "caption").mkdir()
     subjects = [{"token": token, "class_noun": noun, "images": 3} for token, noun in SUBJECTS]
     (root / "caption" / "subjects.json").write_text(json.dumps(subjects))
+    said = [{"file_name": row["file_name"], "text": f"a photo of a {row['token']} chair in snow"} for row in rows]
+    (root / "caption" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
     random_adapter(tiny_models / "sdxl", root / "train" / "lora")
     history = {"held_out": ["chair/zwvchr/0.png", "chair/brkchr/1.png"], "chosen": {"step": 40}, "steps": [{}] * 60}
     (root / "train" / "history.json").write_text(json.dumps(history))
@@ -135,6 +137,17 @@ def test_subjects_are_scored_apart_with_the_photographs_own_ceiling(done):
     assert {"dino", "dino_base", "clip_t", "clip_i", "held_out", "gates_passed"} <= set(done.metrics)
     assert done.tags["verdict"] == "failed"
     assert done.pictures == [f"before_and_after/{token}.png" for token in ("brkchr", "zwvchr")]
+
+
+def test_prompt_following_stands_beside_that_of_the_photographs_and_their_captions(done, config, inputs):
+    from personalize.evaluation.encoders import ClipEncoder
+
+    clip = ClipEncoder(config.clip_model, device="cpu")
+    opened = [Image.open(inputs["ingest"].path / f"images/chair/zwvchr/{i}.png").convert("RGB") for i in range(3)]
+    reached = float((clip.images(opened) @ clip.texts(["a photo of a chair in snow"]).T).mean())
+    assert done.scores["subjects"][0]["ceiling"]["clip_t"] == pytest.approx(reached, abs=1e-4)
+    assert done.metrics["clip_t_ceiling.zwvchr"] == pytest.approx(reached, abs=1e-4)
+    assert "beside their own captions" in done.card.html()
 
 
 def test_photographs_held_out_are_never_called_copied(done):
