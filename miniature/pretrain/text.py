@@ -22,7 +22,7 @@ from miniature.scenes.captions import ADJECTIVE, MADE_OF
 
 from . import architectures
 from .data import FACETS, Scenes, generator, made_up_word, natural, with_rare_word, wording
-from .loop import Options, attention_for, autocast, fit, trained
+from .loop import Options, attention_for, autocast, begin, fit, trained
 from .tokens import world_words
 
 WIDTH = 192
@@ -147,9 +147,18 @@ def facts_of(row: dict, caption: str) -> list[int]:
 
 
 def load(options: Options) -> Towers:
-    """The trained towers, in evaluation mode; with made-up words told apart where that stage was run."""
-    name = "letters" if (options.work / "letters.pt").exists() else "text"
-    return _towers(options, name).eval().requires_grad_(False)
+    """The trained towers, in evaluation mode; with made-up words told apart where that stage was run.
+
+    Where neither stage was, and training begins from published weights, they hold the published encoders.
+    """
+    if options.start and not (options.work / "text.pt").exists():
+        towers = Towers(architectures.write_sdxl_tokenizers(options.work / "tokenizers", world_words()))
+        for name in ("text_encoder", "text_encoder_2"):
+            begin(getattr(towers, name), options, "text", f"sdxl/{name}")
+        return towers.to(options.device).eval().requires_grad_(False)
+    return (
+        _towers(options, "letters" if (options.work / "letters.pt").exists() else "text").eval().requires_grad_(False)
+    )
 
 
 def _towers(options: Options, name: str) -> Towers:

@@ -116,6 +116,14 @@ def test_a_stage_may_begin_from_published_weights(trained: Path, data: Path, tmp
         loop.begin(wider, options, "dino", "dino")
 
 
+def test_a_unet_may_go_on_with_the_published_words(trained: Path, data: Path, tmp_path: Path) -> None:
+    published = Options(data=data, work=trained / "work", out=tmp_path)
+    begun = Options(data=data, work=tmp_path, out=tmp_path, start=trained / "models")
+    said = ["a photo of a red chair on the beach"]
+    for there, here in zip(unet.Prompts(published)(said), unet.Prompts(begun)(said), strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=2e-2)  # published in half precision
+
+
 def test_weights_of_other_patches_are_resampled(tmp_path: Path) -> None:
     """On a picture of one colour every patch says the same, whatever its size; corners keep their positions."""
 
