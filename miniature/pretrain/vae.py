@@ -62,7 +62,7 @@ def train_decoder(options: Options) -> dict[str, float]:
         error = output.float() - pixels
         return fine_tuning_loss(error), {"psnr": _psnr(error)}
 
-    return fit("decoder", {"vae": model}, loss, options, lr=1e-3, batch=batch, weight_decay=0.0)
+    return fit("decoder", {"vae": model}, loss, options, lr=options.peak(1e-3), batch=batch, weight_decay=0.0)
 
 
 def _sources(options: Options) -> tuple[Scenes, Scenes]:
