@@ -69,6 +69,7 @@ class Setup:
 
     def train_mode(self) -> None:
         self.denoiser.train()
+        optimisers.evaluation_weights(self.optimizer, False)
 
     def seed_dropout(self, step: int, micro: int) -> None:
         """Dropout inside the adapter is the one draw that torch's global generator makes."""

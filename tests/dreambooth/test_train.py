@@ -94,6 +94,29 @@ def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(base, data, whole, 
     assert not list(work.glob("runs/*/state"))
 
 
+KINDS = {
+    "plain": {},
+    "DoRA": {"use_dora": True},
+    "text encoders": {"train_text_encoder": True},
+    "Prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
+    "schedule-free": {"optimizer": "schedule-free", "lr_scheduler": "constant"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_training_moves_its_adapter_and_survives_a_kill(base, data, work, tmp_path, kind):
+    chosen = {"max_train_steps": 4, "resume_every": 2, **KINDS[kind]}
+    run(base, data, tmp_path / "whole", work, **chosen)
+    with pytest.raises(Killed):
+        run(base, data, tmp_path / "killed", work, stop_at=3, **chosen)
+    run(base, data, tmp_path / "killed", work, **chosen)
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    tensors, _ = lora.load(tmp_path / "whole" / "lora" / lora.WEIGHTS)
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    learnt = {name.split(".")[0] for name, t in tensors.items() if "lora_B" in name and t.abs().max() > 0}
+    assert learnt == ({"unet", "text_encoder", "text_encoder_2"} if kind == "text encoders" else {"unet"})
+
+
 def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
     run(base, data, tmp_path, work, seed=1, **RESUMABLE)
     assert digests(tmp_path)["lora/kohya.safetensors"] != digests(whole[0])["lora/kohya.safetensors"]
