@@ -2,8 +2,8 @@
 
 Writes models/README.md, the datasheet: what the models are, how they were trained, the table of measured quality with
 what must be reached, and pictures. `--data` holds heldout/ (drawn with `python -m miniature.scenes dataset --split
-heldout`); `--photographs` real ones for the autoencoder; `--work` the training ledger; `--scores` the scores.json of a
-DreamBooth run's evaluate step.
+heldout`); `--photographs` real ones for the autoencoder; `--work` the training ledger; `--scores` and `--real-scores`
+the scores.json of DreamBooth runs' evaluate steps.
 """
 
 import argparse
@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with heldout/")
     parser.add_argument("--photographs", type=Path, help="folder of real photographs, searched deeply")
     parser.add_argument("--work", type=Path, default=Path("build/miniature"), help="where training left ledger.json")
-    parser.add_argument("--scores", type=Path, help="scores.json of a DreamBooth run on the sample chairs")
+    parser.add_argument("--scores", type=Path, help="scores.json of the default run on the sample chairs")
+    parser.add_argument("--real-scores", type=Path, help="scores.json of a run on photographs of five real chairs")
     parser.add_argument("--commit", default="", help="commit that made the models")
     parser.add_argument("--limit", type=int, default=600, help="held-out scenes to measure on")
     parser.add_argument("--samples", type=int, default=144, help="pictures the base model is asked for")
@@ -43,7 +44,13 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.manual_seed(0)
     rows = measure(given)
-    datasheet.write(given.models, rows, given.work, given.scores, given.commit)
+    if given.scores:
+        what = "the five sample chairs, default profile"
+        rows += datasheet.dreambooth_rows(what, given.scores, ((50,), (97,)), ("75", "100"))
+    if given.real_scores:
+        what = "25 photographs of five real chairs, which it was not made for"
+        rows += datasheet.dreambooth_rows(what, given.real_scores, ((), ()), ("40", "–"))
+    datasheet.write(given.models, rows, given.work, given.commit)
     print("\n".join(datasheet.table(rows)))
 
 

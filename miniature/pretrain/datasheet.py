@@ -1,7 +1,7 @@
 """The datasheet of the miniature models: the table of measured quality, the pictures, and the words around them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: percentages, decibels or an area, with what must be reached and what is aimed at."""
+    """One line of the table: percentages, decibels or an area, with what must be reached (if anything) and the aim."""
 
     what: str
     measured: tuple[float, ...]
@@ -32,13 +32,13 @@ class Row:
 
     @property
     def reached(self) -> bool:
-        return all(value >= least for value, least in zip(self.measured, self.least, strict=True))
+        return all(value >= least for value, least in zip(self.measured, self.least, strict=bool(self.least)))
 
     def markdown(self) -> str:
         digits = 3 if self.unit == "AUC" else 1
         measured = " / ".join(f"{value:.{digits}f}" for value in self.measured)
-        least = " / ".join(f"{value:g}" for value in self.least)
-        verdict = "yes" if self.reached else "**no**"
+        least = " / ".join(f"{value:g}" for value in self.least) or "–"
+        verdict = "–" if not self.least else "yes" if self.reached else "**no**"
         return f"| {self.what} | {self.count} | {measured} {self.unit} | {least} | {self.aim} | {verdict} |"
 
 
@@ -67,21 +67,22 @@ def table(rows: Sequence[Row]) -> list[str]:
     return [*head, *(row.markdown() for row in rows)]
 
 
-def write(models: Path, rows: Sequence[Row], work: Path, scores: Path | None = None, commit: str = "") -> None:
-    """Write models/README.md and models/quality.json from the rows, work/ledger.json and a run's scores.json."""
+def write(models: Path, rows: Sequence[Row], work: Path, commit: str = "") -> None:
+    """Write models/README.md, quality.json (the rows) and training.json: every sitting of training, older ones kept."""
     facts = [{**vars(row), "reached": row.reached} for row in rows]
     (models / "quality.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
-    ledger: dict[str, Any] = {}
-    if (work / "ledger.json").exists():
-        ledger = json.loads((work / "ledger.json").read_text())
+    told = sittings(models / "training.json", work / "ledger.json", commit)
+    (models / "training.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     text = TEXT.format(
         sizes="\n".join(
             f"| {path.relative_to(models)} | {path.stat().st_size / 1e6:.1f} MB |"
             for path in sorted(models.rglob("*.safetensors"))
         ),
-        commit=f" at commit `{commit}`" if commit else "",
-        trained="\n".join(_trained(name, entry) for name, entry in ledger.items()),
-        table="\n".join([*table(rows), *_dreambooth(scores)]),
+        trained="\n".join(
+            f"| {one['stage']} | {one['samples']:,} | {one['minutes']:.1f} | {one['device']} | {one['commit']} |"
+            for one in told
+        ),
+        table="\n".join(table(rows)),
         pictures="\n".join(
             f"{words}:\n\n![{words}](pictures/{name})\n"
             for name, words in PICTURES.items()
@@ -95,18 +96,31 @@ def write(models: Path, rows: Sequence[Row], work: Path, scores: Path | None = N
     (models / "README.md").write_text(text, encoding="utf-8")
 
 
-def _trained(name: str, entry: dict[str, Any]) -> str:
-    minutes = entry.get("minutes", entry["seconds_here"] / 60)
-    return f"| {name} | {entry.get('samples', entry.get('images', 0)):,} | {minutes:.1f} | {entry['device']} |"
+def sittings(published: Path, ledger: Path, commit: str) -> list[dict[str, Any]]:
+    """What the published models say of their training, and what the ledger of a work folder adds to it."""
+    told: list[dict[str, Any]] = json.loads(published.read_text()) if published.exists() else []
+    entries: dict[str, Any] = json.loads(ledger.read_text()) if ledger.exists() else {}
+    for stage, entry in entries.items():
+        samples = entry.get("samples", entry.get("images", 0))
+        minutes = round(entry.get("minutes", entry["seconds_here"] / 60), 1)
+        one = {"stage": stage, "samples": samples, "minutes": minutes, "device": entry["device"]}
+        if not any(one.items() <= before.items() for before in told):
+            told.append({**one, "commit": commit})
+    return told
 
 
-def _dreambooth(scores: Path | None) -> list[str]:
-    if scores is None:
-        return []
-    gates = json.loads(scores.read_text())["gates"]
-    lines = ["", "DreamBooth on the five sample chairs with the default profile, from the card of that run:", ""]
-    lines += ["| gate | value | threshold | verdict |", "|---|---|---|---|"]
-    return lines + [f"| {gate['name']} | {gate['value']} | {gate['threshold']} | {gate['verdict']} |" for gate in gates]
+def dreambooth_rows(what: str, scores: Path, least: Sequence[tuple[float, ...]], aims: Sequence[str]) -> Iterator[Row]:
+    """Two rows from the scores.json of a recipe's evaluate step: likeness gained, and prompt following kept.
+
+    The photographs' own CLIP-T, beside their captions, is what a perfectly faithful model would be left with.
+    """
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    followed, pictures = found["overall"]["clip_t"], str(len(found["pictures"]))
+    own = [subject["ceiling"]["clip_t"] for subject in found["subjects"]]
+    photographs = 100 * sum(own) / len(own) / followed["base"]
+    closed, kept = 100 * found["overall"]["gap_closed"]["value"], 100 * followed["tuned"] / followed["base"]
+    yield Row(f"DreamBooth, {what}: share of the DINO gap closed", (closed,), least[0], aims[0], "%", pictures)
+    yield Row(f"the same: CLIP-T kept (the photographs: {photographs:.0f})", (kept,), least[1], aims[1], "%", pictures)
 
 
 TEXT = """# The miniature models: datasheet
@@ -126,18 +140,20 @@ Small models of the same classes, with the same files on disk, as the real ones:
 
 ## How they were trained
 
-From scratch on scenes drawn by `miniature/scenes`, by `python -m miniature.pretrain all`{commit}. No photograph was
-used. The autoencoder, text encoders, UNet and BLIP learnt from one set of scenes (and the autoencoder from textures),
-the judges CLIP and DINO from another, of other designs and seeds, so that the judge is not the judged. Held-out designs
-and the sample photographs are in no training set. CLIP was told, beside its captions, which thing stands in each patch
-of a picture. DINO saw no label and no caption, only which two pictures show one design.
+From scratch on scenes drawn by `miniature/scenes`, by the stages of `python -m miniature.pretrain` below. A stage that
+stands twice went on from the weights it had left (`--start models`), on scenes of another seed. No photograph was used.
+The autoencoder, text encoders, UNet and BLIP learnt from one set of scenes (and the autoencoder from textures), the
+judges CLIP and DINO from another, of other designs and seeds, so that the judge is not the judged. Held-out designs and
+the sample photographs are in no training set. CLIP was told, beside its captions, which thing stands in each patch of a
+picture, and so was BLIP, whose image tower began as CLIP's. DINO saw no label and no caption, only which two pictures
+show one design.
 
 ## How long
 
 Minutes are those of the clock, on a machine that may have had other work to do.
 
-| stage | pictures seen (text, letters: captions) | minutes | device |
-|---|---|---|---|
+| stage | pictures seen (text, letters: captions) | minutes | device | commit |
+|---|---|---|---|---|
 {trained}
 
 ## Measured quality
