@@ -2,9 +2,9 @@
 
 Training on five photographs of one chair teaches a model that all chairs look like it. Class images, drawn by the base
 model before it learns, are shown to it all along so that "a photo of a chair" keeps its meaning (Sec. 3.3, Ruiz et al.
-2023).
+2023). Prompts that name surroundings keep the meaning of these as well.
 
-Pictures are kept in `build/prior` by what decides them (base model, class noun, prompt, settings, seed). So new
+Pictures are kept in `build/prior` by what decides them (base model, class noun, prompts, settings, seed). So new
 captions, another subject of a known class or a larger `images_per_class` draw only what is not there yet.
 """
 
@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -33,11 +33,16 @@ HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 KEPT = Path("build/prior")
 
 
+ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}")]
+
+
 class Config(StepConfig):
     base_model: str = Field("models/sdxl", description="Folder of the base model, or its Hugging Face name")
     base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
     images_per_class: int = Field(20, ge=0, description="Class images for each class noun; 0 leaves them all out")
-    prompt: str = Field("a photo of a {class_noun}", pattern=r"\{class_noun\}", description="The class prompt")
+    prompts: tuple[ClassPrompt, ...] = Field(
+        ("a photo of a {class_noun}",), min_length=1, description="Class prompts, taken in turn"
+    )
     negative_prompt: str = Field("", description="What class images should keep away from")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
@@ -73,10 +78,15 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             name = f"{_folder_name(noun)}/{i:04}.png"
             shutil.copyfile(kept[noun] / f"{i:04}.png", outputs / name)
             rows.append(
-                {"file_name": name, "class_noun": noun, "text": _prompt(config, noun), "seed": _seed(config, noun, i)}
+                {
+                    "file_name": name,
+                    "class_noun": noun,
+                    "text": _prompt(config, noun, i),
+                    "seed": _seed(config, noun, i),
+                }
             )
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (outputs / "metadata.jsonl").write_text(text, encoding="utf-8")
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (outputs / "metadata.jsonl").write_text(lines, encoding="utf-8")
     _tell(config, nouns, outputs, len(lacking), seconds, card)
 
 
@@ -97,7 +107,7 @@ def _draw(config: Config, kept: Mapping[str, Path], batches: list[tuple[str, int
     with tqdm(total=len(batches) * config.batch_size, desc="class images", unit="picture") as bar:
         for noun, batch in batches:
             numbers = range(batch * config.batch_size, (batch + 1) * config.batch_size)
-            prompts, seeds = [_prompt(config, noun)] * len(numbers), [_seed(config, noun, i) for i in numbers]
+            prompts, seeds = zip(*((_prompt(config, noun, i), _seed(config, noun, i)) for i in numbers), strict=True)
             pictures = sample(pipe, prompts, seeds, sampling, batch_size=config.batch_size)
             for i, picture in zip(numbers, pictures, strict=True):
                 _keep(picture, kept[noun] / f"{i:04}.png")
@@ -127,7 +137,7 @@ def _kept_folder(config: Config, noun: str) -> Path:
     """Named after everything that decides the pictures but their number; what that was is told in `about.json`."""
     about = {
         "base": _base_digest(config),
-        "prompt": _prompt(config, noun),
+        "prompts": config.prompts,
         "negative_prompt": config.negative_prompt,
         "sampling_steps": config.sampling_steps,
         "guidance_scale": config.guidance_scale,
@@ -150,8 +160,8 @@ def _base_digest(config: Config) -> str:
     return f"{config.base_model}@{config.base_revision}"
 
 
-def _prompt(config: Config, noun: str) -> str:
-    return config.prompt.replace("{class_noun}", noun)
+def _prompt(config: Config, noun: str, number: int) -> str:
+    return config.prompts[number % len(config.prompts)].replace("{class_noun}", noun)
 
 
 def _seed(config: Config, noun: str, number: int) -> int:
@@ -183,4 +193,5 @@ def _tell(config: Config, nouns: list[str], outputs: Path, drawn: int, seconds: 
     for noun in nouns:
         shown = sorted((outputs / _folder_name(noun)).glob("*.png"))[:20]
         if shown:
-            card.images(f"{_prompt(config, noun)} ({config.images_per_class})", [(path, path.stem) for path in shown])
+            asked = [(path, f"{path.stem} {_prompt(config, noun, int(path.stem))}") for path in shown]
+            card.images(f"{noun}: {config.images_per_class} class images", asked)

@@ -51,6 +51,14 @@ def test_each_class_noun_once_whatever_the_number_of_subjects(run):
         assert picture.size == (64, 64)
 
 
+def test_prompts_are_taken_in_turn(run):
+    outputs, _, card = run("chair", prompts=["a photo of a {class_noun}", "a {class_noun} in a studio"])
+    assert [row["text"] for row in rows(outputs)] == ["a photo of a chair", "a chair in a studio"] * 2
+    assert "a chair in a studio" in card.html()
+    with pytest.raises(ValueError, match="class_noun"):
+        run("chair", prompts=["a photo of a chair"])
+
+
 def test_seeds_differ_between_pictures_and_classes(run):
     outputs, _, _ = run("chair", "table")
     assert len({row["seed"] for row in rows(outputs)}) == 8
@@ -74,7 +82,7 @@ def test_more_pictures_or_another_class_draw_only_what_is_lacking(run):
     assert run("chair", "table")[1]["class_images_drawn"] == 4
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"sampling_steps": 2}, {"prompt": "a drawing of a {class_noun}"}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"sampling_steps": 2}, {"prompts": ["a drawing of a {class_noun}"]}])
 def test_what_decides_the_pictures_draws_them_anew(run, change):
     first, _, _ = run("chair")
     other, metrics, _ = run("chair", **change)
