@@ -64,11 +64,12 @@ class FlopCount:
     """Counts the arithmetic of the first micro-batch's forward and backward pass; a multiply-add counts as two.
 
     Where activations are recomputed, the backward pass holds the forward pass a second time, so that it alone is
-    counted: recomputing is a price of memory, not work of the method. A compiled model cannot be watched.
+    counted: recomputing is a price of memory, not work of the method. A compiled model cannot be watched; the same
+    model before it is compiled can.
     """
 
-    def __init__(self, recomputes: bool, compiled: bool) -> None:
-        self.recomputes, self.compiled = recomputes, compiled
+    def __init__(self, recomputes: bool) -> None:
+        self.recomputes = recomputes
         self.flops = 0.0
         self.counted: set[str] = set()
 
@@ -87,7 +88,7 @@ class FlopCount:
                 lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
             ),
         }
-        if what in self.counted or self.compiled:
+        if what in self.counted:
             yield
             return
         self.counted.add(what)

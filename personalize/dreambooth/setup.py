@@ -190,7 +190,7 @@ def set_up(
         held_out=watched,
         previews=wanted,
         meter=hardware.Meter(images, processes, peak),
-        arithmetic=hardware.FlopCount(recomputes=memory != "fast", compiled=settings.compile),
+        arithmetic=hardware.FlopCount(recomputes=memory != "fast"),
         folder=work / "runs" / identity[:16],
         identity=identity,
     )

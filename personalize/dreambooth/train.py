@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from personalize.dreambooth import checkpoints, choice, hardware, losses, optimisers, tensorfile
 from personalize.dreambooth.batches import Batch, prefetch
+from personalize.dreambooth.denoiser import Denoiser
 from personalize.dreambooth.examples import Example
 from personalize.dreambooth.losslog import Diverged, LossLog
 from personalize.dreambooth.previews import Preview, Sample
@@ -96,6 +97,8 @@ def train(
     log = LossLog(run, history)
     first_step_seconds = 0.0
     run.train_mode()
+    if settings.compile and not run.arithmetic.flops:
+        count_arithmetic(run, run.maker.batch(step, 0).to(accelerator.device))
     watch.phase("training")
     with contextlib.closing(batches):
         while step < last and not history["stop_reason"]:
@@ -143,6 +146,18 @@ def train(
     if main:
         shutil.rmtree(run.folder, ignore_errors=True)
     return Result(chosen, history["stop_reason"], step, speed, history)
+
+
+def count_arithmetic(run: Setup, batch: Batch) -> None:
+    """Counts a micro-batch's arithmetic on the UNet as it is before it is compiled; nothing is learnt from it."""
+    eager = Denoiser(run.parts["unet"], list(run.denoiser.text_encoders))
+    run.seed_dropout(0, 0)
+    with run.accelerator.autocast():
+        with run.arithmetic.watch("forward"):
+            loss = training_loss(eager, batch, run)
+        with run.arithmetic.watch("backward"):
+            loss.backward()
+    run.optimizer.zero_grad(set_to_none=True)
 
 
 def take_step(

@@ -117,6 +117,23 @@ def test_every_kind_of_training_moves_its_adapter_and_survives_a_kill(base, data
     assert learnt == ({"unet", "text_encoder", "text_encoder_2"} if kind == "text encoders" else {"unet"})
 
 
+def test_a_compiled_run_knows_its_arithmetic_too(base, data, whole, work, tmp_path, monkeypatch):
+    """The compiler itself takes minutes on a CPU; here it gives back what it is given, out of the counter's sight."""
+    from personalize.dreambooth import hardware
+
+    counters = []
+    counted = hardware.FlopCount.__init__
+    monkeypatch.setattr(
+        hardware.FlopCount, "__init__", lambda self, recomputes: counters.append(self) or counted(self, recomputes)
+    )
+    run(base, data, tmp_path / "eager", work, max_train_steps=1)
+    monkeypatch.setattr(torch, "compile", lambda model, **options: torch.compiler.disable(model))
+    result = run(base, data, tmp_path / "compiled", work, max_train_steps=2, compile=True)
+    assert result.speed["tflop_per_second"] > 0
+    eager, compiled = (counter.flops for counter in counters)
+    assert eager == compiled > 0
+
+
 def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
     run(base, data, tmp_path, work, seed=1, **RESUMABLE)
     assert digests(tmp_path)["lora/kohya.safetensors"] != digests(whole[0])["lora/kohya.safetensors"]
