@@ -29,7 +29,7 @@ TOO_MUCH = {
     "max_train_steps": 720,
 }
 RUNS: dict[str, dict[str, Any]] = {
-    "starved": {"max_train_steps": 80, "validation_every": 20},
+    "starved": {"max_train_steps": 60, "validation_every": 20, "lr_scheduler": "constant"},
     "overfitted": {**TOO_MUCH, "patience": 0},
     "stopped": TOO_MUCH,
 }
