@@ -17,6 +17,8 @@ import os
 from typing import Any
 
 from personalize.dreambooth import choice
+from personalize.dreambooth.settings import TrainSettings
+from personalize.dreambooth.validation import margins
 
 TOO_MUCH = {
     "prior_loss_weight": 0,
@@ -65,9 +67,8 @@ def history(profile: str, settings: dict[str, Any]) -> dict[str, Any]:
 def best(whole: dict[str, Any]) -> int:
     """The step of greatest likeness among those within the margins, with all of them known."""
     base, *points = [choice.Point.of(row["step"], row) for row in whole["scores"]]
-    told = whole["settings"]
-    margins = choice.Margins(told["prompt_margin"], told["drift_margin"], told["fidelity_gain"])
-    good = [point for point in points if choice.admissible(point, base, margins)]
+    kept = margins(TrainSettings.model_validate(whole["settings"]))
+    good = [point for point in points if choice.admissible(point, base, kept)]
     return max(good or points, key=lambda point: point.fidelity).step
 
 

@@ -117,11 +117,6 @@ def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return (pixels.float() / 255 - torch.tensor(mean, device=pixels.device).view(3, 1, 1)) / scale
 
 
-def jitter(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Mirror, shift, and change brightness and contrast a little: uint8 [b, 3, h, w] in and out."""
-    return relit(moved(pixels, random), random)
-
-
 def moved(pixels: Tensor, random: np.random.Generator, shift: int = 8) -> Tensor:
     """Mirrored half the time and shifted by up to `shift` pixels: uint8 [b, c, h, w] in and out."""
     height, width = pixels.shape[-2:]
