@@ -97,6 +97,7 @@ def run(name: str, options: Options, mirrored: bool = False) -> None:
     }
     facts = stages[name](options)
     writers = {"unet": unet.write, "clip": clip.write, "dino": dino.write, "blip": blip.write}
+    writers["decoder"] = vae.write_decoder
     if name in writers:
         writers[name](options)
     ledger = options.work / "ledger.json"

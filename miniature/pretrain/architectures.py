@@ -219,6 +219,11 @@ def write_sdxl(path: Path, parts: dict[str, torch.nn.Module], words: Sequence[st
     _replace(path, write)
 
 
+def write_vae(path: Path, model: AutoencoderKL) -> None:
+    """Write an autoencoder alone, as it stands inside a pipeline directory, in fp16."""
+    _replace(path, lambda folder: _half(model).save_pretrained(folder, safe_serialization=True))
+
+
 def write_sdxl_tokenizers(path: Path, words: Sequence[str]) -> tuple[CLIPTokenizer, CLIPTokenizer]:
     first = write_clip_tokenizer(path / "tokenizer", words)
     return first, write_clip_tokenizer(path / "tokenizer_2", words, pad_token="!")

@@ -5,7 +5,7 @@ the crops come from textures and colour-changed scenes: photographs of the real 
 What begins from published weights is tuned towards the squared error instead, as stabilityai/sd-vae-ft-mse was.
 
 Afterwards the decoder alone is tuned so: the encoder rests, so latents cached before stay true and the UNet can train
-meanwhile.
+meanwhile, or stays as it was where the decoder goes on from published weights.
 """
 
 import numpy as np
@@ -42,11 +42,15 @@ def train(options: Options) -> dict[str, float]:
 
 
 def train_decoder(options: Options) -> dict[str, float]:
-    """Tune the decoder of work/vae.pt into work/decoder.pt. Raises ValueError where there is no vae.pt."""
+    """Tune the decoder of work/vae.pt, or of the published weights of --start, into work/decoder.pt.
+
+    Raises ValueError where there is neither.
+    """
     torch.manual_seed(options.seed)
     scenes, textures = _sources(options)
-    model = architectures.vae()
-    model.load_state_dict(trained(options, "vae")["vae"])
+    model = begin(architectures.vae(), options, "decoder", "sdxl/vae")
+    if options.start is None:
+        model.load_state_dict(trained(options, "vae")["vae"])
     model.to(options.device, memory_format=torch.channels_last)
     for part in (model.encoder, model.quant_conv):
         part.requires_grad_(False)
@@ -117,6 +121,16 @@ def _gradient(error: Tensor) -> Tensor:
 def _psnr(error: Tensor) -> float:
     """In dB, of errors of values in [-1, 1]."""
     return float(10 * torch.log10(4 / error.detach().square().mean()))
+
+
+def write_decoder(options: Options) -> None:
+    """Write out/sdxl/vae with the tuned decoder where it went on from published weights; else `unet` writes it."""
+    if options.start is None:
+        return
+    published = architectures.AutoencoderKL.load_config(options.start / "sdxl" / "vae")
+    model = architectures.vae(published["scaling_factor"])
+    model.load_state_dict(trained(options, "decoder")["vae"])
+    architectures.write_vae(options.out / "sdxl" / "vae", model)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTModel
 
 from miniature import scenes
@@ -255,6 +256,25 @@ def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -
     changed = {key.split(".")[0] for key, value in first.items() if not torch.equal(value, tuned[key])}
     assert changed == {"decoder", "post_quant_conv"}
     assert torch.equal(vae.load(options).decoder.conv_in.weight, tuned["decoder.conv_in.weight"])
+
+
+def test_a_published_decoder_is_tuned_on_without_moving_the_encoder(trained: Path, data: Path, tmp_path: Path) -> None:
+    published, out = trained / "models", tmp_path / "models"
+    where = ["--data", str(data), "--work", str(tmp_path), "--out", str(out), "--start", str(published)]
+    main(["decoder", *where, "--steps", "2", "--batch", "2", "--preset", "cpu"])
+    before, after = (
+        AutoencoderKL.from_pretrained(folder / "sdxl" / "vae", use_safetensors=True) for folder in (published, out)
+    )
+    changed = {
+        key.split(".")[0]
+        for (key, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+    assert after.config.scaling_factor == before.config.scaling_factor
+    assert sorted(path.name for path in (out / "sdxl" / "vae").iterdir()) == sorted(
+        path.name for path in (published / "sdxl" / "vae").iterdir()
+    )
 
 
 def test_telling_made_up_words_apart_changes_no_other_caption(data: Path, tmp_path: Path) -> None:
