@@ -132,54 +132,22 @@ def judge(
     config: Config, learnt: Sequence[Example], held_out: Sequence[Example]
 ) -> Callable[[int, Sequence[Sample]], dict[str, float]]:
     """What a checkpoint's pictures are worth. Likeness is to held-out photographs of subjects that have any."""
-    from personalize.evaluation.metrics import prompt_following, similarity
+    from personalize.evaluation.checkpoints import CheckpointScorer, Photographed
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
 
-    encoders: dict[str, Any] = {}
-    references: dict[str, dict[str, Any]] = {}
+    def of(token: str, examples: Sequence[Example]) -> list[Path]:
+        return [example.path for example in examples if example.token == token]
 
-    def load() -> None:
-        from PIL import Image
+    def load() -> tuple[ClipEncoder, DinoEncoder]:
+        return (
+            ClipEncoder(config.clip_model, config.clip_revision or None, config.device),
+            DinoEncoder(config.dino_model, config.dino_revision or None, config.device),
+        )
 
-        from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
-
-        encoders["clip_i"] = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
-        encoders["dino"] = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
-        for token in dict.fromkeys(example.token for example in learnt):
-            of_it = [e for e in held_out if e.token == token] or [e for e in learnt if e.token == token]
-            images = [Image.open(example.path).convert("RGB") for example in of_it]
-            references[token] = {name: encoder.images(images) for name, encoder in encoders.items()}
-
-    def score(step: int, samples: Sequence[Sample]) -> dict[str, float]:
-        if not encoders:
-            load()
-        images = [sample.image for sample in samples]
-        features = {name: encoder.images(images) for name, encoder in encoders.items()}
-        texts = encoders["clip_i"].texts([sample.preview.plain for sample in samples])
-        subject = [i for i, sample in enumerate(samples) if sample.preview.kind == "subject"]
-        plain = [i for i, sample in enumerate(samples) if sample.preview.kind == "class"]
-
-        def likeness(name: str, rows: Sequence[int], tokens: Sequence[str]) -> float:
-            found = [
-                similarity(features[name][i], references[token][name]) for i, token in zip(rows, tokens, strict=True)
-            ]
-            return float(sum(found) / len(found))
-
-        asked = [samples[i].preview.token for i in subject]
-        own = {name: likeness(name, subject, asked) for name in encoders}
-        pairs = [
-            (i, example.token)
-            for i in plain
-            for example in {e.token: e for e in learnt if e.class_noun == samples[i].preview.class_noun}.values()
-        ]
-        drift = [likeness(name, [i for i, _ in pairs], [token for _, token in pairs]) for name in encoders]
-        clip_t = float(prompt_following(features["clip_i"][subject], texts[subject]).mean())
-        return own | {
-            "fidelity": sum(own.values()) / len(own),
-            "prompt": clip_t,
-            "drift": sum(drift) / len(drift),
-        }
-
-    return score
+    nouns = {example.token: example.class_noun for example in learnt}
+    subjects = [Photographed(token, noun, of(token, learnt), of(token, held_out)) for token, noun in nouns.items()]
+    scorer = CheckpointScorer(subjects, load)
+    return lambda step, samples: scorer([sample.image for sample in samples], [sample.preview for sample in samples])
 
 
 class Watch:
@@ -264,7 +232,7 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
             **{SPEED.get(name, name): round(value, 3) for name, value in speed.items()},
         }
     )
-    if chosen["verdict"] in ("compromise", "still improving"):
+    if chosen["verdict"] in ("compromise", "still improving", "unlike"):
         card.warning(chosen["reason"])
     else:
         card.text(chosen["reason"])
@@ -276,6 +244,7 @@ def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], ou
             )
         at, marks = [row["step"] for row in scores], {"chosen": chosen["step"]}
         measured = {"likeness to the subject": "fidelity", "prompt following": "prompt", "class drift": "drift"}
+        measured |= {"likeness among its photographs": "ceiling"} if "ceiling" in scores[0] else {}
         curves = {label: (at, [row[name] for row in scores]) for label, name in measured.items()}
         card.chart("Checkpoints", curves, y="cosine", marks=marks)
         card.grid(

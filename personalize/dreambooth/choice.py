@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["knee", "still improving", "compromise", "base"]
+Verdict = Literal["knee", "still improving", "unlike", "compromise", "base"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Margins:
-    """How much prompt following may be lost and class drift gained against the base, and what counts as a gain."""
+    """How much prompt following may be lost and class drift gained against the base, and what counts as a gain.
+
+    `reach`: the share of the way from the base to the photographs' own likeness that a chosen step should have gone.
+    """
 
     prompt: float = 0.03
     drift: float = 0.1
     gain: float = 0.005
+    reach: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,12 @@ def admissible(point: Point, base: Point, margins: Margins) -> bool:
     return point.prompt >= base.prompt - margins.prompt and point.drift <= base.drift + margins.drift
 
 
-def choose(points: Sequence[Point], base: Point, margins: Margins) -> Choice:
+def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: float | None = None) -> Choice:
     """The knee of a run: the earliest checkpoint whose fidelity is within `gain` of the best admissible one.
 
-    Where none is admissible, the one that breaks the margins least is taken, and said to be a compromise.
+    Where none is admissible, the one that breaks the margins least is taken, and said to be a compromise. `ceiling` is
+    the photographs' own fidelity, where it is known: a schedule that ends too early also ends flat, and only the way
+    still to go tells.
     """
     if not points:
         return Choice(base.step, "base", "nothing was scored")
@@ -84,6 +90,15 @@ def choose(points: Sequence[Point], base: Point, margins: Margins) -> Choice:
         )
     lost = [point for point in points if point.step > knee.step]
     worse = [point for point in lost if not admissible(point, base, margins)]
+    share = way_gone(knee, base, ceiling)
+    if share < margins.reach:
+        return Choice(
+            knee.step,
+            "unlike",
+            f"step {knee.step} is the most faithful checkpoint within the margins, and still only {100 * share:.0f} % "
+            f"of the way from the base model to how alike the photographs are: more steps, a higher learning rate or "
+            f"a larger rank should do better.",
+        )
     after = (
         f"after it {len(worse)} of {len(lost)} checkpoints lost prompt following or class prior"
         if worse
@@ -97,6 +112,13 @@ def choose(points: Sequence[Point], base: Point, margins: Margins) -> Choice:
         f"step {knee.step} is the most faithful checkpoint that keeps prompt following (within {margins.prompt:g} of "
         f"the base) and class prior (within {margins.drift:g}); {after}.",
     )
+
+
+def way_gone(point: Point, base: Point, ceiling: float | None) -> float:
+    """Share of the way from the base's fidelity to the photographs' own; 1 where there is no way to go."""
+    if ceiling is None or ceiling <= base.fidelity + 1e-6:
+        return 1.0
+    return (point.fidelity - base.fidelity) / (ceiling - base.fidelity)
 
 
 def still_improving(points: Sequence[Point], base: Point, margins: Margins) -> bool:

@@ -26,6 +26,7 @@ MEASURE = (
     "prompt_margin",
     "drift_margin",
     "fidelity_gain",
+    "fidelity_reach",
     *(name for name in TrainSettings.model_fields if name.startswith("validation_")),
 )
 """Settings that decide how trials are measured. Were they searched, trials could not be compared."""

@@ -103,6 +103,12 @@ class TrainSettings(BaseModel):
     prompt_margin: float = Field(0.03, ge=0, description="prompt following (CLIP-T) that may be lost against the base")
     drift_margin: float = Field(0.1, ge=0, description="likeness to the subject that class pictures may gain")
     fidelity_gain: float = Field(0.005, ge=0, description="rise in likeness to the subject that counts as one")
+    fidelity_reach: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the way from base to photographs below which training is called too short",
+    )
     patience: int = Field(3, ge=0, description="stop after so many checkpoints without a gain; 0 never stops early")
     resume_every: int = Field(
         100,

@@ -16,7 +16,10 @@ from personalize.dreambooth.settings import TrainSettings
 from personalize.dreambooth.setup import Setup
 
 Score = Callable[[int, Sequence[Sample]], Mapping[str, float]]
-"""Judges a checkpoint's pictures: gives `fidelity`, `prompt` (more is better), `drift` (less is better) ..."""
+"""Judges a checkpoint's pictures: gives `fidelity`, `prompt` (more is better), `drift` (less is better) ...
+
+With `ceiling`, the photographs' own fidelity, the choice can also say when training ended far from them.
+"""
 
 
 class Validation:
@@ -70,7 +73,8 @@ class Validation:
         if not self.history["scores"]:
             return choice.Choice(last, "knee", f"checkpoints were not scored; the last step, {last}, is kept.")
         base, *points = self._points()
-        return choice.choose(points, base, margins(self.run.settings))
+        ceiling = self.history["scores"][0].get("ceiling")
+        return choice.choose(points, base, margins(self.run.settings), ceiling)
 
     def _points(self) -> list[choice.Point]:
         """The base (step 0) first."""
@@ -139,7 +143,8 @@ class Validation:
 
 def margins(settings: TrainSettings) -> choice.Margins:
     """How much prompt following and class drift a checkpoint may cost."""
-    return choice.Margins(settings.prompt_margin, settings.drift_margin, settings.fidelity_gain)
+    s = settings
+    return choice.Margins(s.prompt_margin, s.drift_margin, s.fidelity_gain, s.fidelity_reach)
 
 
 @contextlib.contextmanager

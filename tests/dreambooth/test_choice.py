@@ -35,6 +35,16 @@ def test_a_run_starved_of_steps_says_so():
     assert "more steps" in found.reason
 
 
+def test_a_schedule_that_ended_flat_and_far_from_the_photographs_says_so():
+    run = points((0.44, 0.3, 0.3), (0.445, 0.3, 0.3))
+    assert choose(run, BASE, MARGINS).verdict == "knee"
+    found = choose(run, BASE, MARGINS, ceiling=0.75)
+    assert (found.step, found.verdict) == (100, "unlike")
+    assert "31 %" in found.reason
+    assert choose(run, BASE, MARGINS, ceiling=0.55).verdict == "knee"
+    assert choose(run, BASE, MARGINS, ceiling=0.30).verdict == "knee"  # no way to go
+
+
 def test_when_every_checkpoint_broke_the_prompt_the_least_broken_is_kept_and_called_a_compromise():
     found = choose(points((0.6, 0.20, 0.3), (0.7, 0.10, 0.3)), BASE, MARGINS)
     assert (found.step, found.verdict) == (100, "compromise")

@@ -1,0 +1,115 @@
+"""Checkpoints: what the few pictures that a model draws while it learns are worth, in numbers a step is chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from personalize.evaluation.metrics import Array, prompt_following, similarity
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+
+
+class Asked(Protocol):
+    """What a picture was drawn for. `plain` is its prompt without the token; `token` is empty for a class picture."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def class_noun(self) -> str: ...
+    @property
+    def plain(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Photographed:
+    """A subject's photographs: those it is learnt from, and those kept back, of which there may be none."""
+
+    token: str
+    class_noun: str
+    learnt: Sequence[Path]
+    held_out: Sequence[Path]
+
+    @property
+    def references(self) -> Sequence[Path]:
+        """What its pictures are compared with."""
+        return self.held_out or self.learnt
+
+
+class CheckpointScorer:
+    """CLIP and DINO on a checkpoint's pictures; the encoders are loaded when the first are scored."""
+
+    def __init__(self, subjects: Sequence[Photographed], load: Callable[[], tuple[ClipEncoder, DinoEncoder]]) -> None:
+        self.subjects = {subject.token: subject for subject in subjects}
+        self.load = load
+
+    @cached_property
+    def encoders(self) -> dict[str, Any]:
+        clip, dino = self.load()
+        return {"clip_i": clip, "dino": dino}
+
+    @cached_property
+    def references(self) -> dict[str, dict[str, Array]]:
+        return {token: self._encoded(subject.references) for token, subject in self.subjects.items()}
+
+    @cached_property
+    def ceiling(self) -> float | None:
+        """Likeness of the photographs that are learnt to those held out: what a picture can hardly exceed.
+
+        Mean over subjects and encoders; None where no subject has photographs held out.
+        """
+        found = [
+            similarity(learnt[name], self.references[subject.token][name]).mean()
+            for subject in self.subjects.values()
+            if subject.held_out
+            for learnt in (self._encoded(subject.learnt),)
+            for name in self.encoders
+        ]
+        return float(np.mean(found)) if found else None
+
+    def __call__(self, images: Sequence[Image.Image], asked: Sequence[Asked]) -> dict[str, float]:
+        """-> `clip_i` and `dino`, their mean `fidelity`, `prompt` (CLIP-T), `drift`, and `ceiling` where it is known.
+
+        `fidelity` is a subject's pictures' likeness to its reference photographs, `drift` that of its class's plain
+        pictures. All are mean cosines.
+        """
+        features = {name: encoder.images(images) for name, encoder in self.encoders.items()}
+        own = [(row, one.token) for row, one in enumerate(asked) if one.token]
+        near = [
+            (row, subject.token)
+            for row, one in enumerate(asked)
+            if not one.token
+            for subject in self.subjects.values()
+            if subject.class_noun == one.class_noun
+        ]
+
+        def likeness(name: str, pairs: Sequence[tuple[int, str]]) -> float:
+            return float(
+                np.mean([similarity(features[name][row], self.references[token][name]) for row, token in pairs])
+            )
+
+        rows = [row for row, _ in own]
+        texts = self.encoders["clip_i"].texts([asked[row].plain for row in rows])
+        alike = {name: likeness(name, own) for name in self.encoders}
+        known = {} if self.ceiling is None else {"ceiling": self.ceiling}
+        return {
+            **alike,
+            "fidelity": float(np.mean(list(alike.values()))),
+            "prompt": float(prompt_following(features["clip_i"][rows], texts).mean()),
+            "drift": float(np.mean([likeness(name, near) for name in self.encoders])),
+            **known,
+        }
+
+    def _encoded(self, paths: Sequence[Path]) -> dict[str, Array]:
+        from PIL import Image
+
+        images = [Image.open(path).convert("RGB") for path in paths]
+        return {name: encoder.images(images) for name, encoder in self.encoders.items()}
