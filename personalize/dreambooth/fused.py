@@ -3,6 +3,8 @@
 peft computes W x, A x, B (A x), the scaling and the sum as operations of their own: each writes its result, and most
 keep their input for the backward pass. Here sum and scaling happen inside the matrix products, and only x and A x are
 kept (cf. LoRAFusion, Zhu et al. 2025). Same function, same gradients up to the order of additions.
+
+Keys and values of captions, where the text encoders rest, need less still: their frozen half is known beforehand.
 """
 
 from __future__ import annotations
@@ -13,18 +15,53 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from personalize.dreambooth.lora import ADAPTER, Parts, layers
 
+READS_CAPTIONS = (".attn2.to_k", ".attn2.to_v")
+"""How diffusers names the layers that make keys and values of the captions."""
 
-def install(parts: Parts) -> int:
+
+class Captions:
+    """Hidden states [n, 77, D] of a run's captions and, for each layer that makes keys or values of them, W h + b.
+
+    The layers know a batch of captions again by the very tensor that `look_up` gave. The learnt half is computed once
+    for each distinct caption: class images share theirs.
+    """
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+        self.frozen: dict[nn.Module, Tensor] = {}
+        self.given: Tensor | None = None
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Hidden states [B, 77, D] of the captions in `rows` [B]."""
+        self.distinct, self.places = rows.unique(return_inverse=True)
+        self.given = self.hidden[rows]
+        return self.given
+
+    @torch.no_grad()
+    def prepare(self, layer: Any) -> None:
+        self.frozen[layer] = layer.get_base_layer()(self.hidden)
+
+    def project(self, layer: nn.Module, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        """W h + b + s · B A h of the batch looked up last, [B, 77, n]."""
+        inner = functional.linear(self.hidden[self.distinct].flatten(0, 1), a)
+        frozen = self.frozen[layer][self.distinct]
+        return torch.addmm(frozen.flatten(0, 1), inner, b.T, alpha=scale).view(frozen.shape)[self.places]
+
+
+def install(parts: Parts, captions: Captions | None = None) -> int:
     """Lets the adapted linear layers of `parts` use the fused product -> how many could.
 
     Left to peft: convolutions, DoRA, dropout inside the adapter, quantised bases.
     """
-    fitting = [layer for part in parts.values() for layer in layers(part).values() if _fits(layer)]
-    for layer in fitting:
-        layer.forward = functools.partial(_forward, layer, layer.forward)
+    fitting = {name: layer for part in parts.values() for name, layer in layers(part).items() if _fits(layer)}
+    for name, layer in fitting.items():
+        if captions is not None and name.endswith(READS_CAPTIONS):
+            captions.prepare(layer)
+        layer.forward = functools.partial(_forward, layer, layer.forward, captions)
     return len(fitting)
 
 
@@ -38,15 +75,19 @@ def _fits(layer: Any) -> bool:
     )
 
 
-def _forward(layer: Any, original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _forward(
+    layer: Any, original: Callable[..., Tensor], captions: Captions | None, x: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
     base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     plain = not (args or kwargs or layer.disable_adapters or layer.merged)
     if not plain or layer.active_adapters != [ADAPTER] or base.weight.dtype != dtype:
         return original(x, *args, **kwargs)
-    given = (x.to(dtype), base.weight, base.bias, down.to(dtype), up.to(dtype), layer.scaling[ADAPTER])
-    return LoraLinear.apply(*given)
+    learnt = (down.to(dtype), up.to(dtype), layer.scaling[ADAPTER])
+    if captions is not None and x is captions.given and layer in captions.frozen:
+        return captions.project(layer, *learnt)
+    return LoraLinear.apply(x.to(dtype), base.weight, base.bias, *learnt)
 
 
 class LoraLinear(torch.autograd.Function):
