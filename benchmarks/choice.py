@@ -2,9 +2,10 @@
 
     python -m benchmarks.choice
 
-Three trainings through the recipe: `starved` ends while likeness still grows; `overfitted` (no class images, no caption
-dropout, a high constant rate) runs to its end whatever its scores; `stopped` is that same training with early stopping.
-For each: where it stopped, which step it kept and how that one scores beside the best and the last of the whole
+Four trainings through the recipe: `starved` ends while likeness still grows; `short` is the profile's own schedule run
+through in too few steps, so that likeness is level at its end and only its distance from the photographs' own tells;
+`overfitted` (no class images, no caption dropout, a high constant rate) runs to its end whatever its scores; `stopped`
+is that same training with early stopping. For each: where it stopped, which step it kept and how that one scores beside the best and the last of the whole
 overfitted run. Likeness is to held-out photographs; prompt and drift are those of the checkpoints' pictures, as on the
 train card. Runs are kept and reused like any other (experiment `choice`).
 """
@@ -32,6 +33,7 @@ TOO_MUCH = {
 }
 RUNS: dict[str, dict[str, Any]] = {
     "starved": {"max_train_steps": 60, "validation_every": 20, "lr_scheduler": "constant"},
+    "short": {"max_train_steps": 80, "validation_every": 20},
     "overfitted": {**TOO_MUCH, "patience": 0},
     "stopped": TOO_MUCH,
 }

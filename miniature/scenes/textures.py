@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from miniature.scenes.dataset import STRIDE, Chunk
 from miniature.scenes.parts import Dice
@@ -54,7 +55,7 @@ def layers(rng: np.random.Generator, size: int) -> Picture:
     picture = spectra(rng, size)
     for _ in range(rng.integers(2, 6)):
         mask = _noise(rng, size, rng.uniform(1.4, 2.6), 1)
-        mask = 1 / (1 + np.exp(-(mask - rng.normal()) * 10 ** rng.uniform(0.3, 2.2)))
+        mask = special.expit((mask - rng.normal()) * 10 ** rng.uniform(0.3, 2.2))
         shade = _colours(rng, 1)[0] + rng.uniform(0, 0.15) * _noise(rng, size, rng.uniform(0.2, 1.6), 1)
         picture = picture * (1 - mask) + shade * mask
     return picture
