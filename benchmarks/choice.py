@@ -5,9 +5,9 @@
 Four trainings through the recipe: `starved` ends while likeness still grows; `short` is the profile's own schedule run
 through in too few steps, so that likeness is level at its end and only its distance from the photographs' own tells;
 `overfitted` (no class images, no caption dropout, a high constant rate) runs to its end whatever its scores; `stopped`
-is that same training with early stopping. For each: where it stopped, which step it kept and how that one scores beside the best
-and the last of the whole overfitted run. Likeness is to held-out photographs; prompt and drift are those of the checkpoints' pictures, as on the
-train card. Runs are kept and reused like any other (experiment `choice`).
+is that same training with early stopping. For each: where it stopped, which step it kept and how that one scores beside
+the best and the last of the whole overfitted run. Likeness is to held-out photographs; prompt and drift are those of
+the checkpoints' pictures, as on the train card. Runs are kept and reused like any other (experiment `choice`).
 """
 
 from __future__ import annotations
