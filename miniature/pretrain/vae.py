@@ -125,20 +125,24 @@ def _psnr(error: Tensor) -> float:
 
 def write_decoder(options: Options) -> None:
     """Write out/sdxl/vae with the tuned decoder where it went on from published weights; else `unet` writes it."""
-    if options.start is None:
-        return
-    published = architectures.AutoencoderKL.load_config(options.start / "sdxl" / "vae")
-    model = architectures.vae(published["scaling_factor"])
-    model.load_state_dict(trained(options, "decoder")["vae"])
-    architectures.write_vae(options.out / "sdxl" / "vae", model)
+    if options.start is not None:
+        architectures.write_vae(options.out / "sdxl" / "vae", load(options))
 
 
 @torch.no_grad()
 def load(options: Options) -> architectures.AutoencoderKL:
     """The trained autoencoder, its scaling factor measured as 1 / std of latents (Rombach et al. 2022, App. D).
 
-    With the tuned decoder where that belongs to this encoder.
+    With the tuned decoder where that belongs to this encoder. Where no autoencoder was trained here, the published one of
+    --start, with its scaling factor.
     """
+    if options.start is not None and not (options.work / "vae.pt").exists():
+        published = architectures.AutoencoderKL.from_pretrained(
+            options.start / "sdxl" / "vae", dtype=torch.float32, use_safetensors=True
+        )
+        if (options.work / "decoder.pt").exists():
+            published.load_state_dict(trained(options, "decoder")["vae"])
+        return published.to(options.device).eval()
     model = architectures.vae()
     weights = trained(options, "vae")["vae"]
     if (options.work / "decoder.pt").exists():

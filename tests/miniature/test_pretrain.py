@@ -258,10 +258,13 @@ def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -
     assert torch.equal(vae.load(options).decoder.conv_in.weight, tuned["decoder.conv_in.weight"])
 
 
-def test_a_published_decoder_is_tuned_on_without_moving_the_encoder(trained: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stages", [["decoder"], ["decoder", "latents", "unet"]])
+def test_published_weights_go_on_without_moving_the_encoder(
+    stages: list[str], trained: Path, data: Path, tmp_path: Path
+) -> None:
     published, out = trained / "models", tmp_path / "models"
     where = ["--data", str(data), "--work", str(tmp_path), "--out", str(out), "--start", str(published)]
-    main(["decoder", *where, "--steps", "2", "--batch", "2", "--preset", "cpu"])
+    main([*stages, *where, "--steps", "2", "--batch", "2", "--preset", "cpu"])
     before, after = (
         AutoencoderKL.from_pretrained(folder / "sdxl" / "vae", use_safetensors=True) for folder in (published, out)
     )
