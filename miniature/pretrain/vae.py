@@ -133,8 +133,8 @@ def write_decoder(options: Options) -> None:
 def load(options: Options) -> architectures.AutoencoderKL:
     """The trained autoencoder, its scaling factor measured as 1 / std of latents (Rombach et al. 2022, App. D).
 
-    With the tuned decoder where that belongs to this encoder. Where no autoencoder was trained here, the published one of
-    --start, with its scaling factor.
+    With the tuned decoder where that belongs to this encoder. Where no autoencoder was trained here, the published one
+    of --start, with its scaling factor.
     """
     if options.start is not None and not (options.work / "vae.pt").exists():
         published = architectures.AutoencoderKL.from_pretrained(
