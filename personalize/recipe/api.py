@@ -114,6 +114,8 @@ class Recipe:
     def clean(self, step: str | None = None, everyone: bool = False) -> str:
         """Mark a step's runs (default: every step's) as deleted, so that it runs again; says what was removed.
 
+        With what is nested in them, as trials are in a sweep.
+
         Other people's runs are kept unless `everyone`. `mlflow runs restore` brings a run back until `mlflow gc`.
         """
         import getpass
@@ -126,10 +128,12 @@ class Recipe:
         for name in [step] if step else list(merged.steps):
             runs = store.of_step(self.name, name)
             mine = [past for past in runs if everyone or past.tags.get("mlflow.user") in (getpass.getuser(), None)]
-            for past in mine:
+            nested = [below for past in mine for below in store.nested(past)]
+            for past in [*nested, *mine]:
                 store.client.delete_run(past.run_id)
+            within = f" with {len(nested)} nested in {'them' if len(mine) > 1 else 'it'}" if nested else ""
             others = f", {len(runs) - len(mine)} of other people kept" if len(runs) > len(mine) else ""
-            said.append(f"{name}: {len(mine)} run{'s' if len(mine) != 1 else ''} forgotten{others}")
+            said.append(f"{name}: {len(mine)} run{'s' if len(mine) != 1 else ''} forgotten{within}{others}")
         return "\n".join([*said, "bring one back with: mlflow runs restore --run-id RUN_ID"])
 
     def _repr_html_(self) -> str:

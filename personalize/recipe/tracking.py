@@ -71,6 +71,10 @@ class Store:
         """All runs of a step, newest first."""
         return self._search(_of_step(recipe, step), 1000)
 
+    def nested(self, past: Past) -> list[Past]:
+        """The runs that hang under a run, as a sweep's trials do."""
+        return self._search(f"tags.`mlflow.parentRunId` = '{past.run_id}'", 1000)
+
     def outputs_present(self, past: Past) -> bool:
         """Whether everything the run wrote is still where it was put."""
         expected = int(past.tags.get("recipe.outputs.files", "-1"))

@@ -186,6 +186,14 @@ def test_clean_forgets_a_steps_runs(done: Run) -> None:
     assert plan(done) == {"read": "reuse", "count": "run: first run", "report": "reuse"}
 
 
+def test_clean_forgets_what_is_nested_in_a_steps_runs(done: Run) -> None:
+    client = mlflow.MlflowClient()
+    above = mlflow.search_runs(filter_string="tags.`recipe.step` = 'count'", output_format="list")[0].info
+    trials = [client.create_run(above.experiment_id, tags={"mlflow.parentRunId": above.run_id}) for _ in range(2)]
+    assert "count: 1 run forgotten with 2 nested in it" in done("clean", "--step", "count")[1]
+    assert {client.get_run(trial.info.run_id).info.lifecycle_stage for trial in trials} == {"deleted"}
+
+
 def test_clean_keeps_other_peoples_runs(done: Run) -> None:
     run_id = mlflow.search_runs(filter_string="tags.`recipe.step` = 'count'")["run_id"][0]
     mlflow.MlflowClient().set_tag(run_id, "mlflow.user", "somebody-else")
