@@ -137,12 +137,12 @@ def load(options: Options) -> architectures.AutoencoderKL:
     of --start, with its scaling factor.
     """
     if options.start is not None and not (options.work / "vae.pt").exists():
-        published = architectures.AutoencoderKL.from_pretrained(
-            options.start / "sdxl" / "vae", dtype=torch.float32, use_safetensors=True
-        )
-        if (options.work / "decoder.pt").exists():
-            published.load_state_dict(trained(options, "decoder")["vae"])
-        return published.to(options.device).eval()
+        kind, folder = architectures.AutoencoderKL, options.start / "sdxl" / "vae"
+        model = architectures.vae(kind.load_config(folder)["scaling_factor"])
+        tuned = (options.work / "decoder.pt").exists()
+        published = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model.load_state_dict(trained(options, "decoder")["vae"] if tuned else published.state_dict())
+        return model.to(options.device).eval()
     model = architectures.vae()
     weights = trained(options, "vae")["vae"]
     if (options.work / "decoder.pt").exists():
