@@ -96,8 +96,13 @@ def run(name: str, options: Options, mirrored: bool = False) -> None:
         "blip": blip.train,
     }
     facts = stages[name](options)
-    writers = {"unet": unet.write, "clip": clip.write, "dino": dino.write, "blip": blip.write}
-    writers["decoder"] = vae.write_decoder
+    writers = {
+        "decoder": vae.write_decoder,
+        "unet": unet.write,
+        "clip": clip.write,
+        "dino": dino.write,
+        "blip": blip.write,
+    }
     if name in writers:
         writers[name](options)
     ledger = options.work / "ledger.json"

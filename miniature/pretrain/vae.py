@@ -137,11 +137,12 @@ def load(options: Options) -> architectures.AutoencoderKL:
     of --start, with its scaling factor.
     """
     if options.start is not None and not (options.work / "vae.pt").exists():
-        kind, folder = architectures.AutoencoderKL, options.start / "sdxl" / "vae"
-        model = architectures.vae(kind.load_config(folder)["scaling_factor"])
-        tuned = (options.work / "decoder.pt").exists()
-        published = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-        model.load_state_dict(trained(options, "decoder")["vae"] if tuned else published.state_dict())
+        published = architectures.AutoencoderKL.load_config(options.start / "sdxl" / "vae")
+        model = architectures.vae(published["scaling_factor"])
+        if (options.work / "decoder.pt").exists():
+            model.load_state_dict(trained(options, "decoder")["vae"])
+        else:
+            begin(model, options, "vae", "sdxl/vae")
         return model.to(options.device).eval()
     model = architectures.vae()
     weights = trained(options, "vae")["vae"]

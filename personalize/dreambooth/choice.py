@@ -88,8 +88,6 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
             "still improving",
             f"likeness to the subject was still rising at the last step ({knee.step}): more steps should do better.",
         )
-    lost = [point for point in points if point.step > knee.step]
-    worse = [point for point in lost if not admissible(point, base, margins)]
     share = way_gone(knee, base, ceiling)
     if share < margins.reach:
         return Choice(
@@ -99,6 +97,8 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
             f"of the way from the base model to how alike the photographs are: more steps, a higher learning rate or "
             f"a larger rank should do better.",
         )
+    lost = [point for point in points if point.step > knee.step]
+    worse = [point for point in lost if not admissible(point, base, margins)]
     after = (
         f"after it {len(worse)} of {len(lost)} checkpoints lost prompt following or class prior"
         if worse
