@@ -1,6 +1,8 @@
 """What went wrong in a step, and what to try, in words."""
 
 import errno
+import shlex
+from collections.abc import Mapping
 
 
 def say(error: BaseException) -> str:
@@ -15,9 +17,10 @@ def say(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def advice(error: BaseException, step: str, profile: str) -> str:
-    """What to try next."""
-    again = f"mlflow run . -e {step} -P profile={profile}"
+def advice(error: BaseException, step: str, profile: str, overrides: Mapping[str, str]) -> str:
+    """What to try next, with all that was asked for on the command line."""
+    asked = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in overrides.items())
+    again = f"mlflow run . -e {step} -P profile={profile}{asked}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"Free some space, then {again}; finished steps are kept and not run again."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

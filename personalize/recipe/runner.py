@@ -195,10 +195,12 @@ class Runner:
         while (active := mlflow.active_run()) is not None and active.info.run_id not in (run_id, self.parent_id):
             mlflow.end_run("KILLED" if stopped else "FAILED")
         failure = Card(name, card.title, card.about)
+        merged = self.prepared.merged
+        asked = {override.name: override.text for override in merged.overrides if override.text}
         failure.verdict(
             "failed",
             message,
-            [advice(error, name, self.prepared.merged.profile.name)],
+            [advice(error, name, merged.profile.name, asked)],
             stamp="Stopped" if stopped else "Failed",
         )
         failure.code("Traceback", "".join(traceback.format_exception(error)))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import mlflow
@@ -80,6 +81,13 @@ def test_lineage_is_on_every_run_and_a_dirty_tree_leaves_its_diff(run: Run, proj
     git(project, "apply", "change.diff")
     assert (project / "notes ü.txt").read_text() == "untracked"
     assert (project / "profiles" / "local.yaml").read_text().endswith("# changed\n")
+
+
+def test_a_failed_steps_card_repeats_what_was_asked_for(run: Run) -> None:
+    run("run", "--step", "boom", "--count.top", "9", "--set", "report.heading=Two words")
+    (boom,) = runs_of("boom")
+    html = unescape(text(boom, "card.html"))
+    assert "mlflow run . -e boom -P profile=local -P count.top=9 -P 'report.heading=Two words'" in html
 
 
 def test_a_failed_step_leaves_a_card_and_a_failed_status(run: Run, project: Path) -> None:
