@@ -151,14 +151,15 @@ class BlipCaptioner:
         from transformers import AutoTokenizer, BlipForConditionalGeneration
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        from personalize.dreambooth.backbone import resolve_device
+        from personalize.dreambooth.backbone import quiet, resolve_device
 
         source = _source(path, revision)
         self.device = resolve_device(device)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(**source)
             self.processor = BlipImageProcessorPil.from_pretrained(**source)
-            model = BlipForConditionalGeneration.from_pretrained(**source, use_safetensors=True)
+            with quiet():
+                model = BlipForConditionalGeneration.from_pretrained(**source, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"BLIP model {str(path)!r} cannot be loaded: {str(error).splitlines()[0]} Fetch it again (`dvc "

@@ -88,22 +88,27 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
             "still improving",
             f"likeness to the subject was still rising at the last step ({knee.step}): more steps should do better.",
         )
+    later = [point for point in points if point.step > knee.step]
+    lost = [point for point in later if not admissible(point, base, margins)]
     share = way_gone(knee, base, ceiling)
     if share < margins.reach:
+        advice = (
+            f"{len(lost)} of {len(later)} later checkpoints lost prompt following or class prior, so a lower learning "
+            f"rate or more prior preservation should do better"
+            if lost
+            else "more steps, a higher learning rate or a larger rank should do better"
+        )
         return Choice(
             knee.step,
             "unlike",
             f"step {knee.step} is the most faithful checkpoint within the margins, and still only {100 * share:.0f} % "
-            f"of the way from the base model to how alike the photographs are: more steps, a higher learning rate or "
-            f"a larger rank should do better.",
+            f"of the way from the base model to how alike the photographs are: {advice}.",
         )
-    lost = [point for point in points if point.step > knee.step]
-    worse = [point for point in lost if not admissible(point, base, margins)]
     after = (
-        f"after it {len(worse)} of {len(lost)} checkpoints lost prompt following or class prior"
-        if worse
-        else "later checkpoints were no more faithful"
+        f"after it {len(lost)} of {len(later)} checkpoints lost prompt following or class prior"
         if lost
+        else "later checkpoints were no more faithful"
+        if later
         else "it is the last one, and had stopped gaining"
     )
     return Choice(

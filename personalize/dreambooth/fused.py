@@ -26,19 +26,17 @@ READS_CAPTIONS = (".attn2.to_k", ".attn2.to_v")
 class Captions:
     """Hidden states [n, 77, D] of a run's captions and, for each layer that makes keys or values of them, W h + b.
 
-    The layers know a batch of captions again by the very tensor that `look_up` gave. The learnt half is computed once
-    for each distinct caption: class images share theirs.
+    The layers know a batch of captions again by the very tensor that `look_up` gave.
     """
 
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
         self.frozen: dict[nn.Module, Tensor] = {}
-        self.given: Tensor | None = None
+        self.rows = self.given = torch.empty(0)
 
     def look_up(self, rows: Tensor) -> Tensor:
         """Hidden states [B, 77, D] of the captions in `rows` [B]."""
-        self.distinct, self.places = rows.unique(return_inverse=True)
-        self.given = self.hidden[rows]
+        self.rows, self.given = rows, self.hidden[rows]
         return self.given
 
     @torch.no_grad()
@@ -47,9 +45,9 @@ class Captions:
 
     def project(self, layer: nn.Module, a: Tensor, b: Tensor, scale: float) -> Tensor:
         """W h + b + s · B A h of the batch looked up last, [B, 77, n]."""
-        inner = functional.linear(self.hidden[self.distinct].flatten(0, 1), a)
-        frozen = self.frozen[layer][self.distinct]
-        return torch.addmm(frozen.flatten(0, 1), inner, b.T, alpha=scale).view(frozen.shape)[self.places]
+        inner = functional.linear(self.given.flatten(0, 1), a)
+        frozen = self.frozen[layer][self.rows]
+        return torch.addmm(frozen.flatten(0, 1), inner, b.T, alpha=scale).view(frozen.shape)
 
 
 def install(parts: Parts, captions: Captions | None = None) -> int:

@@ -132,11 +132,17 @@ def _pinned(path: str | Path, revision: str | None, what: str) -> dict[str, Any]
 
 def _load(kind: Any, source: dict[str, Any], what: str, **more: Any) -> Any:
     import torch
+    from transformers.utils import logging
 
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar for each file that is read, among those of pictures scored
     try:
         model = kind.from_pretrained(**source, **more, dtype=torch.float32, use_safetensors=True)
     except OSError as error:
         raise ValueError(f"{what} model {source['pretrained_model_name_or_path']} cannot be loaded: {error}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return model.eval().requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 760, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 18, 44
+LEFT, RIGHT, TOP, BOTTOM = 58, 18, 30, 44
 MAX_POINTS = 400
 COLOURS = 6
 
@@ -52,13 +52,11 @@ def lines(series: Mapping[str, Line], x: str, y: str, marks: Mapping[str, float]
     for label, at in marks.items():
         if not math.isfinite(at):
             continue
-        place, anchor = across(at), "end" if across(at) > WIDTH * 0.8 else "start"
-        words = escape(label)
-        shift = -6 if anchor == "end" else 6
-        parts.append(f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(
-            f'<text class="mark-label" x="{place + shift:.1f}" y="{TOP + 10}" text-anchor="{anchor}">{words}</text>'
-        )
+        place = across(at)
+        anchor = "end" if place > WIDTH * 0.9 else "start" if place < WIDTH * 0.1 else "middle"
+        parts.append(f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
+        words = f'x="{place:.1f}" y="{TOP - 11}" text-anchor="{anchor}">{escape(label)}'
+        parts.append(f'<text class="mark-label" {words}</text>')
     for index, line in enumerate(kept.values()):
         colour = index % COLOURS + 1
         shown = thin(line)

@@ -45,6 +45,16 @@ def test_a_schedule_that_ended_flat_and_far_from_the_photographs_says_so():
     assert choose(run, BASE, MARGINS, ceiling=0.30).verdict == "knee"  # no way to go
 
 
+def test_far_from_its_photographs_more_steps_are_advised_only_where_steps_did_no_harm():
+    flat = points((0.44, 0.3, 0.3), (0.445, 0.3, 0.3))
+    assert "more steps" in choose(flat, BASE, MARGINS, ceiling=0.75).reason
+    deaf = choose([*flat, Point(300, 0.7, 0.05, 0.3)], BASE, MARGINS, ceiling=0.75)
+    assert (deaf.step, deaf.verdict) == (100, "unlike")
+    assert "1 of 2 later checkpoints lost" in deaf.reason
+    assert "lower learning rate" in deaf.reason
+    assert "more steps" not in deaf.reason
+
+
 def test_when_every_checkpoint_broke_the_prompt_the_least_broken_is_kept_and_called_a_compromise():
     found = choose(points((0.6, 0.20, 0.3), (0.7, 0.10, 0.3)), BASE, MARGINS)
     assert (found.step, found.verdict) == (100, "compromise")

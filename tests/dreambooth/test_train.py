@@ -131,9 +131,7 @@ def test_a_compiled_run_knows_its_arithmetic_too(base, data, whole, work, tmp_pa
     )
     run(base, data, tmp_path / "eager", work, max_train_steps=1, train_text_encoder=True)
     monkeypatch.setattr(torch, "compile", lambda model, **options: torch.compiler.disable(model))
-    result = run(
-        base, data, tmp_path / "compiled", work, max_train_steps=2, compile=True, train_text_encoder=True
-    )
+    result = run(base, data, tmp_path / "compiled", work, max_train_steps=2, compile=True, train_text_encoder=True)
     assert result.speed["tflop_per_second"] > 0
     eager, compiled = (counter.flops for counter in counters)
     assert eager == compiled > 0
