@@ -157,7 +157,7 @@ def _captions(
 
 def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Image], Answers[Image]]:
     """Base first, then the same pipeline with the adapter: the one difference between the two."""
-    from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, sample
+    from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, merge_adapter, sample
 
     prompts, seeds = questions.rows()
     sampling = Sampling(
@@ -170,6 +170,7 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     for name in ("base", "tuned"):
         if name == "tuned":
             load_adapter(pipe, lora)
+            merge_adapter(pipe)
         with _progress(f"{name} model draws", len(prompts)) as advance:
             answers.append(Answers(questions, sample(pipe, prompts, seeds, sampling, config.batch_size, advance)))
     return answers[0], answers[1]

@@ -121,13 +121,13 @@ def find_model(config: Config) -> Model:
 def draw(config: Config, model: Model, rows: list[tuple[str, int]], sampling: Sampling) -> list[Image]:
     from tqdm import tqdm
 
-    from personalize.dreambooth.sampling import ADAPTER, load_pipeline, sample
+    from personalize.dreambooth.sampling import load_pipeline, merge_adapter, sample
 
     pipe = load_pipeline(
         model.base, revision=model.revision, device=config.device, dtype=config.dtype, lora=model.adapter
     )
     if model.adapter is not None:
-        pipe.set_adapters(ADAPTER, adapter_weights=config.adapter_scale)
+        merge_adapter(pipe, config.adapter_scale)
     prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
     with tqdm(total=len(rows), desc="pictures", unit="picture") as bar:
         return sample(pipe, prompts, seeds, sampling, config.batch_size, on_batch=bar.update)

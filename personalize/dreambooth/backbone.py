@@ -51,6 +51,8 @@ class Pipeline(Protocol):
     device: Any
     load_lora_weights: Any
     set_adapters: Any
+    fuse_lora: Any
+    unload_lora_weights: Any
 
     def __call__(self, **options: Any) -> Any: ...
 

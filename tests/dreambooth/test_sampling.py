@@ -113,6 +113,21 @@ def test_an_adapter_changes_the_picture(pipe, tiny_models: Path, adapter: Path):
     assert distance(sample(tuned, [PROMPT], [1], FAST)[0], sample(pipe, [PROMPT], [1], FAST)[0]) > 1
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_merged_adapter_draws_the_same_picture_with_the_base_s_layers(tiny_models: Path, adapter: Path, scale: float):
+    beside, merged = (sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter) for _ in range(2))
+    beside.set_adapters(sampling.ADAPTER, adapter_weights=scale)
+    sampling.merge_adapter(merged, scale)
+    assert not any(hasattr(module, "scaling") for module in merged.unet.modules())
+    assert distance(sample(merged, [PROMPT], [1], FAST)[0], sample(beside, [PROMPT], [1], FAST)[0]) < 0.01
+
+
+def test_in_half_precision_an_adapter_stays_beside_the_weights(tiny_models: Path, adapter: Path):
+    half = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", dtype="bfloat16", lora=adapter)
+    sampling.merge_adapter(half, 0.5)
+    assert {m.scaling[sampling.ADAPTER] for m in half.unet.modules() if hasattr(m, "scaling")} == {0.125}
+
+
 def test_an_adapter_that_does_not_say_its_alpha_is_refused(tiny_models: Path, adapter: Path, tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
