@@ -272,7 +272,7 @@ def _show(
         "How to edit",
         f"mlflow artifacts download -u runs:/{_run_id()}/outputs/metadata.jsonl -d .\n"
         "# edit metadata.jsonl\n"
-        "mlflow run . -P caption.captions=metadata.jsonl",
+        "mlflow run . --env-manager local -P caption.captions=metadata.jsonl",
     )
 
 

@@ -139,7 +139,7 @@ def rollback(endpoint: Endpoint) -> Status:
     if back is None:
         raise RecipeError(
             "A local endpoint keeps no earlier version running. Deploy the one you want by its number: "
-            "mlflow run . -e deploy -P deploy.model=models:/<name>/<version>"
+            "mlflow run . --env-manager local -e deploy -P deploy.model=models:/<name>/<version>"
         )
     status: Status = back()
     return status

@@ -64,7 +64,9 @@ class Config(StepConfig):
     gates: tuple[Gate, ...] = Field((), description="What the model must show before it may be promoted")
     level: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals on the card")
     limits: str = Field("", description="What a reader must know before believing the card")
-    reproduce: str = Field("mlflow run .", description="How runs are started, for the commands that the card gives")
+    reproduce: str = Field(
+        "mlflow run . --env-manager local", description="How runs are started, for the commands that the card gives"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW_NOT_WHAT)
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the drawing model")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)

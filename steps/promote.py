@@ -169,10 +169,12 @@ def _show(
             "at": approval["at"] or "-",
         }
     )
-    card.code("Serve it", "mlflow run . -e deploy")
+    card.code("Serve it", "mlflow run . --env-manager local -e deploy")
     if previous:
         card.code(
-            "Take it back", f'mlflow run . -e promote -P version={previous} -P approved_by=... -P reason="take it back"'
+            "Take it back",
+            f"mlflow run . --env-manager local -e promote -P version={previous} "
+            '-P approved_by=... -P reason="take it back"',
         )
     card.code("Its evaluation card", f"mlflow artifacts download -u {version.tags.get('card', '')}")
     card.table("Tags of the version", ["tag", "value"], [[key, value] for key, value in sorted(version.tags.items())])

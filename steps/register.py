@@ -238,7 +238,7 @@ def _show(
         prompt = subjects[0].instance_prompt
         body = json.dumps({"dataframe_records": [{"prompt": prompt, "seed": 7}]}, ensure_ascii=False)
         if scores["verdict"] == "passed":
-            card.code("Promote it", "mlflow run . -e promote -P approved_by=... -P reason=...")
+            card.code("Promote it", "mlflow run . --env-manager local -e promote -P approved_by=... -P reason=...")
         card.code(
             "Serve it here", f"mlflow models serve -m {told['uri']} --env-manager local --port 5001 --timeout 300"
         )

@@ -28,7 +28,7 @@ class Pages:
     result: Mapping[str, Any]
     limits: str = ""
     facts: Mapping[str, Any] | None = None
-    reproduce: str = "mlflow run ."
+    reproduce: str = "mlflow run . --env-manager local"
 
     def write(self, card: Card) -> None:
         card.verdict(self.result["verdict"], self.result["headline"], self.result["reasons"])

@@ -20,7 +20,7 @@ def say(error: BaseException) -> str:
 def advice(error: BaseException, step: str, profile: str, overrides: Mapping[str, str]) -> str:
     """What to try next, with all that was asked for on the command line."""
     asked = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in overrides.items())
-    again = f"mlflow run . -e {step} -P profile={profile}{asked}"
+    again = f"mlflow run . --env-manager local -e {step} -P profile={profile}{asked}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"Free some space, then {again}; finished steps are kept and not run again."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

@@ -87,7 +87,9 @@ def test_a_failed_steps_card_repeats_what_was_asked_for(run: Run) -> None:
     run("run", "--step", "boom", "--count.top", "9", "--set", "report.heading=Two words")
     (boom,) = runs_of("boom")
     html = unescape(text(boom, "card.html"))
-    assert "mlflow run . -e boom -P profile=local -P count.top=9 -P 'report.heading=Two words'" in html
+    assert (
+        "mlflow run . --env-manager local -e boom -P profile=local -P count.top=9 -P 'report.heading=Two words'" in html
+    )
 
 
 def test_a_failed_step_leaves_a_card_and_a_failed_status(run: Run, project: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_failed_step_leaves_a_card_and_a_failed_status(run: Run, project: Path
     assert "RuntimeError: &lt;b&gt;boom&lt;/b&gt;" in html
     assert "Traceback" in html
     assert "so far so good" in html
-    assert "mlflow run . -e boom -P profile=local" in html
+    assert "mlflow run . --env-manager local -e boom -P profile=local" in html
     assert (project / "build" / "cards" / "boom.html").read_text() == html
     assert not list((project / "build" / "recipe" / "work").iterdir())
     assert mlflow.active_run() is None

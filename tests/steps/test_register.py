@@ -62,7 +62,12 @@ def test_the_sample_was_drawn_by_the_registered_model(registered):
 
 def test_the_card_says_how_to_promote_serve_and_ask(registered):
     page = registered[2].html()
-    for words in ("mlflow run . -e promote", "mlflow models serve -m models:/chairs/1", "/invocations", "load_model"):
+    for words in (
+        "mlflow run . --env-manager local -e promote",
+        "mlflow models serve -m models:/chairs/1",
+        "/invocations",
+        "load_model",
+    ):
         assert words in page, words
 
 
