@@ -218,12 +218,14 @@ def load_pipeline(
     device: str | torch.device = "auto",
     dtype: str = "float32",
     watermark: bool = False,
+    place: bool = True,
 ) -> Pipeline:
     """The base pipeline on its device, frozen. UNet and text encoders in `dtype`, the VAE in float32.
 
     SDXL's VAE overflows in float16 and bands in bfloat16. Attention is torch's scaled_dot_product_attention, the
     libraries' default. `watermark` adds diffusers' invisible watermark (package invisible-watermark); it is off unless
-    asked for, never a matter of what happens to be installed.
+    asked for, never a matter of what happens to be installed. Without `place` the weights stay in the host's memory,
+    for a caller that brings each part to the device when its turn comes.
     """
     on = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, on)
@@ -246,7 +248,8 @@ def load_pipeline(
             f"model: fetch the folder again (`dvc pull --force models.dvc` for the project's own)."
         ) from error
     pipe.vae.float()
-    pipe.to(on)
+    if place:
+        pipe.to(on)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)

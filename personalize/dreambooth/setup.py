@@ -1,10 +1,12 @@
 """Setup: from settings and pictures to everything the loop needs, in the order that wastes least memory.
 
-Load the base, read and encode captions, encode pictures, free what is done, add the adapter, make the optimiser.
+Load the base, read and encode captions, encode pictures, free what is done, add the adapter, make the optimiser. The
+base waits in the host's memory and each part is on the device only while it works: a small card never holds all of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -125,13 +127,15 @@ def set_up(
     device = accelerator.device
 
     phase("loading the base model")
-    pipe: Any = backbone.load_pipeline(base.path, base.revision, device, base.dtype)
+    pipe: Any = backbone.load_pipeline(base.path, base.revision, device, base.dtype, place=False)
     prediction_type, alphas_cumprod = backbone.noise_schedule(pipe.scheduler.config)
 
     phase("reading captions")
     captions = [e.caption for e in (*photographs, *class_images, *held_out)] + [p.prompt for p in wanted]
     text = TextTable(captions, pipe.config.force_zeros_for_empty_prompt)
-    text.tokenize([pipe.tokenizer, pipe.tokenizer_2]).encode([pipe.text_encoder, pipe.text_encoder_2])
+    text.tokenize([pipe.tokenizer, pipe.tokenizer_2])
+    with working_on(device, pipe.text_encoder, pipe.text_encoder_2):
+        text.encode([pipe.text_encoder, pipe.text_encoder_2])
     text.ids = text.ids.to(device)
 
     levels = len(pipe.unet.config.block_out_channels) - 1
@@ -140,11 +144,11 @@ def set_up(
     regular = class_pictures(class_images, shown, settings) if settings.class_images_a_step else None
     watched = photograph_pictures(held_out or photographs, settings.model_copy(update={"variants": 1}), shape_step)
     every = [pictures for pictures in (shown, regular, watched) if pictures is not None]
-    with accelerator.main_process_first():  # the others find the latents on disk
+    with accelerator.main_process_first(), working_on(device, pipe.vae):  # the others find the latents on disk
         encode(every, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
 
     memory = hardware.choose_memory(settings.memory, _card_bytes(device))
-    parts = keep_what_learns(pipe, settings, memory)
+    parts = keep_what_learns(pipe, settings, memory, device)
     # on a GPU they are under a hundredth of SDXL's step, and 27 MB a caption
     constant = device.type == "cpu" and not (settings.train_text_encoder or settings.compile)
     known = fused.Captions(text.hidden) if constant else None
@@ -238,16 +242,35 @@ def encode(
         done += len(pictures.jobs())
 
 
-def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory) -> lora.Parts:
-    """Lets go of what has done its work (VAE encoder, text encoders that do not learn) -> the parts that do learn."""
+@contextlib.contextmanager
+def working_on(device: torch.device, *parts: nn.Module) -> Iterator[None]:
+    """Has parts of the base on the device for as long as they work, and in the host's memory afterwards."""
+    for part in parts:
+        part.to(device)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.to("cpu")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory, device: torch.device) -> lora.Parts:
+    """Lets go of what has done its work (VAE encoder, text encoders that do not learn) -> the parts that do learn.
+
+    These are on the device; so is the VAE's decoder, which draws the previews, where memory allows.
+    """
     pipe.vae.encoder = None
-    if memory != "fast":
-        pipe.vae.to("cpu")
+    if memory == "fast":
+        pipe.vae.to(device)
     parts: dict[str, nn.Module] = {"unet": pipe.unet}
     if settings.train_text_encoder:
         parts |= {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2}
     pipe.text_encoder = pipe.text_encoder_2 = pipe.tokenizer = pipe.tokenizer_2 = None
     gc.collect()
+    for part in parts.values():
+        part.to(device)
     if memory == "low":
         hardware.quantise(pipe.unet)
     return parts
