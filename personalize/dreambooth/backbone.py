@@ -224,8 +224,8 @@ def load_pipeline(
 
     SDXL's VAE overflows in float16 and bands in bfloat16. Attention is torch's scaled_dot_product_attention, the
     libraries' default. `watermark` adds diffusers' invisible watermark (package invisible-watermark); it is off unless
-    asked for, never a matter of what happens to be installed. Without `place` the weights stay in the host's memory,
-    for a caller that brings each part to the device when its turn comes.
+    asked for, never a matter of what happens to be installed. On a card of less than 14 GB the parts take turns, which is
+    slower; without `place` all stay in the host's memory, for a caller that brings each to the device in its turn.
     """
     on = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, on)
@@ -233,6 +233,8 @@ def load_pipeline(
     try:
         with quiet():
             from diffusers import StableDiffusionXLPipeline
+
+            from personalize.dreambooth import hardware
 
             pipe: Any = StableDiffusionXLPipeline.from_pretrained(
                 str(folder),
@@ -248,7 +250,9 @@ def load_pipeline(
             f"model: fetch the folder again (`dvc pull --force models.dvc` for the project's own)."
         ) from error
     pipe.vae.float()
-    if place:
+    if place and hardware.choose_memory("auto", hardware.card_bytes(on)) == "low":
+        pipe.enable_model_cpu_offload(device=on)  # SDXL's 7 GB and a picture's decoding: one part on the card at a time
+    elif place:
         pipe.to(on)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         part.eval().requires_grad_(False)

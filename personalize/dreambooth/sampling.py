@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ADAPTER = "dreambooth"
 """Name of an adapter in a pipeline. (One that occurs inside a module's name makes diffusers warn falsely.)"""
 
-DECODE_PIXELS = 2 * 1024 * 1024
-"""Pixels that the float32 VAE decodes at once: two SDXL pictures, or a whole batch of small ones."""
+DECODE_PIXELS = 1024 * 1024
+"""Pixels that the float32 VAE decodes at once: one SDXL picture (4 GB), or a whole batch of small ones."""
 
 
 @dataclass(frozen=True)

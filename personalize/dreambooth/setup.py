@@ -147,7 +147,7 @@ def set_up(
     with accelerator.main_process_first(), working_on(device, pipe.vae):  # the others find the latents on disk
         encode(every, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
 
-    memory = hardware.choose_memory(settings.memory, _card_bytes(device))
+    memory = hardware.choose_memory(settings.memory, hardware.card_bytes(device))
     parts = keep_what_learns(pipe, settings, memory, device)
     # on a GPU they are under a hundredth of SDXL's step, and 27 MB a caption
     constant = device.type == "cpu" and not (settings.train_text_encoder or settings.compile)
@@ -273,6 +273,7 @@ def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory
         part.to(device)
     if memory == "low":
         hardware.quantise(pipe.unet)
+        hardware.decode_in_tiles(pipe.vae)
     return parts
 
 
@@ -307,7 +308,3 @@ def run_identity(
                 yield from (hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in moments)
 
     return hashlib.sha256("\n".join(lines()).encode()).hexdigest()
-
-
-def _card_bytes(device: torch.device) -> int | None:
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

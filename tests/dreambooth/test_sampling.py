@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
-from personalize.dreambooth import sampling
+from personalize.dreambooth import hardware, sampling
 from personalize.dreambooth.sampling import Sampling, sample, sample_grid
 from tests.random_adapter import random_adapter
 
@@ -111,6 +112,20 @@ def test_an_adapter_is_loaded_at_the_scale_it_was_trained_with(tiny_models: Path
 def test_an_adapter_changes_the_picture(pipe, tiny_models: Path, adapter: Path):
     tuned = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter)
     assert distance(sample(tuned, [PROMPT], [1], FAST)[0], sample(pipe, [PROMPT], [1], FAST)[0]) > 1
+
+
+def test_on_a_small_card_the_parts_take_turns_and_draw_the_same_picture(tiny_models: Path, adapter: Path, monkeypatch):
+    """The CPU is given out as a card of 8 GB; what moves the parts is the same."""
+    whole = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter)
+    take_turns = DiffusionPipeline.enable_model_cpu_offload
+    monkeypatch.setattr(hardware, "card_bytes", lambda device: 8_000_000_000)
+    monkeypatch.setattr(
+        DiffusionPipeline, "enable_model_cpu_offload", lambda p, device="cpu": take_turns(p, None, device)
+    )
+    turns = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter)
+    assert hasattr(turns.unet, "_hf_hook")
+    assert hasattr(turns.vae, "_hf_hook")
+    assert sample(turns, [PROMPT], [1], FAST)[0].tobytes() == sample(whole, [PROMPT], [1], FAST)[0].tobytes()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
+from personalize.dreambooth import hardware
 from personalize.dreambooth.setup import Base, set_up
 from tests.dreambooth import training
 
@@ -52,3 +54,14 @@ def test_on_a_card_nothing_but_what_learns_is_left(tiny_models: Path, tmp_path: 
     assert run.pipe.unet.device.type == "cuda"
     assert run.pipe.vae.device.type == "cpu"
     assert run.pipe.text_encoder is None
+
+
+@torch.no_grad()
+def test_a_small_card_decodes_large_pictures_in_tiles():
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, sample_size=1024, **blocks)
+    sides: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda module, inputs: sides.extend(inputs[0].shape[-2:]))
+    hardware.decode_in_tiles(vae)
+    assert vae.decode(torch.zeros(1, 4, 128, 128)).sample.shape == (1, 3, 1024, 1024)
+    assert max(sides) == 64
