@@ -224,8 +224,8 @@ def load_pipeline(
 
     SDXL's VAE overflows in float16 and bands in bfloat16. Attention is torch's scaled_dot_product_attention, the
     libraries' default. `watermark` adds diffusers' invisible watermark (package invisible-watermark); it is off unless
-    asked for, never a matter of what happens to be installed. On a card of less than 14 GB the parts take turns, which is
-    slower; without `place` all stay in the host's memory, for a caller that brings each to the device in its turn.
+    asked for, never a matter of what happens to be installed. On a card of less than 14 GB the parts take turns, which
+    is slower; without `place` all stay in the host's memory, for a caller that brings each to the device in its turn.
     """
     on = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, on)
