@@ -168,5 +168,7 @@ On scenes and designs never trained on, by `python -m miniature.report`.
 Twelve kinds of furniture and household things ({classes}), {colours} colours, {materials} materials, {surroundings}
 surroundings; nothing else has a meaning to them. Words outside the captions fall into pieces of no meaning. Numbers
 measured with these judges compare runs of this recipe with one another; they are on no common scale with published CLIP
-or DINO scores. Rows marked **no** are not yet good enough to rest a conclusion on.
+or DINO scores. Rows marked **no** are not yet good enough to rest a conclusion on; that of CLIP-T cannot be reached
+by a model that draws the subjects as they are, since their own photographs with their own captions stay below it. Of
+real chairs the miniature learns colours and little of the shapes.
 """
