@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +72,11 @@ class Config(StepConfig):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW_NOT_WHAT)
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the drawing model")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)
+    work: str = Field(
+        "output/evaluation",
+        description="Where the base model's pictures are kept for the next evaluation",
+        json_schema_extra=HOW_NOT_WHAT,
+    )
 
     @field_validator("prompts")
     @classmethod
@@ -121,7 +128,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     ]
     result = report(scores, questions, config.gates, names, *files, config.level)
     rights = json.loads((inputs["ingest"].path / "qa.json").read_text(encoding="utf-8"))["rights"]
-    settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size"})
+    settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size", "work"})
     told = {**result, "rights": rights, "settings": settings}
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
     (outputs / "scores.json").write_text(text + "\n", encoding="utf-8")
@@ -158,8 +165,14 @@ def _captions(
 
 
 def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Image], Answers[Image]]:
-    """Base first, then the same pipeline with the adapter: the one difference between the two."""
+    """Base first, then the same pipeline with the adapter: the one difference between the two.
+
+    What the base draws is kept for the next evaluation: another training asks it nothing new.
+    """
+    import torch
+
     from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, merge_adapter, sample
+    from personalize.evaluation import baseline
 
     prompts, seeds = questions.rows()
     sampling = Sampling(
@@ -168,14 +181,23 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     pipe = load_pipeline(
         config.base_model, revision=config.base_revision or None, device=config.device, dtype=config.dtype
     )
-    answers = []
-    for name in ("base", "tuned"):
-        if name == "tuned":
-            load_adapter(pipe, lora)
-            merge_adapter(pipe)
+
+    def draw(name: str) -> list[Image]:
         with _progress(f"{name} model draws", len(prompts)) as advance:
-            answers.append(Answers(questions, sample(pipe, prompts, seeds, sampling, config.batch_size, advance)))
-    return answers[0], answers[1]
+            return sample(pipe, prompts, seeds, sampling, config.batch_size, advance)
+
+    identity = {
+        "base model": sources(config)["base model"],
+        "asked": [prompts, seeds],
+        "sampling": asdict(sampling),
+        # to the last bit, so that no difference between base and tuned comes from how they were computed
+        "computed": [config.dtype, str(pipe.unet.device), torch.get_num_threads(), config.batch_size],
+        "with": [version("torch"), version("diffusers")],
+    }
+    base = baseline.kept(Path(config.work), identity, len(prompts), lambda: draw("base"))
+    load_adapter(pipe, lora)
+    merge_adapter(pipe)
+    return Answers(questions, base), Answers(questions, draw("tuned"))
 
 
 def _facts(config: Config, history: Mapping[str, Any], rights: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from personalize.dreambooth import sampling
 from personalize.recipe import Card, Inputs, RecipeError
 from steps import evaluate
 from tests.random_adapter import random_adapter
@@ -61,7 +62,7 @@ def inputs(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Input
 
 
 @pytest.fixture(scope="module")
-def config(tiny_models: Path) -> evaluate.Config:
+def config(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> evaluate.Config:
     return evaluate.Config(
         base_model=str(tiny_models / "sdxl"),
         clip_model=str(tiny_models / "clip"),
@@ -77,6 +78,7 @@ def config(tiny_models: Path) -> evaluate.Config:
         limits="These models know nothing.",
         device="cpu",
         batch_size=16,
+        work=str(tmp_path_factory.mktemp("work")),
     )
 
 
@@ -179,6 +181,21 @@ def test_an_adapter_that_learnt_nothing_draws_exactly_what_the_base_draws(config
     base, tuned = evaluate._draw(config, evaluate.Questions(SUBJECTS[:1], PROMPTS[:1], 1, 7), lora)
     for before, after in zip(base.flat, tuned.flat, strict=True):
         np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_what_the_base_draws_is_drawn_once_and_the_tuned_model_s_each_time(config, inputs, tmp_path, monkeypatch):
+    drawn = []
+    sample = sampling.sample
+    monkeypatch.setattr(sampling, "sample", lambda *given: drawn.append(given[1]) or sample(*given))
+    own = config.model_copy(update={"work": str(tmp_path)})
+    asked = evaluate.Questions(SUBJECTS[:1], PROMPTS[:1], 1, 7), inputs["train"].path / "lora"
+    first, _ = evaluate._draw(own, *asked)
+    assert len(drawn) == 2
+    again, _ = evaluate._draw(own, *asked)
+    assert len(drawn) == 3
+    assert [picture.tobytes() for picture in again.flat] == [picture.tobytes() for picture in first.flat]
+    evaluate._draw(own.model_copy(update={"guidance_scale": 4.0}), *asked)
+    assert len(drawn) == 5
 
 
 def test_an_adapter_that_learnt_something_draws_otherwise(done):
