@@ -171,6 +171,7 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     """
     import torch
 
+    from personalize.dreambooth.backbone import resolve_device
     from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, merge_adapter, sample
     from personalize.evaluation import baseline
 
@@ -191,7 +192,7 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
         "asked": [prompts, seeds],
         "sampling": asdict(sampling),
         # to the last bit, so that no difference between base and tuned comes from how they were computed
-        "computed": [config.dtype, str(pipe.unet.device), torch.get_num_threads(), config.batch_size],
+        "computed": [config.dtype, str(resolve_device(config.device)), torch.get_num_threads(), config.batch_size],
         "with": [version("torch"), version("diffusers")],
     }
     base = baseline.kept(Path(config.work), identity, len(prompts), lambda: draw("base"))
