@@ -25,7 +25,7 @@ TOO_MUCH = {
     "prior_loss_weight": 0,
     "caption_dropout": 0,
     "lr_scheduler": "constant",
-    "learning_rate": 3e-3,
+    "learning_rate": 1.2e-3,
     "batch_size": 4,
     "rank": 32,
     "validation_every": 60,

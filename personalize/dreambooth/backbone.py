@@ -250,7 +250,7 @@ def load_pipeline(
             f"model: fetch the folder again (`dvc pull --force models.dvc` for the project's own)."
         ) from error
     pipe.vae.float()
-    if place and hardware.choose_memory("auto", hardware.card_bytes(on)) == "low":
+    if place and hardware.takes_turns(on):
         pipe.enable_model_cpu_offload(device=on)  # SDXL's 7 GB and a picture's decoding: one part on the card at a time
     elif place:
         pipe.to(on)

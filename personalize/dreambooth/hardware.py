@@ -27,6 +27,18 @@ PEAK_TFLOPS = {
 """Dense bfloat16 (T4: float16) arithmetic per second by a part of the device's name, from the makers' data sheets."""
 
 
+ACTIVATIONS = {"fast": 7.0e9, "balanced": 0.75e9}
+"""What the backward pass of SDXL's UNet keeps for one picture of 1024 px in half precision, in bytes; in proportion to
+pixels and precision. Counted by benchmarks/memory.py (adapters of rank 16 on all layers), not measured on a card."""
+
+DECODING = 4.1e9
+"""What the VAE takes in float32 to decode a picture of 1024 px, in bytes, measured on a CPU. Checkpoints draw between
+steps."""
+
+OTHERS = 1.5e9
+"""Adapters, their optimiser state, the judges, kernels' own room and CUDA itself, in bytes."""
+
+
 def peak_tflops(device_name: str) -> float | None:
     """The published peak, or None for an unknown device (a CPU). The longest matching name wins."""
     found = [name for name in PEAK_TFLOPS if name in device_name]
@@ -38,13 +50,30 @@ def card_bytes(device: torch.device) -> int | None:
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
-def choose_memory(asked: str, total_bytes: int | None) -> Memory:
-    """`auto` by the card's memory: fast from 22 GB, balanced from 14, low below. Without a card: fast."""
+def takes_turns(device: torch.device) -> bool:
+    """Whether a card is too small to hold SDXL (7 GB) and to decode a picture (4 GB) beside it."""
+    total = card_bytes(device)
+    return total is not None and total < 14e9
+
+
+def choose_memory(
+    asked: str, total_bytes: int | None, base_bytes: int, samples: int, pixels: int, width: int
+) -> Memory:
+    """`auto` is the fastest level at which a micro-batch of `samples` pictures of `pixels` each fits the card.
+
+    `base_bytes` are the frozen UNet's, `width` the bytes of a value in it. Without a card: fast.
+    """
     if asked != "auto":
         return asked  # type: ignore[return-value]
-    if total_bytes is None or total_bytes >= 22e9:
+    if total_bytes is None:
         return "fast"
-    return "balanced" if total_bytes >= 14e9 else "low"
+    picture = pixels / 1024**2
+    levels: tuple[Memory, ...] = ("fast", "balanced")
+    for level in levels:
+        working = max(ACTIVATIONS[level] * samples * picture * width / 2, DECODING * picture)
+        if base_bytes + working + OTHERS <= total_bytes:
+            return level
+    return "low"
 
 
 def quantise(unet: Any) -> None:

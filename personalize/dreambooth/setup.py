@@ -147,7 +147,7 @@ def set_up(
     with accelerator.main_process_first(), working_on(device, pipe.vae):  # the others find the latents on disk
         encode(every, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
 
-    memory = hardware.choose_memory(settings.memory, hardware.card_bytes(device))
+    memory = memory_level(settings, pipe.unet, device)
     parts = keep_what_learns(pipe, settings, memory, device)
     # on a GPU they are under a hundredth of SDXL's step, and 27 MB a caption
     constant = device.type == "cpu" and not (settings.train_text_encoder or settings.compile)
@@ -240,6 +240,19 @@ def encode(
 
         pictures.encode(cache, settings.pictures_at_a_time, encoded)
         done += len(pictures.jobs())
+
+
+def memory_level(settings: TrainSettings, unet: nn.Module, device: torch.device) -> hardware.Memory:
+    """The level asked for, or the fastest that fits this card, base and batch; DoRA needs the base as it is."""
+    level = hardware.choose_memory(
+        settings.memory,
+        hardware.card_bytes(device),
+        base_bytes=sum(p.nbytes for p in unet.parameters()),
+        samples=settings.batch_size + settings.class_images_a_step,
+        pixels=settings.resolution**2,
+        width=next(unet.parameters()).element_size(),
+    )
+    return "balanced" if level == "low" and settings.use_dora else level
 
 
 @contextlib.contextmanager
