@@ -27,7 +27,7 @@ PEAK_TFLOPS = {
 """Dense bfloat16 (T4: float16) arithmetic per second by a part of the device's name, from the makers' data sheets."""
 
 
-ACTIVATIONS = {"fast": 7.0e9, "balanced": 0.75e9}
+ACTIVATIONS = {"fast": 7.1e9, "balanced": 0.9e9}
 """What the backward pass of SDXL's UNet keeps for one picture of 1024 px in half precision, in bytes; in proportion to
 pixels and precision. Counted by benchmarks/memory.py (adapters of rank 16 on all layers), not measured on a card."""
 
