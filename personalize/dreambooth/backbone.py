@@ -84,6 +84,19 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return getattr(torch, dtype)
 
 
+def card_bytes(device: torch.device) -> int | None:
+    """The memory of a card; None for a CPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def takes_turns(device: torch.device) -> bool:
+    """Whether a card is too small to hold SDXL (7 GB) and to decode a picture (4 GB) beside it."""
+    total = card_bytes(device)
+    return total is not None and total < 14e9
+
+
 def local_folder(base: str | Path, revision: str | None = None, dtype: str = "float32") -> Path:
     """Where the base model lies on this disk, complete. A hub model is fetched (or found in the cache) at its commit.
 
@@ -234,8 +247,6 @@ def load_pipeline(
         with quiet():
             from diffusers import StableDiffusionXLPipeline
 
-            from personalize.dreambooth import hardware
-
             pipe: Any = StableDiffusionXLPipeline.from_pretrained(
                 str(folder),
                 dtype=torch_dtype,
@@ -250,7 +261,7 @@ def load_pipeline(
             f"model: fetch the folder again (`dvc pull --force models.dvc` for the project's own)."
         ) from error
     pipe.vae.float()
-    if place and hardware.takes_turns(on):
+    if place and takes_turns(on):
         pipe.enable_model_cpu_offload(device=on)  # SDXL's 7 GB and a picture's decoding: one part on the card at a time
     elif place:
         pipe.to(on)

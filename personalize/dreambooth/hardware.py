@@ -45,17 +45,6 @@ def peak_tflops(device_name: str) -> float | None:
     return PEAK_TFLOPS[max(found, key=len)] if found else None
 
 
-def card_bytes(device: torch.device) -> int | None:
-    """The memory of a card; None for a CPU."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-
-
-def takes_turns(device: torch.device) -> bool:
-    """Whether a card is too small to hold SDXL (7 GB) and to decode a picture (4 GB) beside it."""
-    total = card_bytes(device)
-    return total is not None and total < 14e9
-
-
 def choose_memory(
     asked: str, total_bytes: int | None, base_bytes: int, samples: int, pixels: int, width: int
 ) -> Memory:

@@ -246,7 +246,7 @@ def memory_level(settings: TrainSettings, unet: nn.Module, device: torch.device)
     """The level asked for, or the fastest that fits this card, base and batch; DoRA needs the base as it is."""
     level = hardware.choose_memory(
         settings.memory,
-        hardware.card_bytes(device),
+        backbone.card_bytes(device),
         base_bytes=sum(p.nbytes for p in unet.parameters()),
         samples=settings.batch_size + settings.class_images_a_step,
         pixels=settings.resolution**2,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from personalize.dreambooth import hardware
+from personalize.dreambooth import backbone, hardware
 from personalize.dreambooth.setup import memory_level
 from tests.dreambooth import training
 
@@ -40,7 +40,7 @@ def test_what_is_asked_for_is_given_and_a_cpu_keeps_activations():
 
 
 def test_dora_is_never_given_a_quantised_base(monkeypatch):
-    monkeypatch.setattr(hardware, "card_bytes", lambda device: 1_000_000_000)
+    monkeypatch.setattr(backbone, "card_bytes", lambda device: 1_000_000_000)
     unet = torch.nn.Linear(2, 2)
     card = torch.device("cuda")
     assert memory_level(training.settings(), unet, card) == "low"

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from personalize.dreambooth import hardware, sampling
+from personalize.dreambooth import backbone, sampling
 from personalize.dreambooth.sampling import Sampling, sample, sample_grid
 from tests.random_adapter import random_adapter
 
@@ -118,7 +118,7 @@ def test_on_a_small_card_the_parts_take_turns_and_draw_the_same_picture(tiny_mod
     """The CPU is given out as a card of 8 GB; what moves the parts is the same."""
     whole = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter)
     take_turns = DiffusionPipeline.enable_model_cpu_offload
-    monkeypatch.setattr(hardware, "card_bytes", lambda device: 8_000_000_000)
+    monkeypatch.setattr(backbone, "card_bytes", lambda device: 8_000_000_000)
     monkeypatch.setattr(
         DiffusionPipeline, "enable_model_cpu_offload", lambda p, device="cpu": take_turns(p, None, device)
     )
