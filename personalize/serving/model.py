@@ -7,6 +7,7 @@ MLflow runs this file when the model is logged and when it is loaded. Its compan
 from __future__ import annotations
 
 import base64
+import copy
 import random
 import threading
 import time
@@ -41,6 +42,8 @@ class PersonalizedPictures(PythonModel):
             dtype=config.get("dtype", "float32"),
             lora=context.artifacts["adapter"],
         )
+        # of their own: a tokenizer pads as it was last asked to, and requests are read while another is drawn
+        self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
         self.lock = threading.Lock()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -52,7 +55,7 @@ class PersonalizedPictures(PythonModel):
                 self.defaults,
                 self.limits,
                 self.subjects,
-                (self.pipe.tokenizer, self.pipe.tokenizer_2),
+                self.tokenizers,
                 draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
             )
         except RequestError as error:

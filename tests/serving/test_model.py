@@ -131,6 +131,27 @@ def test_an_answer_that_turns_out_too_large_is_not_sent(saved):
         strict.predict(pd.DataFrame([{"prompt": "a", "num_images": 4.0, "format": "png"}]))
 
 
+def test_requests_are_read_while_another_is_drawn_and_change_nothing_in_it(model):
+    """A tokenizer keeps how it was last asked to pad; shared, a reader would take the padding from what is drawn."""
+    wanted, over = _picture(model, 1.0), threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            with pytest.raises(MlflowException, match="row 1"):
+                model.predict(pd.DataFrame([{"prompt": "a"}, {"prompt": "a", "width": 65}]))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        pictures = [_picture(model, 1.0) for _ in range(8)]
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert all(picture == wanted for picture in pictures)
+
+
 def test_requests_from_many_threads_do_not_mix(model):
     """The adapter's scale is a state of the one pipeline: unlocked, one request would draw with another's."""
     wanted = {scale: _picture(model, scale) for scale in (0.0, 1.0)}
