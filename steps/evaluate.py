@@ -100,7 +100,7 @@ def sources(config: Config) -> Mapping[str, str]:
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     from personalize.dreambooth.prompts import load_subjects
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder, open_rgb
     from personalize.evaluation.measure import measure
     from personalize.evaluation.pages import Pages
     from personalize.evaluation.report import report
@@ -116,7 +116,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     dino = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
 
     base, tuned = _draw(config, questions, inputs["train"].path / "lora")
-    opened = [[_open(path) for path in paths] for paths in photographs]
+    opened = [[open_rgb(path) for path in paths] for paths in photographs]
     with _progress("scored", 2 * len(base.flat) + sum(map(len, opened))) as advance:
         captions = _captions(inputs["caption"].path, images, subjects, photographs)
         scores = measure(questions, opened, base, tuned, clip, dino, unseen, captions, advance)
@@ -248,13 +248,6 @@ def _log(result: Mapping[str, Any], pages: Pages) -> None:
 
 def _metric_name(name: str) -> str:
     return re.sub(r"[^\w.\- ]", "_", name)
-
-
-def _open(path: Path) -> Image:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 @contextmanager

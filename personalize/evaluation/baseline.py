@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,8 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from personalize.evaluation.encoders import open_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,10 +25,9 @@ def kept(folder: Path, identity: Mapping[str, Any], count: int, draw: Callable[[
     """
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     names = [f"{number:05}.png" for number in range(count)]
-    try:
-        return [_open(folder / key / name) for name in names]
-    except OSError:
-        pictures = list(draw())
+    with contextlib.suppress(OSError):
+        return [open_rgb(folder / key / name) for name in names]
+    pictures = list(draw())
     fresh = folder / f".{key}-{os.getpid()}"
     fresh.mkdir(parents=True, exist_ok=True)
     for name, picture in zip(names, pictures, strict=True):
@@ -34,10 +36,3 @@ def kept(folder: Path, identity: Mapping[str, Any], count: int, draw: Callable[[
         shutil.rmtree(old, ignore_errors=True)
     fresh.rename(folder / key)
     return pictures
-
-
-def _open(file: Path) -> Image:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return image.convert("RGB")

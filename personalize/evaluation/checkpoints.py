@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from personalize.evaluation.encoders import open_rgb
 from personalize.evaluation.metrics import Array, prompt_following, similarity
 
 if TYPE_CHECKING:
@@ -109,7 +110,5 @@ class CheckpointScorer:
         }
 
     def _encoded(self, paths: Sequence[Path]) -> dict[str, Array]:
-        from PIL import Image
-
-        images = [Image.open(path).convert("RGB") for path in paths]
+        images = [open_rgb(path) for path in paths]
         return {name: encoder.images(images) for name, encoder in self.encoders.items()}

@@ -23,6 +23,14 @@ Features = NDArray[np.float32]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def open_rgb(path: Path) -> Image.Image:
+    """The picture in a file, read whole. Raises OSError where it is missing or damaged."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 class ClipEncoder:
     """OpenAI's CLIP, or any directory that `CLIPModel` loads: pictures and texts into one space.
 
