@@ -76,8 +76,10 @@ def merge_adapter(pipe: Pipeline, scale: float = 1.0) -> None:
     For a pipeline that draws at one scale to its end; the base's own weights are gone. In half precision the adapter
     stays beside them: many of its changes are smaller than what such a weight can still tell apart.
     """
+    import torch
+
     pipe.set_adapters(ADAPTER, adapter_weights=scale)
-    if str(pipe.unet.dtype) == "torch.float32":
+    if pipe.unet.dtype == torch.float32:
         pipe.fuse_lora(adapter_names=[ADAPTER])
         pipe.unload_lora_weights()
 

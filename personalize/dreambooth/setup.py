@@ -272,11 +272,9 @@ def working_on(device: torch.device, *parts: nn.Module) -> Iterator[None]:
 def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory, device: torch.device) -> lora.Parts:
     """Lets go of what has done its work (VAE encoder, text encoders that do not learn) -> the parts that do learn.
 
-    These are on the device; so is the VAE's decoder, which draws the previews, where memory allows.
+    These are on the device from here on; the VAE's decoder comes when it draws previews.
     """
     pipe.vae.encoder = None
-    if memory == "fast":
-        pipe.vae.to(device)
     parts: dict[str, nn.Module] = {"unet": pipe.unet}
     if settings.train_text_encoder:
         parts |= {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2}

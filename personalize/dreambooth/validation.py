@@ -13,7 +13,7 @@ from personalize.dreambooth import checkpoints, choice, latents, optimisers, pre
 from personalize.dreambooth.denoiser import Denoiser
 from personalize.dreambooth.previews import Sample
 from personalize.dreambooth.settings import TrainSettings
-from personalize.dreambooth.setup import Setup
+from personalize.dreambooth.setup import Setup, working_on
 
 Score = Callable[[int, Sequence[Sample]], Mapping[str, float]]
 """Judges a checkpoint's pictures: gives `fidelity`, `prompt` (more is better), `drift` (less is better) ...
@@ -89,9 +89,7 @@ class Validation:
         if s.train_text_encoder:
             run.text.encode([run.parts["text_encoder"], run.parts["text_encoder_2"]])
         mine = list(run.previews)[accelerator.process_index :: accelerator.num_processes]
-        vae_home = run.pipe.vae.device
-        run.pipe.vae.to(accelerator.device)
-        with accelerator.autocast():
+        with working_on(accelerator.device, run.pipe.vae), accelerator.autocast():
             drawn = previews.draw(
                 run.pipe,
                 run.text,
@@ -101,7 +99,6 @@ class Validation:
                 guidance=s.validation_guidance,
                 batch_size=s.pictures_at_a_time,
             )
-        run.pipe.vae.to(vae_home)
         order = {preview: index for index, preview in enumerate(run.previews)}
         return sorted(gather_object(drawn), key=lambda sample: order[sample.preview])
 
