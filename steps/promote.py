@@ -51,7 +51,7 @@ def sources(config: Config) -> Mapping[str, str]:
     if not config.version and not (config.approved_by.strip() and config.reason.strip()):
         raise RecipeError(
             "To go on to promote and deploy, say who approves and why: -P approved_by=... -P reason=... Without them "
-            "the recipe goes as far as register; look at the card, then `mlflow run . -e promote`."
+            "the recipe goes as far as register; look at the card, then `mlflow run . --env-manager local -e promote`."
         )
     return {}
 

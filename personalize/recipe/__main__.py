@@ -64,7 +64,7 @@ def _dispatch(command: str, arguments: Arguments) -> int:
         from personalize.recipe.reproduce import reproduce
 
         if "run" not in arguments.options:
-            raise RecipeError("reproduce needs a run: mlflow run . -e reproduce -P run=RUN_ID")
+            raise RecipeError("reproduce needs a run: mlflow run . --env-manager local -e reproduce -P run=RUN_ID")
         return reproduce(root, arguments.options["run"], _number(arguments.options.get("tolerance", "0.001")))
     from personalize.recipe.api import Recipe
 

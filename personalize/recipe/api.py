@@ -89,7 +89,8 @@ class Recipe:
         )
         if past is None:
             raise RecipeError(
-                f"step '{step}' has not run in experiment {store.experiment_id}; mlflow run . -e {step} runs it"
+                f"step '{step}' has not run in experiment {store.experiment_id}; "
+                f"mlflow run . --env-manager local -e {step} runs it"
             )
         path = local_card(store, past, step)
         if path is None:

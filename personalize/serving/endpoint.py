@@ -146,8 +146,8 @@ def find_version(uri: str) -> ModelVersion:
             return ModelVersion(name=reference, version="", uri=uri)
     except MlflowException as error:
         way_out = (
-            "Promote a registered version first (`mlflow run . -e promote -P approved_by=...`), or name a version: "
-            f"`-P deploy.model=models:/{name}/1`."
+            "Promote a registered version first (`mlflow run . --env-manager local -e promote -P approved_by=...`), "
+            f"or name a version: `-P deploy.model=models:/{name}/1`."
             if alias
             else "See the versions there are in the MLflow UI under Models."
         )

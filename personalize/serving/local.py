@@ -196,9 +196,11 @@ class LocalEndpoint:
             except Away as error:
                 said = str(error)
         now = self.status()
+        way_out = (
+            f"See its log: {now.log}" if now.log else "Deploy it first: `mlflow run . --env-manager local -e deploy`."
+        )
         raise EndpointError(
-            f"Endpoint {self.name!r} is {now.state}{': ' + (now.note or said) if now.note or said else ''}. "
-            + ("See its log: " + now.log if now.log else "Deploy it first: `mlflow run . -e deploy`.")
+            f"Endpoint {self.name!r} is {now.state}{': ' + (now.note or said) if now.note or said else ''}. {way_out}"
         )
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:

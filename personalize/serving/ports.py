@@ -27,8 +27,9 @@ def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int
         there = read_json(other)
         if other.parent != folder and there.get("port") == port and is_alive(there.get("keeper")):
             raise EndpointError(
-                f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop it (`mlflow run . -e deploy -P "
-                f"action=stop -P deploy.name={other.parent.name}`), or take another port: `-P port=0` finds a free one."
+                f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop it "
+                f"(`mlflow run . --env-manager local -e deploy -P action=stop -P deploy.name={other.parent.name}`), "
+                f"or take another port: `-P port=0` finds a free one."
             )
     raise EndpointError(
         f"Port {port} on {host} is in use by {port_owner(port)}. End that program, or take another port: `-P port=0` "

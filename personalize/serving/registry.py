@@ -79,7 +79,7 @@ def best_version(name: str) -> ModelVersion:
             return _concrete(found)
     raise RegistryError(
         f"There is no tuned model yet: {name!r} has neither a champion nor a challenger. Train and register one with "
-        f"`mlflow run . -P profile=...`, or draw with the base alone: -P model=base."
+        f"`mlflow run . --env-manager local -P profile=...`, or draw with the base alone: -P model=base."
     )
 
 
@@ -98,6 +98,6 @@ def _what_there_is(name: str) -> str:
         aliases: dict[str, Any] = dict(client.get_registered_model(name).aliases)
         versions = [version.version for version in client.search_model_versions(f"name='{name}'", max_results=20)]
     except MlflowException:
-        return "No model of that name is registered: `mlflow run . -P profile=...` registers one."
+        return "No model of that name is registered: `mlflow run . --env-manager local -P profile=...` registers one."
     known = ", ".join(f"{alias} = version {version}" for alias, version in sorted(aliases.items())) or "none"
     return f"Versions: {', '.join(map(str, versions)) or 'none'}; aliases: {known}."
