@@ -111,7 +111,7 @@ def test_a_size_that_is_asked_for_is_what_the_trial_paints(act, tmp_path):
 def test_a_query_without_a_prompt_or_an_endpoint_says_what_to_type(act):
     with pytest.raises(RecipeError, match="-P prompt="):
         act(action="query")
-    with pytest.raises(EndpointError, match=r"is stopped.*mlflow run \. -e deploy"):
+    with pytest.raises(EndpointError, match=r"is stopped.*mlflow run \. --env-manager local -e deploy"):
         act(action="query", prompt="a chair")
 
 
