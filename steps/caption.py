@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
-from personalize.recipe.digest import file_digest, tree_digest
+from personalize.cards import Card
+from personalize.files import file_digest, tree_digest
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
-    from personalize.dreambooth.prompts import Subject, Tokenizer
+    from personalize.photographs.prompts import Subject, Tokenizer
 
 NEEDS = ("ingest",)
 
@@ -52,7 +53,7 @@ class Config(StepConfig):
     @field_validator("template")
     @classmethod
     def _names_token_and_class_noun(cls, template: str) -> str:
-        from personalize.dreambooth.captions import check_template
+        from personalize.photographs.captions import check_template
 
         check_template(template)
         return template
@@ -73,8 +74,8 @@ def sources(config: Config) -> Mapping[str, str]:
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     from personalize.dreambooth.backbone import load_tokenizers
-    from personalize.dreambooth.captions import token_warnings
-    from personalize.dreambooth.prompts import Subject, save_subjects
+    from personalize.photographs.captions import token_warnings
+    from personalize.photographs.prompts import Subject, save_subjects
 
     images = inputs["ingest"].path / "images"
     photographs = [json.loads(line) for line in (images / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -117,7 +118,7 @@ def _edited_file(config: Config) -> Path:
 
 def _written_by_the_user(photographs: Sequence[dict[str, Any]], config: Config) -> dict[str, tuple[str, str]]:
     """file_name -> (caption, whose). An edited copy goes before what lay beside the photographs."""
-    from personalize.dreambooth.layout import WrongLayout, read_captions
+    from personalize.photographs.layout import WrongLayout, read_captions
 
     captions = {row["file_name"]: (row["caption"], "yours") for row in photographs if row["caption"]}
     if not config.captions:
@@ -153,7 +154,7 @@ def _seen_by_blip(photographs: Sequence[dict[str, Any]], images: Path, config: C
     """file_name -> (context, BLIP's own sentence)."""
     from tqdm import tqdm
 
-    from personalize.dreambooth.captions import BlipCaptioner, context_of
+    from personalize.photographs.captions import BlipCaptioner, context_of
 
     blip = BlipCaptioner(config.blip_model, config.blip_revision or None, config.device)
     prefixes = [config.blip_prefix.replace("{class_noun}", photograph["class_noun"]) for photograph in photographs]
@@ -175,7 +176,7 @@ def _kept(
     warnings: list[str],
 ) -> dict[str, str]:
     """The user's caption as it is. RecipeError when the text encoders would not hear the whole of it."""
-    from personalize.dreambooth.prompts import check_prompt
+    from personalize.photographs.prompts import check_prompt
 
     try:
         check_prompt(tokenizers, text)
@@ -201,7 +202,7 @@ def _composed(
     warnings: list[str],
 ) -> dict[str, str]:
     """Token, class noun and as much of the context as the text encoders hear; what is given up is said."""
-    from personalize.dreambooth.captions import compose, fitted, mentions
+    from personalize.photographs.captions import compose, fitted, mentions
 
     context, lost = fitted(tokenizers, subject, context, config.template)
     if lost:
@@ -232,8 +233,8 @@ def _show(
     tokenizers: Sequence[Tokenizer],
     config: Config,
 ) -> None:
-    from personalize.dreambooth.captions import token_pieces
-    from personalize.dreambooth.prompts import MAX_TOKENS, token_count
+    from personalize.photographs.captions import token_pieces
+    from personalize.photographs.prompts import MAX_TOKENS, token_count
 
     own = sum(row["origin"] in ("yours", "edited") for row in rows)
     card.facts({"captions": len(rows), "your own": own, "captioner": config.captioner, "subjects": len(subjects)})

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+from personalize.cards import Card
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from personalize.serving.endpoint import Endpoint, ModelVersion, Status

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from personalize.cards import Card
 from personalize.evaluation.gates import Gate
 from personalize.evaluation.questions import Answers, Questions, check_prompts
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
-from personalize.recipe.digest import tree_digest
+from personalize.files import tree_digest
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,11 +100,11 @@ def sources(config: Config) -> Mapping[str, str]:
 
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    from personalize.dreambooth.prompts import load_subjects
     from personalize.evaluation.encoders import ClipEncoder, DinoEncoder, open_rgb
     from personalize.evaluation.measure import measure
     from personalize.evaluation.pages import Pages
     from personalize.evaluation.report import report
+    from personalize.photographs.prompts import load_subjects
 
     subjects = [(subject.token, subject.class_noun) for subject in load_subjects(inputs["caption"].path)]
     questions = Questions(subjects, config.prompts, config.seeds_per_prompt, config.first_seed)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+from personalize.cards import Card
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image

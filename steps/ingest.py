@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
-from personalize.recipe.digest import dvc_digest, tree_digest
+from personalize.cards import Card
+from personalize.files import dvc_digest, tree_digest
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
-    from personalize.dreambooth.curation import File, Rules
-    from personalize.dreambooth.prompts import Subject
+    from personalize.photographs.curation import File, Rules
+    from personalize.photographs.prompts import Subject
 
 NEEDS = ()
 
@@ -67,9 +68,9 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     from tqdm import tqdm
 
-    from personalize.dreambooth.archives import Refused
-    from personalize.dreambooth.curation import File, curate, write_tables
-    from personalize.dreambooth.layout import WrongLayout, find_photographs, subjects_of
+    from personalize.photographs.curation import File, curate, write_tables
+    from personalize.photographs.layout import WrongLayout, find_photographs, subjects_of
+    from personalize.photographs.unpacking import Refused
 
     try:
         with _folder(config) as (folder, digest):
@@ -92,7 +93,7 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
 @contextmanager
 def _folder(config: Config) -> Iterator[tuple[Path, str]]:
     """The photographs as a folder (an archive unpacked for as long as needed), and the digest of what was given."""
-    from personalize.dreambooth.archives import Limits, Refused, download, is_archive, unpack
+    from personalize.photographs.unpacking import Limits, Refused, download, is_archive, unpack
 
     limits = Limits(
         files=config.max_files,
@@ -150,7 +151,7 @@ def _is_url(data: str) -> bool:
 def _rules(config: Config) -> Rules:
     from dataclasses import fields
 
-    from personalize.dreambooth.curation import Rules
+    from personalize.photographs.curation import Rules
 
     given = {rule.name: getattr(config, rule.name) for rule in fields(Rules)}
     derived = {"min_side": config.resolution // 2, "short_side": config.resolution * 2}
@@ -163,7 +164,7 @@ def _log(files: Sequence[File], subjects: Sequence[Subject], config: Config, dig
     from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
 
-    from personalize.dreambooth.curation import contact_sheet
+    from personalize.photographs.curation import contact_sheet
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "can be interpreted in multiple ways": all of them name the same path
@@ -267,6 +268,6 @@ def _of(subject: Subject, files: Sequence[File]) -> list[File]:
 
 
 def _shown_source(config: Config) -> str:
-    from personalize.dreambooth.archives import without_query
+    from personalize.photographs.unpacking import without_query
 
     return without_query(config.data) if _is_url(config.data) else config.data

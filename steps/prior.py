@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from personalize.recipe import Card, Inputs, StepConfig
-from personalize.recipe.digest import tree_digest
+from personalize.cards import Card
+from personalize.files import tree_digest
+from personalize.recipe import Inputs, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +62,7 @@ def sources(config: Config) -> Mapping[str, str]:
 
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    from personalize.dreambooth.prompts import load_subjects
+    from personalize.photographs.prompts import load_subjects
 
     nouns = sorted({subject.class_noun for subject in load_subjects(inputs["caption"].path)})
     kept = {noun: _kept_folder(config, noun) for noun in nouns}

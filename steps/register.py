@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
-from personalize.recipe.digest import file_digest, tree_digest
+from personalize.cards import Card
+from personalize.files import file_digest, tree_digest
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
     from PIL.Image import Image
 
-    from personalize.dreambooth.prompts import Subject
+    from personalize.photographs.prompts import Subject
     from personalize.serving.request import Defaults, Limits
 
 NEEDS = ("train", "evaluate")
@@ -71,7 +72,7 @@ def sources(config: Config) -> Mapping[str, str]:
 
 def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     from personalize.dreambooth.backbone import local_folder
-    from personalize.dreambooth.prompts import load_subjects
+    from personalize.photographs.prompts import load_subjects
     from personalize.serving import package, registry
 
     registry.check_name(config.name)

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from personalize.cards import Card
 from personalize.dreambooth import search, trials
 from personalize.dreambooth.search import Dimension, Front
 from personalize.dreambooth.settings import TrainSettings
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.outcome import LONGEST
 from steps import train

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from personalize.cards import Card
 from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
-from personalize.recipe.digest import tree_digest
+from personalize.files import tree_digest
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from personalize.dreambooth.examples import Example
@@ -105,8 +106,8 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
     """One training, from photographs on disk to an adapter. Raises train.Diverged, and what `watch` raises."""
     from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
     from personalize.dreambooth.previews import previews
-    from personalize.dreambooth.prompts import load_subjects
     from personalize.dreambooth.train import Base, Observer, train
+    from personalize.photographs.prompts import load_subjects
 
     settings = TrainSettings(**config.model_dump(include=set(TrainSettings.model_fields)))
     photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")

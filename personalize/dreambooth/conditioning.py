@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from personalize.dreambooth.prompts import MAX_TOKENS, check_prompt
 from personalize.dreambooth.randomness import uniform
+from personalize.photographs.prompts import MAX_TOKENS, check_prompt
 
 NO_CAPTION = 0
 """Row of a text table that stands for the dropped caption."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from personalize.dreambooth import conditioning, losses, sampling
 from personalize.dreambooth.conditioning import TextTable
-from personalize.dreambooth.prompts import Subject
 from personalize.dreambooth.randomness import derive, generator
+from personalize.photographs.prompts import Subject
 
 SCENES = ("on a red rug", "on a dirt road", "in a kitchen", "in a studio")
 """Where subjects are put to see whether the prompt is still heard. Evaluation asks for other places."""

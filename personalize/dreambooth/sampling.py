@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from personalize.dreambooth import backbone
 from personalize.dreambooth.backbone import Pipeline
-from personalize.dreambooth.prompts import check_prompt
+from personalize.photographs.prompts import check_prompt
 
 if TYPE_CHECKING:
     import torch

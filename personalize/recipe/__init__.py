@@ -2,15 +2,14 @@
 
 A step imports what it needs from here:
 
-    from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+    from personalize.recipe import Inputs, RecipeError, StepConfig
 """
 
-from personalize.recipe.cards import Card
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.inputs import Input, Inputs
 from personalize.recipe.stepconfig import StepConfig
 
-__all__ = ["Card", "Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
+__all__ = ["Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
 
 
 def __getattr__(name: str) -> object:

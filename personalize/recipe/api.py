@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from personalize.cards.page import frame
 from personalize.recipe.config import Override, load, overrides_from
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.overview import overview
 from personalize.recipe.plan import Prepared, make_plan, prepare, survey
-from personalize.recipe.render import frame
 from personalize.recipe.report import end_text, local_card, plan_text
 from personalize.recipe.runner import CARDS, Runner, StepFailed
 from personalize.recipe.tracking import Store, connect

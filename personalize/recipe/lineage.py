@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from personalize.recipe.digest import dvc_digest
+from personalize.files import dvc_digest
 from personalize.recipe.fingerprint import environment_digest
 
 MAX_UNTRACKED_BYTES = 1_000_000

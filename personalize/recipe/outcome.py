@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from personalize.recipe.cards import Card
+from personalize.cards.card import Card
 
 TAG = "recipe.outcome"
 LONGEST = 500

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 
-from personalize.recipe.cards import Card
+from personalize.cards.card import Card
 from personalize.recipe.plan import Planned, Prepared
 from personalize.recipe.tracking import Past, Store
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from personalize.recipe.cards import Card
-from personalize.recipe.digest import tree_digest
+from personalize.cards.card import Card
+from personalize.files import tree_digest
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.failures import advice, say
 from personalize.recipe.inputs import Input, Inputs
@@ -157,7 +157,11 @@ class Runner:
             self._log_text(run_id, components.as_json(), "fingerprint.json")
             if self.lineage.diff:
                 self._log_text(run_id, self.lineage.diff, "uncommitted.diff")
-            step.run(config, self._inputs(name), outputs, card)
+            if step.show is None:
+                step.run(config, self._inputs(name), outputs, card)
+            else:
+                step.run(config, self._inputs(name), outputs)
+                step.show(config, self._inputs(name), outputs, card)
             if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
                 raise RuntimeError(
                     "the step ended the MLflow run it was given; log to it and leave its end to the engine"

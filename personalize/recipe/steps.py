@@ -28,6 +28,7 @@ class Step:
     needs: tuple[str, ...]
     kind: type[StepConfig]
     run: Callable[..., None]
+    show: Callable[..., None] | None
     sources: Callable[[Any], Mapping[str, str]]
     reuse: bool
     code: tuple[str, ...]
@@ -43,7 +44,7 @@ def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
         path = root / "steps" / f"{name}.py"
         if not path.is_file():
             raise RecipeError(f"{place}: step '{name}' has no file steps/{name}.py{nearest(name, found)}")
-        steps[name] = _step(name, path, _import(root, name, path))
+        steps[name] = _step(name, path, _import(root, name, path), _show(root, name))
     for step in steps.values():
         for need in step.needs:
             if need not in steps:
@@ -60,7 +61,12 @@ def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
     return steps
 
 
-def _step(name: str, path: Path, module: ModuleType) -> Step:
+def _show(root: Path, name: str) -> Callable[..., None] | None:
+    path = root / "steps" / "cards" / f"{name}.py"
+    return _import(root, f"cards.{name}", path).show if path.is_file() else None
+
+
+def _step(name: str, path: Path, module: ModuleType, show: Callable[..., None] | None) -> Step:
     kind, run = getattr(module, "Config", None), getattr(module, "run", None)
     if not (isinstance(kind, type) and issubclass(kind, StepConfig)):
         raise RecipeError(f"steps/{name}.py must define `class Config(StepConfig)`")
@@ -76,6 +82,7 @@ def _step(name: str, path: Path, module: ModuleType) -> Step:
         needs=tuple(needs),
         kind=kind,
         run=run,
+        show=show,
         sources=getattr(module, "sources", lambda config: {}),
         reuse=bool(getattr(module, "REUSE", True)),
         code=tuple(getattr(module, "CODE", ())),

@@ -27,8 +27,8 @@ class PersonalizedPictures(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`."""
-        from personalize.dreambooth.prompts import load_subjects
         from personalize.dreambooth.sampling import Sampling, load_pipeline
+        from personalize.photographs.prompts import load_subjects
 
         config: Mapping[str, Any] = context.model_config or {}
         self.subjects = load_subjects(context.artifacts["adapter"])

@@ -24,7 +24,7 @@ MODULES = (
     "__init__.py",
     "dreambooth/__init__.py",
     "dreambooth/backbone.py",
-    "dreambooth/prompts.py",
+    "photographs/prompts.py",
     "dreambooth/sampling.py",
     "serving/__init__.py",
     "serving/encoding.py",

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from personalize.dreambooth.prompts import Subject, check_prompt
 from personalize.dreambooth.sampling import Sampling
+from personalize.photographs.prompts import Subject, check_prompt
 
 MAX_SEED = 2**32 - 1
 """Numbers travel as doubles, which hold every integer up to 2^53; 32 bits are what other tools take as a seed."""

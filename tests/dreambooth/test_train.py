@@ -9,8 +9,8 @@ import torch
 
 from personalize.dreambooth import lora
 from personalize.dreambooth.previews import previews
-from personalize.dreambooth.prompts import Subject
 from personalize.dreambooth.train import Base, Diverged, Observer, Result, train
+from personalize.photographs.prompts import Subject
 from tests.dreambooth import training
 
 

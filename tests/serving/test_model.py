@@ -17,8 +17,8 @@ import yaml
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from personalize.dreambooth.prompts import Subject, save_subjects
 from personalize.dreambooth.sampling import Sampling
+from personalize.photographs.prompts import Subject, save_subjects
 from personalize.serving import package
 from personalize.serving.encoding import facts_of
 from personalize.serving.request import INPUTS, Defaults, Limits

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.dreambooth.prompts import Subject
 from personalize.dreambooth.sampling import Sampling
+from personalize.photographs.prompts import Subject
 from personalize.serving.request import Defaults, Limits, Order, RequestError, orders
 
 SUBJECTS = [Subject("bcnchr", "chair"), Subject("zwvchr", "chair")]

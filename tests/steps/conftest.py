@@ -9,8 +9,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from personalize.dreambooth.prompts import Subject, save_subjects
-from personalize.recipe import Card, Input, Inputs
+from personalize.cards import Card
+from personalize.photographs.prompts import Subject, save_subjects
+from personalize.recipe import Input, Inputs
 from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
 

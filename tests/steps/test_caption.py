@@ -9,10 +9,11 @@ import mlflow
 import pytest
 from pydantic import ValidationError
 
+from personalize.cards import Card
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.dreambooth.captions import mentions
-from personalize.dreambooth.prompts import Subject, load_subjects, token_count
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.photographs.captions import mentions
+from personalize.photographs.prompts import Subject, load_subjects, token_count
+from personalize.recipe import Inputs, RecipeError
 from steps import caption
 from tests.dreambooth.drawings import photograph
 

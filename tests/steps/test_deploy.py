@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.cards import Card
+from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.config import load
 from personalize.recipe.outcome import next_words
 from personalize.serving.endpoint import EndpointError

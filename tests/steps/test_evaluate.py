@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from personalize.cards import Card
 from personalize.dreambooth import sampling
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.recipe import Inputs, RecipeError
 from steps import evaluate
 from tests.random_adapter import random_adapter
 

@@ -7,7 +7,8 @@ import mlflow
 import pytest
 from PIL import Image
 
-from personalize.recipe import Card, Inputs, RecipeError
+from personalize.cards import Card
+from personalize.recipe import Inputs, RecipeError
 from personalize.serving.encoding import facts_of, free_path
 from steps import generate
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from personalize.recipe import Card, Inputs, RecipeError
-from personalize.recipe.digest import tree_digest
+from personalize.cards import Card
+from personalize.files import tree_digest
+from personalize.recipe import Inputs, RecipeError
 from steps import ingest
 from tests.dreambooth.drawings import drawing, photograph, subject_folder
 
@@ -257,7 +258,7 @@ def test_addresses_are_fetched_only_where_the_profile_says_so(run) -> None:
 
 
 def test_an_archive_from_an_address_is_held_to_its_sha256(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from personalize.dreambooth import archives
+    from personalize.photographs import unpacking as archives
 
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", subject_folder(tmp_path / "data", count=3))
     fetched: list[str] = []

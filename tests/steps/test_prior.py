@@ -7,8 +7,9 @@ import mlflow
 import pytest
 from PIL import Image
 
-from personalize.dreambooth.prompts import Subject, save_subjects
-from personalize.recipe import Card, Inputs
+from personalize.cards import Card
+from personalize.photographs.prompts import Subject, save_subjects
+from personalize.recipe import Inputs
 from steps import prior
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from personalize.recipe import Card, Input, Inputs, RecipeError
+from personalize.cards import Card
+from personalize.recipe import Input, Inputs, RecipeError
 from personalize.serving.registry import RegistryError
 from steps import promote
 

@@ -7,7 +7,8 @@ import mlflow
 import pytest
 from PIL import Image
 
-from personalize.recipe import Card, Input, Inputs, RecipeError
+from personalize.cards import Card
+from personalize.recipe import Input, Inputs, RecipeError
 from personalize.recipe.config import load
 from personalize.recipe.outcome import next_words
 from personalize.serving.registry import RegistryError

@@ -7,9 +7,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from personalize.cards import Card
 from personalize.dreambooth import trials
 from personalize.dreambooth.train import Diverged
-from personalize.recipe import Card, RecipeError
+from personalize.recipe import RecipeError
 from steps import sweep, train
 
 

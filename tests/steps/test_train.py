@@ -7,7 +7,8 @@ import mlflow
 import pytest
 from safetensors import safe_open
 
-from personalize.recipe import Card, RecipeError
+from personalize.cards import Card
+from personalize.recipe import RecipeError
 from steps import train
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, RecipeError, StepConfig
+from personalize.cards import Card
+from personalize.recipe import Inputs, RecipeError, StepConfig
 
 NEEDS = ("report",)
 REUSE = False

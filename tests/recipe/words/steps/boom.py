@@ -5,7 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from personalize.recipe import Card, Inputs, StepConfig
+from personalize.cards import Card
+from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ("read",)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, StepConfig
+from personalize.cards import Card
+from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ("read",)
 

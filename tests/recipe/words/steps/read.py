@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.recipe import Card, Inputs, StepConfig
-from personalize.recipe.digest import tree_digest
+from personalize.cards import Card
+from personalize.files import tree_digest
+from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ()
 

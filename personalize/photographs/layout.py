@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from personalize.dreambooth.photographs import SUFFIXES
-from personalize.dreambooth.prompts import Subject
+from personalize.photographs.prompts import Subject
+from personalize.photographs.reading import SUFFIXES
 
 EXPECTED = """\
     <data>/

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from personalize.dreambooth.photographs import Unusable, read_photograph, reduced, safe_stem, write_png
+from personalize.photographs.reading import Unusable, read_photograph, reduced, safe_stem, write_png
 
 
 def scene(width: int = 120, height: int = 80) -> Image.Image:

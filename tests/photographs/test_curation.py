@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFilter
 
-from personalize.dreambooth.curation import File, Rules, contact_sheet, curate
-from personalize.dreambooth.layout import find_photographs
+from personalize.photographs.curation import File, Rules, contact_sheet, curate
+from personalize.photographs.layout import find_photographs
 from tests.dreambooth.drawings import drawing, photograph, subject_folder
 
 RULES = Rules(resolution=128, min_side=100, short_side=160)

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult
 
 import pytest
 
-from personalize.dreambooth.archives import Limits, Refused, check_address, download, public_address, unpack
+from personalize.photographs.unpacking import Limits, Refused, check_address, download, public_address, unpack
 
 MODES = {"plain.tar": "w", "gz.tar.gz": "w:gz", "bz2.tar.bz2": "w:bz2", "xz.tar.xz": "w:xz"}
 

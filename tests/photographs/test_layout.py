@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from personalize.dreambooth.layout import WrongLayout, check_class_noun, check_token, find_photographs, subjects_of
-from personalize.dreambooth.prompts import Subject
+from personalize.photographs.layout import WrongLayout, check_class_noun, check_token, find_photographs, subjects_of
+from personalize.photographs.prompts import Subject
 
 
 def touch(root: Path, *names: str) -> Path:

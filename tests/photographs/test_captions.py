@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.dreambooth.captions import (
+from personalize.photographs.captions import (
     BlipCaptioner,
     check_template,
     compose,
@@ -15,7 +15,7 @@ from personalize.dreambooth.captions import (
     token_pieces,
     token_warnings,
 )
-from personalize.dreambooth.prompts import Subject, token_count
+from personalize.photographs.prompts import Subject, token_count
 from tests.dreambooth.drawings import photograph
 
 CHAIR = Subject("bcnchr", "chair")

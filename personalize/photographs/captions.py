@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from personalize.dreambooth.prompts import Subject, Tokenizer, check_prompt
+from personalize.photographs.prompts import Subject, Tokenizer, check_prompt
 
 PLACEHOLDERS: Final = ("token", "class_noun")
 COMMON_WORD: Final = 2.5

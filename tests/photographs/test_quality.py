@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from personalize.dreambooth.photographs import read_photograph
-from personalize.dreambooth.quality import difference_hash, is_blank, near_duplicates, sharpness
+from personalize.photographs.quality import difference_hash, is_blank, near_duplicates, sharpness
+from personalize.photographs.reading import read_photograph
 from tests.dreambooth.drawings import drawing
 
 REJECT, WARN, SAME = 20.0, 100.0, 0.08  # the defaults of the ingest step

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from personalize.dreambooth.photographs import reduced
+from personalize.photographs.reading import reduced
 
 SHARPNESS_SIDE = 512
 """Short side in pixels at which sharpness is measured, so that a large photograph is not judged by its grain."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from personalize.recipe import Card
-from personalize.recipe.charts import thin, ticks
+from personalize.cards import Card
+from personalize.cards.charts import thin, ticks
 
 HOSTILE = '<script>alert("x")</script><img src=http://example.org/x onerror=alert(1)>\'"&'
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from personalize.recipe import charts, pictures
+from personalize.cards import charts, pictures
+from personalize.cards.commands import command
 
 Verdict = Literal["passed", "failed", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "undecided")
@@ -28,6 +29,8 @@ class Card:
         self.came_to = ""
         self.words: dict[str, str] = {}
         self._open: list[list[Block]] = [self.blocks]
+
+    command = staticmethod(command)
 
     def text(self, text: str) -> None:
         """A paragraph of plain text."""
@@ -138,13 +141,13 @@ class Card:
         }
 
     def html(self, footer: Mapping[str, Any] | None = None) -> str:
-        """The self-contained page. footer: how the step was made (see `render.page`)."""
-        from personalize.recipe.render import page
+        """The self-contained page. footer: how the step was made (see `page.page`)."""
+        from personalize.cards.page import page
 
         return page(self, footer or {})
 
     def _repr_html_(self) -> str:
-        from personalize.recipe.render import frame
+        from personalize.cards.page import frame
 
         return frame(self.html())
 

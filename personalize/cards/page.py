@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from personalize.recipe.charts import number
-from personalize.recipe.pictures import Picture
+from personalize.cards.charts import number
+from personalize.cards.pictures import Picture
 
 TEMPLATES = Path(__file__).with_name("templates")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.dreambooth.prompts import Subject, check_prompt, load_subjects, save_subjects, token_count
+from personalize.photographs.prompts import Subject, check_prompt, load_subjects, save_subjects, token_count
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import Literal
 
 from PIL import Image
 
-from personalize.dreambooth.layout import Candidate
-from personalize.dreambooth.photographs import Unusable, read_photograph, reduced, safe_stem, write_png
-from personalize.dreambooth.quality import difference_hash, is_blank, near_duplicates, sharpness
+from personalize.photographs.layout import Candidate
+from personalize.photographs.quality import difference_hash, is_blank, near_duplicates, sharpness
+from personalize.photographs.reading import Unusable, read_photograph, reduced, safe_stem, write_png
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320

@@ -1,0 +1,170 @@
+"""Files: a file is whole or not there, and content decides what it is.
+
+The ground floor: every room writes through here what another process may read, and takes digests here. Digests are in
+DVC's own terms: a folder's digest equals the md5 that `dvc add` would pin for it. Those of large files are remembered
+by (size, mtime, inode), as DVC and git do, so asking again about a gigabyte of weights costs milliseconds.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MEMORY = Path("build/recipe/digests.json")  # relative to the working directory, like everything else the engine keeps
+REMEMBER_FROM_BYTES = 1 << 20
+_SETTLED_SECONDS = 2.0  # a file younger than this may change again within one clock tick
+
+
+# Writing.
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or fill a folder at; when the block ends, `path` is what was written.
+
+    A killed or failed writer leaves what was at `path` before. A folder replaces a folder; missing parents are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    os.close(descriptor)
+    part = Path(name)
+    part.unlink()  # only the name was wanted: the writer decides whether it is a file or a folder
+    try:
+        yield part
+        if part.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        elif part.is_file():
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())  # before the name: a machine that goes down leaves no empty file
+        part.replace(path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file in one step."""
+    with whole(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace a UTF-8 file in one step."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Replace a JSON file in one step: indented, NaN refused with a ValueError."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file. Raises OSError or ValueError."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON Lines file in one step."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file; empty lines do not count. Raises OSError or ValueError.
+
+    Lines end at a line feed alone: text may hold the other characters that Python takes for a line's end.
+    """
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
+    """`folder/stem.png`, or `stem-2.png`, `stem-3.png`, ... where that is taken."""
+    path, copy = Path(folder) / f"{stem}{suffix}", 1
+    while path.exists():
+        copy += 1
+        path = Path(folder) / f"{stem}-{copy}{suffix}"
+    return path
+
+
+# Digests.
+
+
+def file_digest(path: str | Path) -> str:
+    """md5 of a file's bytes. Raises FileNotFoundError naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; give the path of a file that exists")
+    stat = path.stat()
+    if stat.st_size < REMEMBER_FROM_BYTES:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    known = _recall().get(str(path.resolve()))
+    if known and known[:3] == stamp:
+        return str(known[3])
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if time.time() - stat.st_mtime > _SETTLED_SECONDS:
+        _remember(str(path.resolve()), [*stamp, digest])
+    return digest
+
+
+def tree_digest(path: str | Path, leave_out: str = "") -> str:
+    """DVC's digest of a folder (`<md5>.dir`), or of a single file. leave_out: a folder at its top that does not count.
+
+    Raises FileNotFoundError naming the path.
+    """
+    root = Path(path)
+    if root.is_file():
+        return file_digest(root)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} does not exist; give a file or folder that does, or `dvc pull` it if it is pinned"
+        )
+    files = [file for file in _files(root) if not leave_out or file.relative_to(root).parts[0] != leave_out]
+    entries = [{"md5": file_digest(file), "relpath": file.relative_to(root).as_posix()} for file in files]
+    entries.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def dvc_digest(pin: str | Path) -> str | None:
+    """The md5 a .dvc file pins for its first output, or None where there is no such file or it pins none."""
+    try:
+        content = yaml.load(Path(pin).read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return str(content["outs"][0]["md5"])
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if name not in (".git", ".dvc"))
+        for name in sorted(names):
+            file = Path(folder) / name
+            if file.is_file():
+                yield file
+
+
+def _recall() -> dict[str, Any]:
+    try:
+        content = read_json(MEMORY)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remember(path: str, entry: list[Any]) -> None:
+    try:
+        write_text(MEMORY, json.dumps({**_recall(), path: entry}))
+    except OSError:  # a read-only checkout only loses the shortcut
+        return

@@ -1,0 +1,1 @@
+"""Photographs: files in, clean captioned photographs out."""
