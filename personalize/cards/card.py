@@ -19,12 +19,13 @@ Block = dict[str, Any]
 
 
 class Card:
-    """What a step tells people. Blocks appear in the order they are added."""
+    """What a step tells people. Blocks appear in the order they are added. run_id: of the run that is shown."""
 
     def __init__(self, step: str = "", title: str = "", about: str = "") -> None:
         self.step = step
         self.title = title or step.replace("_", " ").capitalize()
         self.about = about
+        self.run_id = ""
         self.blocks: list[Block] = []
         self.came_to = ""
         self.words: dict[str, str] = {}

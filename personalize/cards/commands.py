@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-DEFAULT_PROFILE = "local"
 ENTRY_POINT = "main"
 # without --env-manager local MLflow looks for conda
 _START = ("mlflow", "run", ".", "--env-manager", "local")
-_profile: ContextVar[str] = ContextVar("profile", default=DEFAULT_PROFILE)
+_profile: ContextVar[str] = ContextVar("profile", default="")
 _PLACEHOLDER = re.compile(r"\.\.\.|<[\w ]+>|\{\w+\}")
 
 
@@ -29,7 +28,7 @@ def under_profile(name: str) -> Iterator[None]:
 
 
 def command(entry: str = ENTRY_POINT, **params: Any) -> str:
-    """`mlflow run . --env-manager local -e promote -P approved_by=...`, with the profile where it is not the default.
+    """`mlflow run . --env-manager local -e promote -P profile=gpu -P approved_by=...`, under the profile in use.
 
     params: in the order given; None leaves one out. A step's key is given as `**{"train.rank": 8}`. Values are quoted
     for a shell, except the three ways to say "yours goes here": `...`, `<name>` and `{name}`.
@@ -38,7 +37,7 @@ def command(entry: str = ENTRY_POINT, **params: Any) -> str:
     if entry != ENTRY_POINT:
         words += ["-e", entry]
     chosen = params.pop("profile", None) or _profile.get()
-    given = {} if chosen == DEFAULT_PROFILE else {"profile": chosen}
+    given = {"profile": chosen} if chosen else {}
     for name, value in (given | params).items():
         if value is not None:
             words += ["-P", f"{name}={_typed(value)}"]

@@ -1,4 +1,4 @@
-"""The recipe engine: typed config, plan, reuse through MLflow by content, runs and cards. Knows nothing of images.
+"""The recipe engine: typed config, plan, reuse through MLflow by content, runs. Knows nothing of images.
 
 A step imports what it needs from here:
 
@@ -6,8 +6,7 @@ A step imports what it needs from here:
 """
 
 from personalize.recipe.errors import RecipeError
-from personalize.recipe.inputs import Input, Inputs
-from personalize.recipe.stepconfig import StepConfig
+from personalize.recipe.steps import Input, Inputs, StepConfig
 
 __all__ = ["Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
 

@@ -1,22 +1,24 @@
 """The engine's command line, which MLproject's entry points call.
 
 run        --until STEP --profile NAME [--plan] [--fresh] [--set step.key=value] [--step.key value] [--VARIABLE value]
-inspect    --profile NAME [--step STEP]          the card of a step's latest run, or the whole recipe with its states
+inspect    --profile NAME [--step STEP | --run RUN_ID]   a step's latest card, a run's, or the whole recipe's
 clean      --profile NAME [--step STEP]          forget a step's finished runs, so that it runs again
 reproduce  --run RUN_ID [--tolerance 0.001]      run the same commit, data and parameters again, and compare
 describe   --profile NAME                        every parameter: type, default, meaning
 """
 
 import sys
-import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from personalize.recipe.arguments import Arguments, parse
+from personalize.cards import command
+from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError, nearest
 
 COMMANDS = {
     "run": (("until", "step", "profile", "reproduces"), ("plan", "fresh")),
-    "inspect": (("step", "profile"), ("open",)),
+    "inspect": (("step", "run", "profile"), ("open",)),
     "clean": (("step", "profile"), ("everyone",)),
     "reproduce": (("run", "tolerance"), ()),
     "describe": (("profile",), ()),
@@ -27,18 +29,20 @@ DEFAULT_PROFILE = "local"
 def main(words: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 a step failed, 2 something to put right first, 130 stopped."""
     words = sys.argv[1:] if words is None else words
-    command = words[0] if words else "--help"
-    if command in ("-h", "--help", "help") or "--help" in words[1:2]:
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help", "help") or "--help" in words[1:2]:
         print(__doc__.strip())
         return 0
     try:
-        if command not in COMMANDS:
-            raise RecipeError(f"unknown command '{command}'{nearest(command, COMMANDS)}")
-        options, flags = COMMANDS[command]
-        return _dispatch(command, parse(words[1:], options, flags))
+        if name not in COMMANDS:
+            raise RecipeError(f"unknown command '{name}'{nearest(name, COMMANDS)}")
+        options, flags = COMMANDS[name]
+        return _dispatch(name, parse(words[1:], options, flags))
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        if card := getattr(error, "card", None):
+            print(f"  card  {card}", file=sys.stderr, flush=True)
+        return int(getattr(error, "code", 2))
     except KeyboardInterrupt as error:
         print("stopped; finished steps are kept and not run again", file=sys.stderr, flush=True)
         return 143 if type(error).__name__ == "Terminated" else 130
@@ -51,66 +55,35 @@ def main(words: list[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(command: str, arguments: Arguments) -> int:
-    root, profile = Path.cwd(), arguments.options.get("profile", DEFAULT_PROFILE)
-    if command == "describe":
-        from personalize.recipe.describe import describe
-
-        print(describe(root, profile, tuple(arguments.overrides)))
-        return 0
-    if command == "run":
-        return _run(root, profile, arguments)
-    if command == "reproduce":
+def _dispatch(name: str, arguments: "Arguments") -> int:
+    given = arguments.options
+    if name == "reproduce":
         from personalize.recipe.reproduce import reproduce
 
-        if "run" not in arguments.options:
-            raise RecipeError("reproduce needs a run: mlflow run . --env-manager local -e reproduce -P run=RUN_ID")
-        return reproduce(root, arguments.options["run"], _number(arguments.options.get("tolerance", "0.001")))
+        if "run" not in given:
+            raise RecipeError(f"reproduce needs a run: {command('reproduce', run='RUN_ID')}")
+        return reproduce(Path.cwd(), given["run"], _number(given.get("tolerance", "0.001")))
+
     from personalize.recipe.api import Recipe
 
-    recipe = Recipe(profile, root=root, overrides=arguments.overrides)
-    step = arguments.options.get("step") or None
-    if command == "clean":
+    recipe = Recipe(given.get("profile", DEFAULT_PROFILE), overrides=arguments.overrides)
+    step, until = given.get("step"), given.get("until")
+    if name == "describe":
+        print(recipe.describe())
+    elif name == "clean":
         print(recipe.clean(step, everyone=arguments.flag("everyone")))
-        return 0
-    path = recipe.card_path(step)
-    print(f"card  {path}")
-    if arguments.flag("open"):
-        import webbrowser
+    elif name == "inspect":
+        card = recipe.inspect(step, given.get("run"))
+        print(card)
+        if arguments.flag("open"):
+            import webbrowser
 
-        webbrowser.open(path.as_uri())
-    return 0
-
-
-def _run(root: Path, profile: str, arguments: Arguments) -> int:
-    from personalize.recipe.plan import make_plan, prepare
-
-    started = time.monotonic()
-    only_plan, fresh = arguments.flag("plan"), arguments.flag("fresh")
-    until, step = arguments.options.get("until", ""), arguments.options.get("step", "")
-    prepared = prepare(root, profile, arguments.overrides, until, step)
-
-    from personalize.recipe.report import end_text, plan_text
-    from personalize.recipe.runner import Runner, StepFailed
-    from personalize.recipe.tracking import connect
-
-    store = connect(prepared.merged.profile, root, create=not only_plan)
-    plan = make_plan(prepared, store, fresh)
-    said = plan_text(prepared, plan)
-    print(said, flush=True)
-    if only_plan:
-        store.name_plan(said)
-        return 0
-    tags = {"reproduces": arguments.options["reproduces"]} if "reproduces" in arguments.options else {}
-    runner = Runner(prepared, store, plan, tags)
-    try:
-        runner.run()
-    except StepFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        if failure.card is not None:
-            print(f"  card  {failure.card}", file=sys.stderr, flush=True)
-        return failure.code
-    print(end_text(runner, time.monotonic() - started), flush=True)
+            webbrowser.open(card.path.as_uri())
+    elif arguments.flag("plan"):
+        print(recipe.plan(step, until, arguments.flag("fresh")), flush=True)
+    else:
+        tags = {"reproduces": given["reproduces"]} if "reproduces" in given else None
+        recipe.run(step, arguments.flag("fresh"), until, tags)
     return 0
 
 
@@ -119,6 +92,64 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise RecipeError(f"tolerance is a number, not '{text}'") from None
+
+
+# Every `--name` takes the next word whole: a value may begin with dashes or be empty, which argparse does not allow.
+
+
+@dataclass
+class Arguments:
+    """Options by name, and overrides in the order given."""
+
+    options: dict[str, str] = field(default_factory=dict)
+    overrides: list[Override] = field(default_factory=list)
+
+    def flag(self, name: str) -> bool:
+        """A yes-or-no option. Raises RecipeError for anything else."""
+        text = self.options.get(name, "").strip().lower()
+        if text in ("", "false", "no", "0", "off"):
+            return False
+        if text in ("true", "yes", "1", "on"):
+            return True
+        raise RecipeError(f"{name} is true or false, not '{self.options[name]}'")
+
+
+def parse(words: Sequence[str], options: Iterable[str], flags: Iterable[str]) -> Arguments:
+    """Read `--option value`, `--flag [true|false]`, `--set step.key=value` and `--step.key value`.
+
+    An empty value of --set or of an option means "not given" (MLproject passes its empty defaults so); an empty
+    value of `--step.key` is an empty value. Raises RecipeError for a name that is none, naming the nearest.
+    """
+    known, switches = set(options), set(flags)
+    arguments = Arguments()
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise RecipeError(
+                f"'{word}' is not a parameter; parameters are given as --name value (with mlflow run: -P name=value)"
+            )
+        name, equals, value = word[2:].partition("=")
+        if name in switches:
+            bare = not equals and (not waiting or waiting[0].startswith("--"))
+            arguments.options[name] = "true" if bare else value if equals else waiting.pop(0)
+            continue
+        if not equals:
+            if not waiting:
+                raise RecipeError(f"--{name} needs a value")
+            value = waiting.pop(0)
+        if name == "set":
+            target, equals, value = value.partition("=")
+            if not equals:
+                raise RecipeError(f"--set takes step.key=value, not '{target}'")
+            if value != "":
+                arguments.overrides.append(Override(target, value))
+        elif name in known:
+            if value != "":
+                arguments.options[name] = value
+        elif "." in name or name.isupper() or value != "":
+            arguments.overrides.append(Override(name, value))
+    return arguments
 
 
 if __name__ == "__main__":

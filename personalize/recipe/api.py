@@ -1,18 +1,20 @@
-"""`Recipe(profile)`: the recipe in a notebook, with the verbs of MLflow Recipes."""
+"""`Recipe(profile)`: the recipe in a notebook, with the verbs of MLflow Recipes. The command line calls it too."""
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from personalize import files
+from personalize.cards import command
+from personalize.cards.commands import under_profile
 from personalize.cards.page import frame
 from personalize.recipe.config import Override, load, overrides_from
 from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.overview import overview
-from personalize.recipe.plan import Prepared, make_plan, prepare, survey
-from personalize.recipe.report import end_text, local_card, plan_text
-from personalize.recipe.runner import CARDS, Runner, StepFailed
-from personalize.recipe.tracking import Store, connect
+from personalize.recipe.plan import Prepared, prepare, survey
+
+if TYPE_CHECKING:
+    from personalize.recipe.tracking import Store
 
 
 class CardFile:
@@ -43,74 +45,105 @@ class Recipe:
         self.profile = profile
         self.root = Path(root or Path.cwd()).resolve()
         self.overrides = overrides_from(overrides) if isinstance(overrides, Mapping) else list(overrides)
-        self.name = survey(self.root, profile, self.overrides).name
+        self.name = load(self.root, profile, self.overrides).name
 
-    def plan(self, step: str | None = None) -> str:
+    def plan(self, step: str | None = None, until: str | None = None, fresh: bool = False) -> str:
         """What would run for `step` (default: the recipe up to its `until`), and why."""
-        prepared, store = self._prepared(step)
-        return plan_text(prepared, make_plan(prepared, store))
+        from personalize.recipe.plan import make_plan
+        from personalize.recipe.report import plan_text
 
-    def run(self, step: str | None = None, fresh: bool = False) -> CardFile:
+        prepared = self._prepared(step, until)
+        store = self._store(prepared)
+        text = plan_text(prepared, make_plan(prepared, store, fresh))
+        store.name_plan(text)
+        return text
+
+    def run(
+        self,
+        step: str | None = None,
+        fresh: bool = False,
+        until: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> CardFile:
         """Run `step` and what it needs (default: the recipe up to its `until`), reusing what is done.
+
+        until: every step up to this one instead. tags: more tags for the runs.
 
         Raises RecipeError; a failed step leaves a card.
         """
         started = time.monotonic()
-        prepared, store = self._prepared(step, create=True)
+        prepared = self._prepared(step, until)
+
+        from personalize.recipe.plan import make_plan
+        from personalize.recipe.report import end_text, plan_text
+        from personalize.recipe.runner import Runner
+
+        store = self._store(prepared, create=True)
         plan = make_plan(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
-        runner = Runner(prepared, store, plan)
-        try:
-            runner.run()
-        except StepFailed as failure:
-            where = f" (card: {failure.card})" if failure.card else ""
-            raise RecipeError(f"{failure}{where}") from failure.__cause__
+        runner = Runner(prepared, store, plan, fresh, tags)
+        runner.run()
         print(end_text(runner, time.monotonic() - started), flush=True)
-        return CardFile(self.card_path(prepared.target))
+        return CardFile(runner.shown[prepared.target].path if prepared.target in runner.shown else Path())
 
-    def inspect(self, step: str | None = None) -> CardFile:
-        """The card of a step's latest run; without a step, the whole recipe with the state of each."""
-        return CardFile(self.card_path(step))
+    def inspect(self, step: str | None = None, run: str | None = None) -> CardFile:
+        """The card of a step's latest run, or of any run by its id; without either, the whole recipe with its states.
 
-    def card_path(self, step: str | None = None) -> Path:
-        """Where that card lies on this machine. Raises RecipeError where the step has not run."""
-        if step is None:
-            return self._overview()
+        It is drawn by today's code from what the run left. Raises RecipeError where the step has not run.
+        """
         prepared = survey(self.root, self.profile, self.overrides)
-        if step not in prepared.steps:
+        if step is not None and step not in prepared.steps:
             raise RecipeError(f"unknown step '{step}'{nearest(step, prepared.steps)}")
-        store = connect(prepared.merged.profile, self.root, create=False)
-        if step not in prepared.components:  # it lacks a required value: any run of it is the one meant
-            tries = []
-        else:
-            tries = store.with_fingerprint(prepared.components[step].digest)
-        past = next((past for past in tries if past.status == "FINISHED"), None) or store.latest(
-            self.name, step, finished=False
-        )
+        with under_profile(self.profile):
+            return CardFile(self._card(prepared, step, run))
+
+    def _card(self, prepared: Prepared, step: str | None, run: str | None) -> Path:
+        from personalize.recipe.overview import overview
+        from personalize.recipe.plan import make_plan
+        from personalize.recipe.showing import CARDS, Cards
+
+        store = self._store(prepared)
+        cards = Cards(prepared, store)
+        if run is not None:
+            past = store.by_id(run)
+            if past is None:
+                raise RecipeError(f"run {run} is not in this tracking store")
+            return cards.of_any(past)
+        plan = {planned.step.name: planned for planned in make_plan(prepared, store)}
+        if step is None:
+            page = overview(prepared, list(plan.values()), store).html({"recipe": self.name, "profile": self.profile})
+            files.write_text(self.root / CARDS / "recipe.html", page)
+            return self.root / CARDS / "recipe.html"
+        if step in plan and (past := plan[step].past) is not None:
+            results = {need: found for need in prepared.needs(step) if (found := plan[need].past) is not None}
+            if (shown := cards.of_reused(step, past, results)) is not None:
+                return shown.path
+        past = store.latest(self.name, step, finished=False)
         if past is None:
-            raise RecipeError(
-                f"step '{step}' has not run in experiment {store.experiment_id}; "
-                f"mlflow run . --env-manager local -e {step} runs it"
-            )
-        path = local_card(store, past, step)
-        if path is None:
-            raise RecipeError(
-                f"run {past.run_id} of step '{step}' has no card ({past.status.lower()}); run the step again"
-            )
-        return path
+            raise RecipeError(f"step '{step}' has not run in experiment {store.experiment_id}; {command(step)} runs it")
+        return cards.of_any(past)
 
     def get_artifact(self, name: str) -> Path:
         """A step's outputs (`"train"`) or one file (`"train/history.json"`), of the result for this config."""
+        from personalize.recipe.plan import make_plan
+
         step, _, inside = name.partition("/")
-        prepared, store = self._prepared(step)
-        for past in store.with_fingerprint(prepared.components[step].digest):
-            if past.status == "FINISHED" and store.outputs_present(past):
-                outputs = store.outputs(past)
-                if not (outputs / inside).exists():
-                    names = [path.relative_to(outputs).as_posix() for path in outputs.rglob("*")]
-                    raise RecipeError(f"step '{step}' made no '{inside}'{nearest(inside, names)}")
-                return outputs / inside
-        raise RecipeError(f"step '{step}' has no result under this configuration; run it first")
+        prepared = self._prepared(step)
+        store = self._store(prepared)
+        past = make_plan(prepared, store)[-1].past
+        if past is None:
+            raise RecipeError(f"step '{step}' has no result under this configuration; run it first")
+        outputs = store.outputs(past)
+        if not (outputs / inside).exists():
+            names = [path.relative_to(outputs).as_posix() for path in outputs.rglob("*")]
+            raise RecipeError(f"step '{step}' made no '{inside}'{nearest(inside, names)}")
+        return outputs / inside
+
+    def describe(self) -> str:
+        """Every parameter of every step: type, default, meaning."""
+        from personalize.recipe.describe import describe
+
+        return describe(self.root, self.profile, tuple(self.overrides))
 
     def clean(self, step: str | None = None, everyone: bool = False) -> str:
         """Mark a step's runs (default: every step's) as deleted, so that it runs again; says what was removed.
@@ -124,6 +157,8 @@ class Recipe:
         merged = load(self.root, self.profile, self.overrides)
         if step is not None and step not in merged.steps:
             raise RecipeError(f"unknown step '{step}'{nearest(step, merged.steps)}")
+        from personalize.recipe.tracking import connect
+
         store = connect(merged.profile, self.root, create=False)
         said = []
         for name in [step] if step else list(merged.steps):
@@ -140,15 +175,10 @@ class Recipe:
     def _repr_html_(self) -> str:
         return self.inspect()._repr_html_()
 
-    def _prepared(self, step: str | None, create: bool = False) -> tuple[Prepared, Store]:
-        prepared = prepare(self.root, self.profile, self.overrides, step=step or "")
-        return prepared, connect(prepared.merged.profile, self.root, create)
+    def _prepared(self, step: str | None = None, until: str | None = None) -> Prepared:
+        return prepare(self.root, self.profile, self.overrides, until=until or "", step=step or "")
 
-    def _overview(self) -> Path:
-        prepared = survey(self.root, self.profile, self.overrides)
-        store = connect(prepared.merged.profile, self.root, create=False)
-        card = overview(prepared, make_plan(prepared, store), store)
-        path = self.root / CARDS / "recipe.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(card.html({"recipe": self.name, "profile": self.profile}), encoding="utf-8")
-        return path
+    def _store(self, prepared: Prepared, create: bool = False) -> "Store":
+        from personalize.recipe.tracking import connect
+
+        return connect(prepared.merged.profile, self.root, create)

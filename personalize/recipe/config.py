@@ -1,16 +1,17 @@
 """recipe.yaml and a profile and the command line's overrides, merged and validated before anything runs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personalize.cards.commands import under_profile
+from personalize.recipe.document import Document, Path_, Variables, read, scalar
 from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.source import Path_, Source, Variables, read, scalar
 
-RECIPE_KEYS = ("recipe", "description", "until", "card", "steps", "next")
-PROFILE_KEYS = ("description", "experiment", "model_registry", "requires", "steps")
+RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "parameters", "steps", "next")
+PROFILE_KEYS = ("extends", "description", "experiment", "model_registry", "requires", "steps")
 PROFILE_SECTIONS = {
     "experiment": ("name", "artifact_location"),
     "model_registry": ("registry_uri",),
@@ -32,14 +33,21 @@ class Override:
 
 @dataclass
 class Profile:
-    """What differs between a laptop and a workspace: UPPER_CASE variables, where runs and models go, changed keys."""
+    """What differs between a laptop and a workspace: UPPER_CASE variables, where runs and models go, changed keys.
+
+    documents: its file, after those of the profiles that it extends.
+    """
 
     name: str
-    source: Source
+    documents: list[Document]
     variables: Variables = field(default_factory=Variables)
     experiment: dict[str, Any] = field(default_factory=dict)
     model_registry: dict[str, Any] = field(default_factory=dict)
     requires: dict[str, Any] = field(default_factory=dict)
+
+    def place(self, path: Path_) -> str:
+        """Where a key stands: in the last of the files that have it."""
+        return next((each for each in reversed(self.documents) if path in each.lines), self.documents[-1]).place(path)
 
 
 @dataclass
@@ -53,7 +61,10 @@ class Value:
 
 @dataclass
 class Merged:
-    """The recipe after merging: for each step its keys, each with its place."""
+    """The recipe after merging: for each step its keys, each with its place.
+
+    card: the step whose card people judge; headline: its metrics that the project run repeats.
+    """
 
     root: Path
     name: str
@@ -63,6 +74,7 @@ class Merged:
     overrides: tuple[Override, ...]
     until: str = ""
     card: str = ""
+    headline: tuple[str, ...] = ()
     next: dict[str, str | dict[str, str]] = field(default_factory=dict)
 
 
@@ -73,83 +85,106 @@ def profiles(root: Path) -> list[str]:
 
 def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged:
     """Read, render and merge. Raises RecipeError naming file, line and the nearest known name."""
-    chosen = load_profile(root, profile, overrides)
-    origin = f"profiles/{chosen.name}.yaml"
-    document = read(root / "recipe.yaml", root, chosen.variables, origin)
+    chosen = load_profile(root, profile)
+    given = [override for override in overrides if override.name.isupper()]
+    _set_variables(chosen, given)
+    document = _recipe(root, chosen)
     content = _mapping(document, (), "recipe.yaml must hold `recipe:` and `steps:`")
     for key in content:
         if key not in RECIPE_KEYS:
             raise RecipeError(f"{document.place((key,))}: unknown key '{key}'{nearest(str(key), RECIPE_KEYS)}")
+    short = _mapping(document, ("parameters",), "maps short names to parameters") if content.get("parameters") else {}
+    full = [Override(str(short.get(override.name, override.name)), override.text) for override in overrides]
+    if len(late := [override for override in full if override.name.isupper()]) > len(given):
+        _set_variables(chosen, late)
+        document = _recipe(root, chosen)  # a short name stood for a variable
     blocks = _mapping(document, ("steps",), "`steps:` must name at least one step")
     if not blocks:
         raise RecipeError("recipe.yaml: `steps:` must name at least one step")
     steps = {str(name): _block(document, ("steps", name)) for name in blocks}
-    for name in (
-        _mapping(chosen.source, ("steps",), "must map step names to keys") if "steps" in chosen.source.value else {}
-    ):
-        if name not in steps:
-            raise RecipeError(
-                f"{chosen.source.place(('steps', name))}: unknown step '{name}'{nearest(str(name), steps)}"
-            )
-        steps[str(name)].update(_block(chosen.source, ("steps", name)))
-    for override in overrides:
-        _apply(override, steps, chosen, root)
+    for source in chosen.documents:
+        for name in _mapping(source, ("steps",), "must map step names to keys") if "steps" in source.value else {}:
+            if name not in steps:
+                raise RecipeError(f"{source.place(('steps', name))}: unknown step '{name}'{nearest(str(name), steps)}")
+            steps[str(name)].update(_block(source, ("steps", name)))
+    for override in full:
+        _apply(override, steps, lambda: [*short, *chosen.variables.values, *_project_parameters(root)])
     return Merged(
         root=root,
         name=str(content.get("recipe") or root.name),
         profile=chosen,
         steps=steps,
         places={name: document.place(("steps", name)) for name in steps},
-        overrides=tuple(overrides),
+        overrides=tuple(full),
         until=_known_step(document, "until", content.get("until"), steps) or list(steps)[-1],
         card=_known_step(document, "card", content.get("card"), steps),
+        headline=tuple(map(str, content.get("headline") or ())),
         next=_next(document, steps),
     )
 
 
-def load_profile(root: Path, name: str, overrides: Sequence[Override] = ()) -> Profile:
-    """Read profiles/<name>.yaml and set its variables, those given on the command line included."""
-    known = profiles(root)
-    if name not in known:
-        raise RecipeError(
-            f"unknown profile '{name}'{nearest(name, known)} (profiles are the files in {root / 'profiles'})"
-        )
-    source = read(root / "profiles" / f"{name}.yaml", root)
-    content = source.value = (
-        _mapping(source, (), "a profile is a mapping of VARIABLES and sections") if source.value else {}
-    )
-    profile = Profile(name, source)
-    for key, value in content.items():
-        if str(key).isupper():
-            profile.variables.set(str(key), value, source.texts.get((key,)))
-        elif key not in PROFILE_KEYS:
-            raise RecipeError(
-                f"{source.place((key,))}: unknown key '{key}'{nearest(str(key), PROFILE_KEYS)} (variables: UPPER_CASE)"
-            )
-    for section, keys in PROFILE_SECTIONS.items():
-        block = _mapping(source, (section,), f"holds {', '.join(keys)}") if content.get(section) else {}
-        for key in block:
-            if key not in keys:
-                raise RecipeError(
-                    f"{source.place((section, key))}: unknown key '{section}.{key}'{nearest(str(key), keys)}"
-                )
-        setattr(profile, section, block)
-    for override in overrides:
-        if override.name.isupper():
-            if override.name not in profile.variables.values:
-                hint = nearest(override.name, profile.variables.values)
-                raise RecipeError(f"{override.place}: profile '{name}' has no variable {override.name}{hint}")
-            profile.variables.set(override.name, scalar(override.text), override.text)
+def _recipe(root: Path, profile: Profile) -> Document:
+    with under_profile(profile.name):  # commands in it name the profile
+        return read(root / "recipe.yaml", root, profile.variables, f"profiles/{profile.name}.yaml")
+
+
+def load_profile(root: Path, name: str) -> Profile:
+    """Read profiles/<name>.yaml on top of those that it extends; its variables as they stand there."""
+    profile = Profile(name, _inheritance(root, name))
+    profile.variables.set("PROFILE", name, name)
+    for document in profile.documents:
+        for key, value in document.value.items():
+            if str(key).isupper():
+                profile.variables.set(str(key), value, document.texts.get((key,)))
+            elif key not in PROFILE_KEYS:
+                hint = nearest(str(key), PROFILE_KEYS)
+                raise RecipeError(f"{document.place((key,))}: unknown key '{key}'{hint} (variables: UPPER_CASE)")
+        for section, keys in PROFILE_SECTIONS.items():
+            block = _mapping(document, (section,), f"holds {', '.join(keys)}") if document.value.get(section) else {}
+            for key in block:
+                if key not in keys:
+                    place = document.place((section, key))
+                    raise RecipeError(f"{place}: unknown key '{section}.{key}'{nearest(str(key), keys)}")
+            getattr(profile, section).update(block)
     return profile
 
 
-def _apply(override: Override, steps: dict[str, dict[str, Value]], profile: Profile, root: Path) -> None:
+def _inheritance(root: Path, name: str) -> list[Document]:
+    """The profile's file and those that it extends, what is extended first."""
+    known, place = profiles(root), ""
+    chain: list[str] = []
+    documents: list[Document] = []
+    while name:
+        if name not in known:
+            where = f"{place}: " if place else ""
+            hint = f"{nearest(name, known)} (profiles are the files in {root / 'profiles'})"
+            raise RecipeError(f"{where}unknown profile '{name}'{hint}")
+        if name in chain:
+            raise RecipeError(f"{place}: profile '{name}' extends itself ({' → '.join([*chain, name])})")
+        chain.append(name)
+        document = read(root / "profiles" / f"{name}.yaml", root)
+        document.value = (
+            _mapping(document, (), "a profile is a mapping of VARIABLES and sections") if document.value else {}
+        )
+        documents.insert(0, document)
+        name, place = str(document.value.get("extends") or ""), document.place(("extends",))
+    return documents
+
+
+def _set_variables(profile: Profile, overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if override.name not in profile.variables.values:
+            hint = nearest(override.name, profile.variables.values)
+            raise RecipeError(f"{override.place}: profile '{profile.name}' has no variable {override.name}{hint}")
+        profile.variables.set(override.name, scalar(override.text), override.text)
+
+
+def _apply(override: Override, steps: dict[str, dict[str, Value]], names: Callable[[], Sequence[str]]) -> None:
     if override.name.isupper():
         return
     step, dot, key = override.name.partition(".")
     if not dot:
-        options = [f"{name}.{key}" for name, keys in steps.items() for key in keys] + list(profile.variables.values)
-        options += _project_parameters(root)
+        options = [f"{name}.{key}" for name, keys in steps.items() for key in keys] + [*names()]
         raise RecipeError(f"{override.place}: unknown parameter '{override.name}'{nearest(override.name, options)}")
     if step not in steps:
         raise RecipeError(f"{override.place}: unknown step '{step}'{nearest(step, steps)}")
@@ -177,7 +212,7 @@ def _project_parameters(root: Path) -> list[str]:
         return []
 
 
-def _block(source: Source, path: Path_) -> dict[str, Value]:
+def _block(source: Document, path: Path_) -> dict[str, Value]:
     block: Any = source.value
     for key in path:
         block = block[key]
@@ -193,7 +228,7 @@ def _block(source: Source, path: Path_) -> dict[str, Value]:
     return values
 
 
-def _mapping(source: Source, path: Path_, expected: str) -> dict[Any, Any]:
+def _mapping(source: Document, path: Path_, expected: str) -> dict[Any, Any]:
     value = source.value
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
@@ -202,13 +237,13 @@ def _mapping(source: Source, path: Path_, expected: str) -> dict[Any, Any]:
     return value
 
 
-def _known_step(source: Source, key: str, step: Any, steps: Mapping[str, Any]) -> str:
+def _known_step(source: Document, key: str, step: Any, steps: Mapping[str, Any]) -> str:
     if step is not None and step not in steps:
         raise RecipeError(f"{source.place((key,))}: unknown step '{step}'{nearest(str(step), steps)}")
     return str(step or "")
 
 
-def _next(source: Source, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:
+def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:
     """What to type after each step: a text, or a text for each outcome of the step."""
     said: dict[str, str | dict[str, str]] = {}
     for step, text in (source.value.get("next") or {}).items():

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from personalize.recipe.config import Override, load
-from personalize.recipe.stepconfig import StepConfig
-from personalize.recipe.steps import Step, load_steps
+from personalize.recipe.steps import Step, StepConfig, load_steps
 from personalize.recipe.validation import extended
 
 

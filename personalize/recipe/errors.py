@@ -1,7 +1,10 @@
-"""Errors a user can act on, and the words that suggest the nearest known name."""
+"""Errors a user can act on: the nearest known name, what went wrong in a step, and what to try, in words."""
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Mapping
+
+from personalize.cards.commands import command
 
 
 class RecipeError(ValueError):
@@ -20,3 +23,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "; none is known"
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"; known: {shown}"
+
+
+def in_words(error: BaseException) -> str:
+    """The error for a person: what the step said where it said it well, else with the error's kind."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'})"
+    if isinstance(error, SystemExit):
+        return f"the step ended the process (exit {error.code})"
+    text = str(error).strip()
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def advice(error: BaseException, step: str, asked: Mapping[str, str]) -> str:
+    """What to try next, with all that was asked for on the command line."""
+    again = command(step, **asked)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"Free some space, then {again}; finished steps are kept and not run again."
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"Lower the batch size or the resolution of this step, then {again}."
+    if isinstance(error, KeyboardInterrupt):
+        return f"To go on from here: {again}; finished steps are kept and not run again."
+    return f"Put right what is named above, then {again}; finished steps are kept and not run again."

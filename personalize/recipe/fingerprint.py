@@ -1,30 +1,39 @@
-"""What a step's result depends on, as digests: its code, config, inputs, outside data and environment.
+"""What a step's result depends on, as digests: its code, config, the content of its inputs, outside data, environment.
 
 Code is compared by meaning: the parsed tree without docstrings, so comments, formatting and docstrings rerun nothing.
-The engine itself is not part of a step's code, since it does not make results; `FORMAT` is raised when it comes to.
+The engine and the cards are no part of a step's code, since they make no results; `FORMAT` is raised when they come to.
+Inputs count by what they hold and not by who made them: where a step that ran again comes to the same, what follows is
+reused (early cutoff: Mokhov et al., Build Systems à la Carte, 2018, Sec. 2.3).
 """
 
 import ast
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from personalize.files import dvc_digest
 from personalize.recipe.errors import RecipeError
 
-FORMAT = 1
-ENGINE = ("personalize", "recipe")
+FORMAT = 2
+ENGINE = (("personalize", "recipe"),)
+SHOWING = (("personalize", "cards"), ("steps", "cards"))
+MAX_UNTRACKED_BYTES = 1_000_000
 ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
 
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a fingerprint, kept beside each run so that the next plan can say what changed."""
+    """The parts of a fingerprint, kept beside each run so that the next plan can say what changed.
+
+    inputs: digest of each needed step's result; empty while these are not known.
+    """
 
     step: str
     code: dict[str, str]
@@ -38,6 +47,10 @@ class Components:
     def digest(self) -> str:
         """The fingerprint: 64 hexadecimal digits."""
         return _sha256(json.dumps(asdict(self), sort_keys=True, ensure_ascii=False))
+
+    def given(self, inputs: Mapping[str, str]) -> "Components":
+        """The same with the digests of its inputs."""
+        return replace(self, inputs=dict(inputs))
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=1)
@@ -61,11 +74,13 @@ def environment_digest(root: Path) -> str:
     return ""
 
 
-def code_closure(root: Path, start: Path, extra: Iterable[str] = ()) -> dict[str, str]:
+def code_closure(root: Path, start: Path, extra: Iterable[str] = (), showing: bool = False) -> dict[str, str]:
     """Digest by path of every project file that `start` reaches through imports, at module level or inside functions.
 
     extra: files or folders the code uses by path (a model's source, a template); .py files with their closure.
+    showing: follow imports into the cards as well.
     """
+    left_out = ENGINE if showing else ENGINE + SHOWING
     closure: dict[str, str] = {}
     waiting = [start]
     for name in extra:
@@ -87,7 +102,7 @@ def code_closure(root: Path, start: Path, extra: Iterable[str] = ()) -> dict[str
             continue
         stat = path.stat()
         closure[name], imports = _parsed(path, name, stat.st_mtime_ns, stat.st_size)
-        waiting.extend(file for module in imports for file in _files(root, module))
+        waiting.extend(file for module in imports for file in _files(root, module, left_out))
     return dict(sorted(closure.items()))
 
 
@@ -125,10 +140,10 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
         node.body = node.body[1:]
 
 
-def _files(root: Path, module: str) -> list[Path]:
+def _files(root: Path, module: str, left_out: Iterable[tuple[str, ...]]) -> list[Path]:
     """The project files that importing `a.b.c` executes: a/__init__.py, a/b/__init__.py and a/b/c.py."""
     parts = [part for part in module.split(".") if part]
-    if not parts or tuple(parts[:2]) == ENGINE:
+    if not parts or tuple(parts[:2]) in left_out:
         return []
     found = []
     for depth in range(1, len(parts) + 1):
@@ -149,8 +164,11 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def differences(now: Components, then: Components) -> list[str]:
-    """What changed between two runs of a step, each in a few words, what a person did first."""
+def differences(now: Components, then: Components, waiting: Iterable[str] = ()) -> list[str]:
+    """What changed between two runs of a step, each in a few words, what a person did first.
+
+    waiting: inputs that are being made anew, of which nothing can be said yet.
+    """
     said: list[str] = []
     said += [f"code of {name} changed" for name in _changed(then.code, now.code)]
     for key in _changed(then.config, now.config):
@@ -159,7 +177,8 @@ def differences(now: Components, then: Components) -> list[str]:
         said.append(f"{name} changed (digest {_short(then.sources.get(name))} → {_short(now.sources.get(name))})")
     if then.environment != now.environment:
         said.append("environment changed")
-    said += [f"input {name} changed" for name in _changed(then.inputs, now.inputs)]
+    unknown = set(waiting)
+    said += [f"input {name} changed" for name in _changed(then.inputs, now.inputs) if name not in unknown]
     if then.format != now.format:
         said.append("the engine's format changed")
     return said
@@ -182,3 +201,51 @@ def _show(values: Mapping[str, Any], key: str) -> str:
 
 def _short(digest: str | None) -> str:
     return "none" if not digest else f"{digest[:4]}…" if len(digest) > 12 else digest
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """commit: empty outside git. diff: a patch that `git apply` accepts; empty in a clean tree."""
+
+    commit: str = ""
+    diff: str = ""
+    dirty: bool = False
+    pins: dict[str, str] = field(default_factory=dict)
+    environment: str = ""
+
+    def tags(self) -> dict[str, str]:
+        """As run tags, all under `lineage.`."""
+        tags = {"lineage.commit": self.commit or "none", "lineage.dirty": str(self.dirty).lower()}
+        tags.update({f"lineage.dvc.{name}": digest for name, digest in self.pins.items()})
+        if self.environment:
+            tags["lineage.environment"] = self.environment
+        return tags
+
+
+def lineage(root: Path) -> Lineage:
+    """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised."""
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    status = _git(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
+    pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
+    return Lineage(commit, _diff(root) if status else "", bool(status), pins, environment_digest(root))
+
+
+def _diff(root: Path) -> str:
+    parts = [_git(root, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff")]
+    top = Path(_git(root, "rev-parse", "--show-toplevel").strip() or root)
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z").split("\0")
+    for name in filter(None, names):
+        path = top / name
+        if path.is_file() and path.stat().st_size <= MAX_UNTRACKED_BYTES:
+            parts.append(
+                _git(top, "diff", "--no-index", "--binary", "--no-color", "--no-ext-diff", "/dev/null", name, also=1)
+            )
+    return "".join(parts)
+
+
+def _git(where: Path, *arguments: str, also: int = 0) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode in (0, also) else ""

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from personalize.recipe.config import Merged, Override, load
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment_digest
-from personalize.recipe.stepconfig import StepConfig
-from personalize.recipe.steps import Step, load_steps
+from personalize.recipe.steps import Step, StepConfig, load_steps
 from personalize.recipe.tracking import Past, Store
 from personalize.recipe.validation import validate
 
@@ -18,7 +17,10 @@ MOST_REASONS = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """A validated recipe: the steps the target needs, in order, each with its config and what its result depends on."""
+    """A validated recipe: the steps the target needs, in order, each with its config and what its result depends on.
+
+    components: without their inputs, which are known when the steps before have their results.
+    """
 
     merged: Merged
     steps: dict[str, Step]
@@ -53,12 +55,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Planned:
-    """What will happen to one step. past: the run whose result is used, where it is reused."""
+    """What will happen to one step. "maybe": it depends on what the steps in `waiting` come to.
+
+    past: the run whose result is used, where it is reused.
+    """
 
     step: Step
-    action: Literal["run", "reuse"]
+    action: Literal["run", "maybe", "reuse"]
     why: str
     past: Past | None = None
+    waiting: tuple[str, ...] = ()
 
 
 def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "", step: str = "") -> Prepared:
@@ -102,7 +108,7 @@ def _components(
             step=name,
             code=code_closure(root, step.path, step.code),
             config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
-            inputs={need: components[need].digest for need in needs_of(step, config)},
+            inputs={},
             sources=_sources(step, config, strict),
             environment=environment,
         )
@@ -143,20 +149,31 @@ def _sources(step: Step, config: StepConfig, strict: bool) -> dict[str, str]:
 
 def make_plan(prepared: Prepared, store: Store, fresh: bool = False) -> list[Planned]:
     """Look every needed step up in the tracking store. fresh: use nothing of the past."""
-    plan = []
-    for name, components in prepared.components.items():
-        step = prepared.steps[name]
-        if not step.reuse:
-            plan.append(Planned(step, "run", "always runs"))
-        elif fresh:
-            plan.append(Planned(step, "run", "asked to run anew"))
-        else:
-            plan.append(_look_up(step, components, store, prepared.name))
-    return plan
+    plan: dict[str, Planned] = {}
+    for name in prepared.components:
+        needs = [plan[need] for need in prepared.needs(name)]
+        waiting = tuple(need.step.name for need in needs if need.past is None)
+        results = {need.step.name: need.past for need in needs if need.past is not None}
+        plan[name] = plan_step(prepared, store, name, results, waiting, fresh)
+    return list(plan.values())
 
 
-def _look_up(step: Step, components: Components, store: Store, recipe: str) -> Planned:
-    tries = store.with_fingerprint(components.digest)
+def plan_step(
+    prepared: Prepared,
+    store: Store,
+    name: str,
+    results: Mapping[str, Past],
+    waiting: Sequence[str] = (),
+    fresh: bool = False,
+) -> Planned:
+    """What is to happen to one step. results: what the steps it needs have come to; waiting: those that have to run."""
+    step = prepared.steps[name]
+    if not step.reuse:
+        return Planned(step, "run", "always runs", waiting=tuple(waiting))
+    if fresh:
+        return Planned(step, "run", "asked to run anew", waiting=tuple(waiting))
+    components = prepared.components[name].given({need: past.digest for need, past in results.items()})
+    tries = [] if waiting else store.with_fingerprint(components.digest)
     done = [past for past in tries if past.status == "FINISHED"]
     for past in done:
         if store.outputs_present(past):
@@ -167,13 +184,21 @@ def _look_up(step: Step, components: Components, store: Store, recipe: str) -> P
         last = tries[0]
         how = {"FAILED": "failed", "KILLED": "was stopped"}.get(last.status, "did not finish")
         return Planned(step, "run", f"the last try {how} (run {last.run_id[:8]}, {last.ago()})")
-    before = store.latest(recipe, step.name)
+    before = store.latest(prepared.name, name)
     if before is None:
-        return Planned(step, "run", "first run")
+        return Planned(step, "run", "first run", waiting=tuple(waiting))
     then = store.components(before)
     if then is None:
-        return Planned(step, "run", f"run {before.run_id[:8]} does not say what it was made from")
-    reasons = differences(components, then)
+        why = f"run {before.run_id[:8]} does not say what it was made from"
+        return Planned(step, "run", why, waiting=tuple(waiting))
+    reasons = differences(components, then, waiting)
+    if waiting and not reasons:
+        return Planned(step, "maybe", f"only if {_results_of(waiting)}", waiting=tuple(waiting))
     if len(reasons) > MOST_REASONS:
         reasons = [*reasons[:MOST_REASONS], f"{len(reasons) - MOST_REASONS} more"]
-    return Planned(step, "run", "; ".join(reasons) or "not run in this experiment")
+    return Planned(step, "run", "; ".join(reasons) or "not run in this experiment", waiting=tuple(waiting))
+
+
+def _results_of(steps: Sequence[str]) -> str:
+    """`caption's result changes`, `caption's or prior's result changes`."""
+    return " or ".join(f"{step}'s" for step in steps) + " result changes"

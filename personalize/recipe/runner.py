@@ -8,49 +8,57 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from personalize.cards.card import Card
-from personalize.files import tree_digest
-from personalize.recipe.errors import RecipeError
-from personalize.recipe.failures import advice, say
-from personalize.recipe.inputs import Input, Inputs
-from personalize.recipe.interruption import terminable
-from personalize.recipe.lineage import Lineage, collect
-from personalize.recipe.outcome import outcome_tags
-from personalize.recipe.plan import Planned, Prepared
+from personalize import files
+from personalize.cards import Card
+from personalize.cards.commands import under_profile
+from personalize.recipe.errors import RecipeError, advice, in_words
+from personalize.recipe.fingerprint import Components, Lineage, lineage
+from personalize.recipe.plan import Planned, Prepared, plan_step
+from personalize.recipe.process import sweep, terminable, workplace
+from personalize.recipe.project import ProjectRun, log_batch, log_text, param
+from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
+from personalize.recipe.steps import DIAGNOSTICS, Inputs
 from personalize.recipe.tracking import Past, Store
-from personalize.recipe.workplace import sweep, workplace
 
-CARDS = Path("build/cards")
 SYSTEM_METRICS_SECONDS = 5
 
 
-class StepFailed(Exception):
+class StepFailed(RecipeError):
     """A step raised. code: the process's exit status; card: where the failure card lies."""
 
     def __init__(self, message: str, code: int, card: Path | None) -> None:
         super().__init__(message)
         self.code = code
         self.card = card
+        if card is not None:
+            self.add_note(f"card: {card}")
 
 
 class Runner:
-    """Runs one plan. results holds, after a step, the run that has its outputs."""
+    """Runs one plan. results holds, after a step, the run that has its outputs; shown its card, where it is shown."""
 
     def __init__(
-        self, prepared: Prepared, store: Store, plan: list[Planned], tags: Mapping[str, str] | None = None
+        self,
+        prepared: Prepared,
+        store: Store,
+        plan: list[Planned],
+        fresh: bool = False,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.prepared = prepared
         self.store = store
         self.plan = plan
+        self.fresh = fresh
         self.tags = dict(tags or {})
         self.results: dict[str, Past] = {}
-        self.cards: dict[str, Path] = {}
+        self.shown: dict[str, Shown] = {}
+        self.ran: list[str] = []
+        self.cards = Cards(prepared, store)
         self.parent_id = ""
         self.lineage = Lineage()
 
@@ -60,75 +68,52 @@ class Runner:
 
         _quiet()
         sweep(self.prepared.root)
-        self.lineage = collect(self.prepared.root)
-        with terminable():
-            parent = self._open_parent()
-            self.parent_id = parent.info.run_id
+        self.lineage = lineage(self.prepared.root)
+        with terminable(), under_profile(self.prepared.merged.profile.name):
+            project = ProjectRun(self.prepared, self.store)
+            self.parent_id = self.cards.parent_id = project.run_id
             try:
-                self._describe_parent(parent)
+                project.begin(self._common_tags(), self._resolved(), self.lineage.diff)
                 for planned in self.plan:
                     self._advance(planned)
+                project.conclude(self.results, self.shown, self.ran)
             except BaseException as error:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
             mlflow.end_run("FINISHED")
 
     def _advance(self, planned: Planned) -> None:
+        """One step: run, or reused; what had to wait for the steps before is decided now."""
         name = planned.step.name
-        if planned.past is not None:
-            self.results[name] = planned.past
-            return
-        self.results[name] = self._execute(planned)
-
-    def _open_parent(self) -> Any:
-        import mlflow
-
-        if os.environ.get(
-            "MLFLOW_RUN_ID"
-        ):  # the project run that `mlflow run` opened; asking for it consumes the variable
-            return mlflow.start_run()
-        nested = mlflow.active_run() is not None
-        return mlflow.start_run(run_name=self.prepared.name, experiment_id=self.store.experiment_id, nested=nested)
-
-    def _describe_parent(self, parent: Any) -> None:
-        from mlflow.entities import Param, RunTag
-
-        tags = {**self._common_tags(), "recipe.target": self.prepared.target}
-        seeds = {str(config.get("seed")) for config in self._resolved().values() if config.get("seed") is not None}
-        if seeds:
-            tags["lineage.seed"] = ", ".join(sorted(seeds))
-        for planned in self.plan:
+        results = {need: self.results[need] for need in self.prepared.needs(name)}
+        if planned.waiting:
+            planned = plan_step(self.prepared, self.store, name, results, fresh=self.fresh)
             if planned.past is not None:
-                tags[f"recipe.step.{planned.step.name}"] = f"reused {planned.past.run_id}"
-        taken = set(
-            parent.data.params
-        )  # `mlflow run` has logged what was typed, quoted; a second value would be refused
-        params = {f"{step}.{key}": value for step, config in self._resolved().items() for key, value in config.items()}
-        self._log_batch(
-            self.parent_id,
-            [Param(k, _param(v)) for k, v in params.items() if k not in taken],
-            [RunTag(k, v) for k, v in tags.items()],
-        )
-        self._log_text(
-            self.parent_id,
-            yaml.safe_dump(self.prepared.resolved(), sort_keys=False, allow_unicode=True),
-            "recipe.resolved.yaml",
-        )
-        if self.lineage.diff:
-            self._log_text(self.parent_id, self.lineage.diff, "uncommitted.diff")
+                print(f"▸ {name}  reuse  {planned.why}", flush=True)
+        if planned.past is None:
+            self.results[name] = self._execute(planned, results)
+            self.ran.append(name)
+            return
+        self.results[name] = planned.past
+        self._tag_parent(name, f"reused {planned.past.run_id}")
+        if name in (self.prepared.target, self.prepared.merged.card):
+            shown = self.cards.of_reused(name, planned.past, results)
+            if shown is not None:
+                self.shown[name] = shown
 
-    def _execute(self, planned: Planned) -> Past:
+    def _execute(self, planned: Planned, results: Mapping[str, Past]) -> Past:
         import mlflow
         from mlflow.entities import Param
 
         step, name = planned.step, planned.step.name
-        config, components = self.prepared.configs[name], self.prepared.components[name]
+        config = self.prepared.configs[name]
+        components = self.prepared.components[name].given({need: past.digest for need, past in results.items()})
+        inputs = inputs_of(self.store, results, {need: shown.address for need, shown in self.shown.items()})
         print(f"▸ {name}  {step.about}", flush=True)
         started = time.monotonic()
         work = workplace(self.prepared.root, name)
         outputs = work / "outputs"
         outputs.mkdir()
-        card = Card(name, about=step.about)
         tags = {
             **self._common_tags(),
             "recipe.step": name,
@@ -150,70 +135,70 @@ class Runner:
             raise
         run_id = run.info.run_id
         self._tag_parent(name, f"running {run_id}")
+        made = self._made(name, components, run_id, results)
         try:
-            self._log_batch(
-                run_id, [Param(f"{name}.{key}", _param(value)) for key, value in self._resolved()[name].items()], []
+            log_batch(
+                self.store,
+                run_id,
+                [Param(f"{name}.{key}", param(value)) for key, value in self._resolved()[name].items()],
+                [],
             )
-            self._log_text(run_id, components.as_json(), "fingerprint.json")
+            log_text(self.store, run_id, components.as_json(), "fingerprint.json")
             if self.lineage.diff:
-                self._log_text(run_id, self.lineage.diff, "uncommitted.diff")
-            if step.show is None:
-                step.run(config, self._inputs(name), outputs, card)
-            else:
-                step.run(config, self._inputs(name), outputs)
-                step.show(config, self._inputs(name), outputs, card)
+                log_text(self.store, run_id, self.lineage.diff, "uncommitted.diff")
+            step.run(config, inputs, outputs)
             if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
                 raise RuntimeError(
                     "the step ended the MLflow run it was given; log to it and leave its end to the engine"
                 )
-            files = sum(len(names) for _, _, names in os.walk(outputs))
+            made |= {"status": "finished", "seconds": round(time.monotonic() - started, 1)}
+            log_text(self.store, run_id, json.dumps(made, ensure_ascii=False, indent=1, default=str), MADE)
+            count = sum(len(names) for _, _, names in os.walk(outputs))
             top = "/".join(sorted(path.name for path in outputs.iterdir()))
-            if files:
+            if count:
                 mlflow.log_artifacts(str(outputs), "outputs")
-            self._log_card(card, run_id, "finished", started)
             mlflow.set_tags(
                 {
-                    "recipe.outputs.files": str(files),
+                    "recipe.outputs.files": str(count),
                     "recipe.outputs": top[:4000],
-                    "recipe.outputs.digest": tree_digest(outputs),
-                    **outcome_tags(card),
+                    "recipe.outputs.digest": files.tree_digest(outputs, leave_out=DIAGNOSTICS),
                 }
             )
-            past = self.store.past(self.store.client.get_run(run_id))
             self._tag_parent(name, f"ran {run_id}")
             _end("FINISHED")  # last of all: a run is reused only when everything before this line has happened
         except BaseException as error:
-            self._fail(error, card, name, run_id, started)
+            self._fail(error, name, run_id, made | {"seconds": round(time.monotonic() - started, 1)}, inputs, outputs)
             raise AssertionError("unreachable") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        past = self.store.past(self.store.client.get_run(run_id))
+        self.shown[name] = self.cards.of_new(name, past, results, made)
         print(f"  {name} done in {time.monotonic() - started:.1f} s", flush=True)
-        return past
+        return replace(past, tags={**past.tags, **self.shown[name].tags})
 
-    def _fail(self, error: BaseException, card: Card, name: str, run_id: str, started: float) -> None:
+    def _fail(
+        self, error: BaseException, name: str, run_id: str, made: dict[str, Any], inputs: Inputs, outputs: Path
+    ) -> None:
         """Leave a failure card and a status that is never reused, then raise StepFailed (or the interruption again)."""
         import mlflow
 
         stopped = isinstance(error, KeyboardInterrupt)
-        message = "stopped" if stopped else say(error)
+        message = "stopped" if stopped else in_words(error)
         while (active := mlflow.active_run()) is not None and active.info.run_id not in (run_id, self.parent_id):
             mlflow.end_run("KILLED" if stopped else "FAILED")
-        failure = Card(name, card.title, card.about)
-        merged = self.prepared.merged
-        asked = {override.name: override.text for override in merged.overrides if override.text}
-        failure.verdict(
-            "failed",
-            message,
-            [advice(error, name, merged.profile.name, asked)],
-            stamp="Stopped" if stopped else "Failed",
-        )
-        failure.code("Traceback", "".join(traceback.format_exception(error)))
-        if card.blocks:
-            with failure.section("What the step had said before", open=False):
-                failure.blocks[-1]["blocks"].extend(card.blocks)
+        step = self.prepared.steps[name]
+        card, before = Card(name, about=step.about), Card(name, about=step.about)
+        asked = {override.name: override.text for override in self.prepared.merged.overrides if override.text}
+        card.verdict("failed", message, [advice(error, name, asked)], stamp="Stopped" if stopped else "Failed")
+        card.code("Traceback", "".join(traceback.format_exception(error)))
+        with contextlib.suppress(Exception):  # of what it had made by then a card may be drawn, or may not
+            step.show(self.prepared.configs[name], inputs, outputs, before)
+        if before.blocks:
+            with card.section("What the step had made before", open=False):
+                card.blocks[-1]["blocks"].extend(before.blocks)
         path = None
         with contextlib.suppress(Exception):  # a full disk or a lost server must not hide why the step failed
-            path = self._log_card(failure, run_id, "stopped" if stopped else "failed", started)
+            path = self.cards.keep(card, made | {"status": "stopped" if stopped else "failed"}, run_id)
         with contextlib.suppress(Exception):
             self._tag_parent(name, f"{'stopped' if stopped else 'failed'} {run_id}")
         with contextlib.suppress(Exception):
@@ -225,38 +210,19 @@ class Runner:
             raise error
         raise StepFailed(f"{name}: {message}", 2 if isinstance(error, RecipeError) else 1, path) from error
 
-    def _inputs(self, name: str) -> Inputs:
-        def one(past: Past, fingerprint: str) -> Input:
-            return Input(past.run_id, fingerprint, lambda: self.store.outputs(past), lambda: past.metrics)
-
-        return Inputs(
-            {need: one(self.results[need], self.prepared.components[need].digest) for need in self.prepared.needs(name)}
-        )
-
-    def _log_card(self, card: Card, run_id: str, status: str, started: float) -> Path:
-        name = card.step
-        footer = {
+    def _made(self, name: str, components: Components, run_id: str, results: Mapping[str, Past]) -> dict[str, Any]:
+        """How a step's result is made: the footer of its card."""
+        return {
             "recipe": self.prepared.name,
             "profile": self.prepared.merged.profile.name,
             "when": datetime.now().strftime("%-d %B %Y, %H:%M"),
             "run_id": run_id,
-            "status": status,
-            "seconds": round(time.monotonic() - started, 1),
-            "fingerprint": self.prepared.components[name].digest,
+            "fingerprint": components.digest,
             "config": self._resolved()[name],
-            "inputs": {need: f"run {self.results[need].run_id}" for need in self.prepared.needs(name)},
+            "inputs": {need: f"run {past.run_id}" for need, past in results.items()},
             "lineage": {key.removeprefix("lineage."): tag for key, tag in self.lineage.tags().items()}
-            | self.prepared.components[name].sources,
+            | components.sources,
         }
-        path = self.prepared.root / CARDS / f"{name}.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        html = card.html(footer)
-        self._log_text(run_id, html, "card.html")
-        facts = json.dumps({**card.as_dict(), "made": footer}, ensure_ascii=False, indent=1, default=str)
-        self._log_text(run_id, facts, "card.json")
-        path.write_text(html, encoding="utf-8", errors="replace")
-        self.cards[name] = path
-        return path
 
     def _common_tags(self) -> dict[str, str]:
         return {
@@ -271,13 +237,6 @@ class Runner:
 
     def _tag_parent(self, step: str, what: str) -> None:
         self.store.client.set_tag(self.parent_id, f"recipe.step.{step}", what)
-
-    def _log_batch(self, run_id: str, params: list[Any], tags: list[Any]) -> None:
-        for start in range(0, max(len(params), 1), 100):
-            self.store.client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
-
-    def _log_text(self, run_id: str, text: str, name: str) -> None:
-        self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
 
 
 def _end(status: str) -> None:
@@ -300,7 +259,3 @@ def _can_measure() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("psutil") is not None
-
-
-def _param(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

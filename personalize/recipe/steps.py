@@ -1,21 +1,127 @@
-"""Steps on disk: steps/<name>.py, imported from the project's own folder and checked before anything runs."""
+"""Steps: what a step declares (its config), what it is given (inputs), and how it is found on disk.
+
+A step is `steps/<name>.py`, which makes things, and `steps/cards/<name>.py`, which shows what it left. Both are
+imported from the project's own folder and checked before anything runs.
+"""
 
 import importlib
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.stepconfig import StepConfig
 
 ENGINE = "personalize.recipe"
+DIAGNOSTICS = "diagnostics"
+"""Folder of a step's outputs for what it tells of itself (seconds, speed, machine): no part of its result."""
 _looked_at = time.time()
+
+
+class StepConfig(BaseModel):
+    """Base of every step's `Config`: unknown keys are errors, values are frozen, numbers are finite.
+
+    A key that changes how a step runs and not what it makes (a device, a timeout, a folder whose content `sources`
+    already digests), or that only words need, stays out of the fingerprint:
+    `Field(..., json_schema_extra={"affects_result": False})`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_yes_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError(f"needs a number, not {str(value).lower()}")
+        return value
+
+    @classmethod
+    def result_keys(cls) -> tuple[str, ...]:
+        """The keys whose values count in the fingerprint."""
+        return tuple(name for name, field in cls.model_fields.items() if _affects_result(field.json_schema_extra))
+
+
+def _affects_result(extra: Any) -> bool:
+    return not (isinstance(extra, dict) and extra.get("affects_result") is False)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in get_args(annotation)))
+    return {annotation}
+
+
+class Input:
+    """One earlier step's result. Outputs are fetched when `path` is first read: a step pays for what it opens.
+
+    digest: of what it made, whoever made it. card: an address that `mlflow artifacts download -u` understands.
+    """
+
+    def __init__(
+        self,
+        run_id: str = "",
+        fingerprint: str = "",
+        digest: str = "",
+        card: str = "",
+        fetch_outputs: Callable[[], Path] | None = None,
+        fetch_metrics: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.fingerprint = fingerprint
+        self.digest = digest
+        self.card = card or f"runs:/{run_id}/card.html"
+        self._fetch_outputs = fetch_outputs
+        self._fetch_metrics = fetch_metrics
+
+    @cached_property
+    def path(self) -> Path:
+        """The step's outputs directory. It may be the tracking store itself: read, never write."""
+        if self._fetch_outputs is None:
+            raise ValueError(f"run {self.run_id or '?'} has no outputs to read")
+        return self._fetch_outputs()
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric the step logged."""
+        return dict(self._fetch_metrics()) if self._fetch_metrics else {}
+
+
+class Inputs(Mapping[str, Input]):
+    """Earlier results by step name: `inputs["train"].path / "lora"`."""
+
+    def __init__(self, inputs: Mapping[str, Input]) -> None:
+        self._inputs = dict(inputs)
+
+    @classmethod
+    def from_paths(cls, paths: Mapping[str, Path]) -> "Inputs":
+        """Inputs that lie in plain folders, for calling a step's `run` without the engine (a notebook, a test)."""
+        return cls({name: Input(fetch_outputs=lambda path=Path(path): path) for name, path in paths.items()})  # type: ignore[misc]
+
+    def __getitem__(self, name: str) -> Input:
+        if name not in self._inputs:
+            raise KeyError(
+                f"this step does not declare '{name}' in NEEDS; it declares: {', '.join(self._inputs) or 'nothing'}"
+            )
+        return self._inputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inputs)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
 
 
 @dataclass(frozen=True)
@@ -28,7 +134,8 @@ class Step:
     needs: tuple[str, ...]
     kind: type[StepConfig]
     run: Callable[..., None]
-    show: Callable[..., None] | None
+    show: Callable[..., None]
+    card_path: Path | None
     sources: Callable[[Any], Mapping[str, str]]
     reuse: bool
     code: tuple[str, ...]
@@ -44,7 +151,7 @@ def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
         path = root / "steps" / f"{name}.py"
         if not path.is_file():
             raise RecipeError(f"{place}: step '{name}' has no file steps/{name}.py{nearest(name, found)}")
-        steps[name] = _step(name, path, _import(root, name, path), _show(root, name))
+        steps[name] = _step(root, name, path)
     for step in steps.values():
         for need in step.needs:
             if need not in steps:
@@ -61,20 +168,20 @@ def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
     return steps
 
 
-def _show(root: Path, name: str) -> Callable[..., None] | None:
-    path = root / "steps" / "cards" / f"{name}.py"
-    return _import(root, f"cards.{name}", path).show if path.is_file() else None
-
-
-def _step(name: str, path: Path, module: ModuleType, show: Callable[..., None] | None) -> Step:
+def _step(root: Path, name: str, path: Path) -> Step:
+    module = _import(root, name, path)
     kind, run = getattr(module, "Config", None), getattr(module, "run", None)
     if not (isinstance(kind, type) and issubclass(kind, StepConfig)):
         raise RecipeError(f"steps/{name}.py must define `class Config(StepConfig)`")
     if not callable(run):
-        raise RecipeError(f"steps/{name}.py must define `def run(config, inputs, outputs, card)`")
+        raise RecipeError(f"steps/{name}.py must define `def run(config, inputs, outputs)`")
     needs = getattr(module, "NEEDS", ())
     if isinstance(needs, str) or not all(isinstance(need, str) for need in needs):
         raise RecipeError(f"steps/{name}.py: NEEDS is a tuple of step names, not {needs!r}")
+    card_path = root / "steps" / "cards" / f"{name}.py"
+    show = getattr(_import(root, f"cards.{name}", card_path), "show", None) if card_path.is_file() else show_files
+    if not callable(show):
+        raise RecipeError(f"steps/cards/{name}.py must define `def show(config, inputs, outputs, card)`")
     return Step(
         name=name,
         path=path,
@@ -83,10 +190,22 @@ def _step(name: str, path: Path, module: ModuleType, show: Callable[..., None] |
         kind=kind,
         run=run,
         show=show,
+        card_path=card_path if card_path.is_file() else None,
         sources=getattr(module, "sources", lambda config: {}),
         reuse=bool(getattr(module, "REUSE", True)),
         code=tuple(getattr(module, "CODE", ())),
         narrow=getattr(module, "needs", None),
+    )
+
+
+def show_files(config: Any, inputs: Mapping[str, "Input"], outputs: Path, card: Any) -> None:
+    """The card of a step without one of its own: what it made, its pictures to be seen."""
+    files = sorted(path for path in outputs.rglob("*") if path.is_file())
+    pictures = [path for path in files if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")][:40]
+    if pictures:
+        card.images("Pictures", [(path, path.relative_to(outputs).as_posix()) for path in pictures])
+    card.table(
+        "Files", ["file", "bytes"], [[path.relative_to(outputs).as_posix(), path.stat().st_size] for path in files]
     )
 
 
@@ -113,7 +232,9 @@ def _import(root: Path, name: str, path: Path) -> ModuleType:
             "",
         )
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.filename == str(path) else at
-        raise RecipeError(f"steps/{name}.py{line}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise RecipeError(
+            f"{path.relative_to(root)}{line}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def refresh(root: Path) -> None:

@@ -1,8 +1,8 @@
 """The tracking server as the cache: finding finished work, fetching what it made. Imports MLflow when first needed."""
 
 import os
-import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from personalize import files
 from personalize.recipe.config import Profile
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
@@ -20,14 +21,22 @@ DOWNLOADS = Path("build/recipe/inputs")
 
 @dataclass(frozen=True)
 class Past:
-    """An earlier run of a step."""
+    """An earlier run of a step. datasets, models: MLflow's own records of what it was given and what it registered."""
 
     run_id: str
     status: str
     started: float
     artifact_uri: str
+    experiment_id: str
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+    datasets: tuple[Any, ...] = ()
+    models: tuple[Any, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of what it made. A run that does not say is unlike every other."""
+        return self.tags.get("recipe.outputs.digest") or f"run {self.run_id}"
 
     @property
     def folder(self) -> Path | None:
@@ -66,6 +75,15 @@ class Store:
         """The newest run of a step, whatever it was made from."""
         found = self._search(_of_step(recipe, step) + (" AND attributes.status = 'FINISHED'" if finished else ""), 1)
         return found[0] if found else None
+
+    def by_id(self, run_id: str) -> Past | None:
+        """The run of that id, or None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.past(self.client.get_run(run_id))
+        except MlflowException:
+            return None
 
     def of_step(self, recipe: str, step: str) -> list[Past]:
         """All runs of a step, newest first."""
@@ -116,18 +134,14 @@ class Store:
             return kept
         from mlflow.artifacts import download_artifacts
 
-        staged = self.root / DOWNLOADS / f"{past.run_id}.{os.getpid()}"
         try:
-            staged.mkdir(parents=True, exist_ok=True)
-            if past.tags.get("recipe.outputs.files") != "0":
-                download_artifacts(run_id=past.run_id, artifact_path="outputs", dst_path=str(staged))
-            (staged / "outputs").mkdir(exist_ok=True)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            (staged / "outputs").rename(kept)
+            with files.whole(kept) as part, tempfile.TemporaryDirectory(dir=part.parent) as staged:
+                if past.tags.get("recipe.outputs.files") != "0":
+                    download_artifacts(run_id=past.run_id, artifact_path="outputs", dst_path=staged)
+                Path(staged, "outputs").mkdir(exist_ok=True)
+                Path(staged, "outputs").rename(part)
         except Exception as error:
             raise RecipeError(f"the outputs of run {past.run_id} cannot be fetched: {error}") from error
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
         return kept
 
     def name_plan(self, said: str) -> None:
@@ -146,7 +160,17 @@ class Store:
         """Our view of an MLflow run."""
         info = run.info
         started = (info.start_time or 0) / 1000
-        return Past(info.run_id, info.status, started, info.artifact_uri, dict(run.data.tags), dict(run.data.metrics))
+        return Past(
+            info.run_id,
+            info.status,
+            started,
+            info.artifact_uri,
+            info.experiment_id,
+            dict(run.data.tags),
+            dict(run.data.metrics),
+            tuple(run.inputs.dataset_inputs) if run.inputs else (),
+            tuple(run.outputs.model_outputs) if run.outputs else (),
+        )
 
     def _search(self, condition: str, most: int) -> list[Past]:
         runs = self.client.search_runs(
@@ -179,7 +203,7 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
     probe(uri)
     wanted = str(profile.requires.get("tracking_uri") or "")
     if wanted and not uri.startswith(wanted):
-        place = profile.source.place(("requires", "tracking_uri"))
+        place = profile.place(("requires", "tracking_uri"))
         raise RecipeError(
             f"{place}: profile '{profile.name}' needs tracking URI {wanted}, not {uri}; "
             f"set MLFLOW_TRACKING_URI={wanted}"

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from personalize.recipe.config import Merged, Value
 from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.stepconfig import StepConfig
+from personalize.recipe.steps import StepConfig
 
 # Kinds of error that the text as it was written may put right: a revision 1234567, an answer `yes`, a date.
 _WANTS_TEXT = {"string_type", "literal_error", "enum", "path_type"}

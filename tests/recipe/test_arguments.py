@@ -2,8 +2,7 @@
 
 import pytest
 
-from personalize.recipe.__main__ import main
-from personalize.recipe.arguments import parse
+from personalize.recipe.__main__ import main, parse
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
 

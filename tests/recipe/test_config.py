@@ -215,3 +215,35 @@ def test_a_config_that_extends_anothers_takes_that_steps_values_where_it_says_no
     assert (both["count"].top, both["loud"].top) == (5, 7)  # type: ignore[attr-defined]
     assert "loud.top" in refused(project, ("loud.top", "many"))
     assert "loud" not in refused(project, ("count.top", "many"))
+
+
+def test_a_profile_extends_another(project: Path) -> None:
+    (project / "profiles" / "german.yaml").write_text(
+        "extends: local\nLANGUAGE: Deutsch\nsteps:\n  count:\n    top: 4\n"
+    )
+    with (project / "profiles" / "local.yaml").open("a") as profile:
+        profile.write("steps:\n  count:\n    top: 5\n    share: 0.5\n")
+    configs = prepare(project, "german").configs
+    assert configs["report"].heading == "Deutsch words"  # type: ignore[attr-defined]
+    assert (configs["count"].top, configs["count"].share, configs["count"].seed) == (4, 0.5, 7)  # type: ignore[attr-defined]
+    edit(project / "profiles" / "local.yaml", "share: 0.5", "shrae: 0.5")
+    with pytest.raises(RecipeError, match=r"profiles/local.yaml:8: step 'count' has no key 'shrae'"):
+        prepare(project, "german")
+
+
+def test_a_profile_that_extends_itself_or_nothing_known_is_refused(project: Path) -> None:
+    (project / "profiles" / "a.yaml").write_text("extends: b\n")
+    (project / "profiles" / "b.yaml").write_text("# of a\nextends: a\n")
+    with pytest.raises(RecipeError, match=r"profiles/b.yaml:2: profile 'a' extends itself \(a → b → a\)"):
+        prepare(project, "a")
+    (project / "profiles" / "b.yaml").write_text("extends: lokal\n")
+    with pytest.raises(RecipeError, match=r"profiles/b.yaml:1: unknown profile 'lokal'; did you mean 'local'"):
+        prepare(project, "a")
+
+
+def test_a_short_name_stands_for_a_key_or_a_variable(project: Path) -> None:
+    prepared = prepare(project, "local", [Override("top", "5"), Override("language", "Deutsch")])
+    assert prepared.configs["count"].top == 5  # type: ignore[attr-defined]
+    assert prepared.configs["report"].heading == "Deutsch words"  # type: ignore[attr-defined]
+    assert prepared.resolved()["overrides"] == {"count.top": "5", "LANGUAGE": "Deutsch"}
+    assert "-P count.top=many" in refused(project, ("top", "many"))

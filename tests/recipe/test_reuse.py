@@ -14,12 +14,12 @@ from tests.recipe.conftest import Run, git
 
 
 def actions(text: str) -> dict[str, str]:
-    """What the plan says of each step: `run: why` or `reuse`."""
+    """What the plan says of each step: `run: why`, `maybe: why` or `reuse`."""
     table = {}
     for line in text.splitlines():
         words = line.split(maxsplit=2)
-        if line.startswith("  ") and len(words) == 3 and words[1] in ("run", "reuse"):
-            table[words[0]] = words[1] if words[1] == "reuse" else f"run: {words[2]}"
+        if line.startswith("  ") and len(words) == 3 and words[1] in ("run", "maybe", "reuse"):
+            table[words[0]] = words[1] if words[1] == "reuse" else f"{words[1]}: {words[2]}"
     return table
 
 
@@ -62,7 +62,7 @@ def test_a_changed_key_reruns_its_step_and_what_follows(done: Run) -> None:
     assert plan(done, "--count.top", "9") == {
         "read": "reuse",
         "count": "run: top 3 → 9",
-        "report": "run: input count changed",
+        "report": "maybe: only if count's result changes",
     }
 
 
@@ -85,7 +85,7 @@ def test_changed_code_reruns_the_step_and_what_follows(done: Run, project: Path)
     assert plan(done) == {
         "read": "reuse",
         "count": "run: code of steps/count.py changed",
-        "report": "run: input count changed",
+        "report": "maybe: only if count's result changes",
     }
 
 
@@ -183,7 +183,12 @@ def test_clean_forgets_a_steps_runs(done: Run) -> None:
     status, said = done("clean", "--step", "count")
     assert status == 0
     assert "count: 1 run forgotten" in said
-    assert plan(done) == {"read": "reuse", "count": "run: first run", "report": "reuse"}
+    assert plan(done) == {
+        "read": "reuse",
+        "count": "run: first run",
+        "report": "maybe: only if count's result changes",
+    }
+    assert "▸ report  reuse" in done("run")[1]  # the count came to the same
 
 
 def test_clean_forgets_what_is_nested_in_a_steps_runs(done: Run) -> None:
@@ -199,3 +204,42 @@ def test_clean_keeps_other_peoples_runs(done: Run) -> None:
     mlflow.MlflowClient().set_tag(run_id, "mlflow.user", "somebody-else")
     assert "count: 0 runs forgotten, 1 of other people kept" in done("clean", "--step", "count")[1]
     assert plan(done)["count"] == "reuse"
+
+
+def test_a_step_that_comes_to_the_same_reruns_nothing_after_it(done: Run, project: Path) -> None:
+    edit(project / "counting" / "tally.py", "text.lower().split()", "text.lower().split(None)")
+    assert plan(done)["report"] == "maybe: only if count's result changes"
+    status, said = done("run")
+    assert status == 0
+    assert "1 step run, 2 reused" in said
+    assert len(mlflow.search_runs(filter_string="tags.`recipe.step` = 'report'")) == 1
+    assert set(plan(done).values()) == {"reuse"}
+
+
+def test_a_step_whose_input_did_change_says_so_when_it_runs(done: Run) -> None:
+    assert "2 steps run, 1 reused" in done("run", "--count.top", "1")[1]
+    report = mlflow.search_runs(filter_string="tags.`recipe.step` = 'report'", output_format="list")[0]
+    assert report.data.tags["recipe.why"] == "input count changed"
+
+
+def test_what_a_step_tells_of_itself_is_no_part_of_its_result(done: Run, project: Path) -> None:
+    clock = (
+        "    (outputs / 'diagnostics').mkdir()\n    (outputs / 'diagnostics' / 'ns').write_text(str(time.time_ns()))\n"
+    )
+    edit(project / "steps" / "count.py", '    (outputs / "counts.json")', clock + '    (outputs / "counts.json")')
+    edit(project / "steps" / "count.py", "import json", "import json\nimport time")
+    for fresh in ("false", "true"):
+        assert done("run", "--step", "count", "--fresh", fresh)[0] == 0
+    runs = mlflow.search_runs(filter_string="tags.`recipe.step` = 'count'", output_format="list")
+    assert len(runs) == 3
+    assert len({run.data.tags["recipe.outputs.digest"] for run in runs}) == 1
+    assert {run.data.tags["recipe.outputs.files"] for run in runs} == {"2", "3"}
+
+
+def test_how_a_step_is_shown_reruns_nothing(done: Run, project: Path) -> None:
+    edit(project / "steps" / "cards" / "report.py", " in all", " altogether")
+    assert set(plan(done).values()) == {"reuse"}
+
+
+def test_words_that_only_cards_need_rerun_nothing(done: Run) -> None:
+    assert set(plan(done, "--read.note", "by permission").values()) == {"reuse"}

@@ -26,6 +26,12 @@ def parents() -> list[MlflowRun]:
     return mlflow.search_runs(filter_string="tags.`recipe.target` != ''", output_format="list")
 
 
+def edit(path: Path, before: str, after: str) -> None:
+    content = path.read_text()
+    assert before in content
+    path.write_text(content.replace(before, after))
+
+
 def text(run: MlflowRun, name: str) -> str:
     return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name)).read_text(
         encoding="utf-8"
@@ -88,7 +94,7 @@ def test_a_failed_steps_card_repeats_what_was_asked_for(run: Run) -> None:
     (boom,) = runs_of("boom")
     html = unescape(text(boom, "card.html"))
     assert (
-        "mlflow run . --env-manager local -e boom -P profile=local -P count.top=9 -P 'report.heading=Two words'" in html
+        "mlflow run . --env-manager local -e boom -P profile=local -P count.top=9 -P report.heading='Two words'" in html
     )
 
 
@@ -140,6 +146,100 @@ def test_next_words_are_true_of_what_the_step_found_also_when_it_is_reused(run: 
 def test_a_verdict_is_the_outcome_of_a_step_that_says_no_other(run: Run) -> None:
     run("run")
     assert runs_of("report")[0].data.tags["recipe.outcome"] == "passed"
+
+
+def test_the_project_run_is_named_for_what_was_asked_and_says_what_it_came_to(run: Run) -> None:
+    for _ in range(2):
+        run("run", "--count.top", "2", "--LANGUAGE", "British English")
+        parent = parents()[0]
+        assert parent.info.run_name == "local · report · top=2, LANGUAGE=British English"
+        assert parent.data.tags["verdict"] == "passed"
+        assert parent.data.metrics == {}  # the report has no metric called words
+    run("run", "--step", "count")
+    assert parents()[0].info.run_name == "local · count"
+    assert "verdict" not in parents()[0].data.tags
+
+
+def test_the_project_run_repeats_headline_metrics_data_and_model_of_its_steps(run: Run, project: Path) -> None:
+    edit(project / "recipe.yaml", "card: report", "card: count")
+    logs = """
+    import numpy
+    from mlflow.entities import LoggedModelOutput
+
+    data = mlflow.data.from_numpy(numpy.zeros(3), name="three", digest="d1")
+    mlflow.log_input(data, context="counting")
+    model = mlflow.initialize_logged_model(name="counter")
+    mlflow.MlflowClient().log_outputs(mlflow.active_run().info.run_id, [LoggedModelOutput(model.model_id, 0)])
+"""
+    with (project / "steps" / "count.py").open("a") as step:
+        step.write(logs)
+    for how in ("ran", "reused"):
+        assert run("run")[0] == 0
+        parent, (count,) = mlflow.get_run(parents()[0].info.run_id), runs_of("count")
+        assert parent.data.tags["recipe.step.count"].split()[0] == how
+        assert parent.data.metrics == {"words": 5}
+        assert parent.data.tags["verdict"] == "poor"
+        assert [each.dataset.name for each in parent.inputs.dataset_inputs] == ["three"]
+        (model,) = mlflow.get_run(count.info.run_id).outputs.model_outputs
+        assert [each.model_id for each in parent.outputs.model_outputs] == [model.model_id]
+
+
+def test_the_project_runs_description_links_to_the_cards(run: Run) -> None:
+    run("run")
+    (parent,), (count,) = parents(), runs_of("count")
+    link = f"#/experiments/{count.info.experiment_id}/runs/{count.info.run_id}/artifacts/card.html"
+    assert f"| [count]({link}) | run | poor |" in parent.data.tags["mlflow.note.content"]
+
+
+def test_a_better_card_is_drawn_of_an_old_result(run: Run, project: Path) -> None:
+    run("run")
+    (report,) = runs_of("report")
+    edit(project / "steps" / "cards" / "report.py", " in all", " altogether")
+    status, said = run("run")
+    assert status == 0
+    assert "0 steps run, 3 reused" in said
+    assert "altogether" in (project / "build" / "cards" / "report.html").read_text()
+    assert "altogether" not in text(report, "card.html")  # what was logged then stays
+    assert "altogether" in text(parents()[0], "cards/report.html")
+    run("inspect", "--run", report.info.run_id)
+    assert "altogether" in (project / "build" / "cards" / f"report-{report.info.run_id[:8]}.html").read_text()
+
+
+def test_inspect_shows_any_past_run_with_the_config_it_had(run: Run, project: Path) -> None:
+    run("run", "--read.title", "first")
+    run("run", "--read.title", "second")
+    second, first = runs_of("read")
+    for item, title in ((first, "first"), (second, "second")):
+        status, said = run("inspect", "--run", item.info.run_id)
+        assert status == 0
+        assert f">{title}<" in Path(said.removeprefix("card").strip()).read_text()
+    assert "is not in this tracking store" in run("inspect", "--run", "0" * 32)[1]
+
+
+def test_new_words_reach_the_card_of_a_reused_step(run: Run, project: Path) -> None:
+    run("run", "--step", "read")
+    for _ in range(2):
+        assert "0 steps run, 1 reused" in run("run", "--step", "read", "--read.note", "by permission")[1]
+        assert "by permission" in text(parents()[0], "cards/read.html")
+    assert "by permission" in (project / "build" / "cards" / "read.html").read_text()
+
+
+def test_a_card_that_cannot_be_drawn_loses_no_result(run: Run, project: Path) -> None:
+    edit(project / "steps" / "cards" / "count.py", "counts = json", "counts = jsn")
+    status, said = run("run")
+    assert status == 0
+    assert "the card of count could not be drawn (NameError" in said
+    (count,) = runs_of("count")
+    assert count.info.status == "FINISHED"
+    assert "its card could not be drawn" in text(count, "card.html")
+    edit(project / "steps" / "cards" / "count.py", "counts = jsn", "counts = json")
+    assert "next  write more than 4 words" in run("run", "--step", "count")[1]
+
+
+def test_a_step_without_a_card_of_its_own_shows_what_it_made(run: Run, project: Path) -> None:
+    (project / "steps" / "cards" / "report.py").unlink()
+    assert run("run")[0] == 0
+    assert "nested/report.txt" in text(runs_of("report")[0], "card.html")
 
 
 def test_a_profile_that_requires_another_server_says_so(run: Run) -> None:

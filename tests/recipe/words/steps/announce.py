@@ -4,7 +4,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.cards import Card
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 NEEDS = ("report",)
@@ -15,7 +14,6 @@ class Config(StepConfig):
     by: str = Field(description="who announces")
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     if config.by == "nobody":
         raise RecipeError("nobody cannot announce; give announce.by a name")
-    card.text(f"announced by {config.by}")

@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-from personalize.cards import Card
 from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ("read",)
@@ -15,8 +14,7 @@ class Config(StepConfig):
     how: str = "error"
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    card.text("so far so good")
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     (outputs / "half.txt").write_text("half")
     if config.how == "error":
         raise RuntimeError("<b>boom</b>")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.cards import Card
 from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ("read",)
@@ -17,12 +16,11 @@ class Config(StepConfig):
     seed: int = Field(0, description="seed")
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     import mlflow
     from counting.tally import tally
 
     counts = tally((inputs["read"].path / "all.txt").read_text(encoding="utf-8"))
     (outputs / "counts.json").write_text(json.dumps(dict(counts.most_common(config.top))), encoding="utf-8")
+    (outputs / "about.json").write_text(json.dumps({"words": len(counts)}), encoding="utf-8")
     mlflow.log_metric("words", sum(counts.values()))
-    card.outcome("rich" if len(counts) > 4 else "poor", words=str(len(counts)), commonest=counts.most_common(1)[0][0])
-    card.table("Counts", ["word", "count"], [[word, count] for word, count in counts.most_common(config.top)])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from personalize.cards import Card
 from personalize.recipe import Inputs, StepConfig
 
 NEEDS = ("read", "count")
@@ -15,8 +14,7 @@ class Config(StepConfig):
     heading: str = Field(description="the first line")
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     counts = json.loads((inputs["count"].path / "counts.json").read_text(encoding="utf-8"))
     (outputs / "nested").mkdir()
     (outputs / "nested" / "report.txt").write_text(f"{config.heading}: {max(counts, key=counts.get)}", encoding="utf-8")
-    card.verdict("passed", f"{sum(counts.values())} words, {inputs['count'].metrics['words']:.0f} in all")

@@ -14,6 +14,7 @@ import jinja2.meta
 import jinja2.sandbox
 import yaml
 
+from personalize.cards.commands import command
 from personalize.recipe.errors import RecipeError, nearest
 
 Path_ = tuple[Any, ...]
@@ -21,7 +22,7 @@ _MARK = re.compile("\ue000(\\d+)\ue001")
 
 
 @dataclass
-class Source:
+class Document:
     """A parsed file. lines: where each key path stands; texts: how each scalar was written, before YAML typed it."""
 
     name: str
@@ -36,7 +37,7 @@ class Source:
         return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
 
 
-def read(path: Path, root: Path, variables: "Variables | None" = None, origin: str = "") -> Source:
+def read(path: Path, root: Path, variables: "Variables | None" = None, origin: str = "") -> Document:
     """Parse a YAML file, rendering it first where variables are given. Raises RecipeError with file and line."""
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
     try:
@@ -64,10 +65,11 @@ def render(text: str, name: str, variables: "Variables", values: list[Any], orig
     environment = jinja2.sandbox.SandboxedEnvironment(
         undefined=jinja2.StrictUndefined, finalize=keep, keep_trailing_newline=True
     )
+    environment.globals["command"] = command
     try:
         return environment.from_string(text).render(variables.values)
     except jinja2.UndefinedError as error:
-        missing = jinja2.meta.find_undeclared_variables(environment.parse(text)) - set(variables.values)
+        missing = jinja2.meta.find_undeclared_variables(environment.parse(text)) - {*variables.values, "command"}
         for line, written in enumerate(text.splitlines(), start=1):
             for variable in sorted(missing):
                 if re.search(rf"\{{[{{%][^}}]*\b{re.escape(variable)}\b", written):
@@ -81,9 +83,9 @@ def render(text: str, name: str, variables: "Variables", values: list[Any], orig
         raise RecipeError(f"{name}: the template cannot be rendered: {error}") from error
 
 
-def parse(text: str, name: str, values: list[Any] | None = None) -> Source:
+def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
     """Parse YAML text whose marks stand for `values`. Raises RecipeError with file and line; so does a double key."""
-    source = Source(name)
+    source = Document(name)
     loader = yaml.SafeLoader("")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -97,7 +99,7 @@ def parse(text: str, name: str, values: list[Any] | None = None) -> Source:
     return source
 
 
-def _build(node: yaml.Node, path: Path_, source: Source, values: list[Any], loader: yaml.SafeLoader) -> Any:
+def _build(node: yaml.Node, path: Path_, source: Document, values: list[Any], loader: yaml.SafeLoader) -> Any:
     source.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         whole = _MARK.fullmatch(node.value)

@@ -1,9 +1,16 @@
-"""Where steps put what they make until it is logged; nothing of a killed process stays behind."""
+"""The process a recipe runs in: where steps put what they make until it is logged, and how it is stopped.
 
+Nothing of a killed process stays behind; SIGTERM, as clusters and containers send it, is an exception like Ctrl-C's.
+"""
+
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 WORK = Path("build/recipe/work")
 
@@ -34,3 +41,25 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C: the run is marked as killed and nothing half-made is kept."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raises Terminated inside on SIGTERM; the handler of before is put back afterwards."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: a notebook's or a server's worker; its owner handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

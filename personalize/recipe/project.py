@@ -1,0 +1,133 @@
+"""The project run: what people find in MLflow's table of runs, with its name, verdict, data, models and cards."""
+
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from personalize.cards.links import card_link
+from personalize.recipe.plan import Prepared
+from personalize.recipe.showing import OUTCOME, Shown
+from personalize.recipe.tracking import Past, Store
+
+RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""What MLflow calls a run that nobody has named."""
+LONGEST_NAME = 120
+
+
+class ProjectRun:
+    """The parent of the steps' runs: the one that `mlflow run` opened, or one of its own, opened at once."""
+
+    def __init__(self, prepared: Prepared, store: Store) -> None:
+        import mlflow
+
+        self.prepared = prepared
+        self.store = store
+        if os.environ.get("MLFLOW_RUN_ID"):  # the project run of `mlflow run`; asking for it consumes the variable
+            run = mlflow.start_run()
+            if RANDOM_NAME.fullmatch(run.info.run_name or ""):
+                store.client.update_run(run.info.run_id, name=run_name(prepared))
+        else:
+            nested = mlflow.active_run() is not None
+            run = mlflow.start_run(run_name=run_name(prepared), experiment_id=store.experiment_id, nested=nested)
+        self.run_id = run.info.run_id
+        # `mlflow run` has logged what was typed, quoted; a second value would be refused
+        self.logged_already = set(run.data.params)
+
+    def begin(self, tags: Mapping[str, str], resolved: Mapping[str, Mapping[str, Any]], diff: str) -> None:
+        """Where it comes from, and everything that was decided."""
+        from mlflow.entities import Param, RunTag
+
+        tags = {**tags, "recipe.target": self.prepared.target}
+        seeds = {str(config["seed"]) for config in resolved.values() if config.get("seed") is not None}
+        if seeds:
+            tags["lineage.seed"] = ", ".join(sorted(seeds))
+        params = {f"{step}.{key}": value for step, config in resolved.items() for key, value in config.items()}
+        log_batch(
+            self.store,
+            self.run_id,
+            [Param(name, param(value)) for name, value in params.items() if name not in self.logged_already],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+        text = yaml.safe_dump(self.prepared.resolved(), sort_keys=False, allow_unicode=True)
+        log_text(self.store, self.run_id, text, "recipe.resolved.yaml")
+        if diff:
+            log_text(self.store, self.run_id, diff, "uncommitted.diff")
+
+    def conclude(self, results: Mapping[str, Past], shown: Mapping[str, Shown], ran: Sequence[str]) -> None:
+        """What it came to: verdict and headline metrics, data, models, and links to the cards."""
+        from mlflow.entities import Metric, RunTag
+
+        client, judged = self.store.client, self.prepared.merged.card
+        outcomes = {name: outcome(past, shown.get(name)) for name, past in results.items()}
+        tags = {"mlflow.note.content": self._description(results, shown, outcomes, ran)}
+        metrics = {}
+        if judged in results:
+            tags["verdict"] = outcomes[judged]
+            found = results[judged].metrics
+            metrics = {name: found[name] for name in self.prepared.merged.headline if name in found}
+        now = int(time.time() * 1000)
+        client.log_batch(
+            self.run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+            tags=[RunTag(name, value) for name, value in tags.items() if value],
+        )
+        datasets = {each.dataset.digest: each for past in results.values() for each in past.datasets}
+        if datasets:
+            client.log_inputs(self.run_id, datasets=list(datasets.values()))
+        models = {each.model_id: each for past in results.values() for each in past.models}
+        if models:
+            client.log_outputs(self.run_id, models=list(models.values()))
+
+    def _description(
+        self,
+        results: Mapping[str, Past],
+        shown: Mapping[str, Shown],
+        outcomes: Mapping[str, str],
+        ran: Sequence[str],
+    ) -> str:
+        """Markdown for the run's page: what was asked, and every step with a link that opens its card."""
+        asked = [shlex.join(["-P", f"{each.name}={each.text}"]) for each in self.prepared.merged.overrides]
+        lines = [f"`{' '.join(asked)}`", ""] if asked else []
+        lines += ["| card | | |", "|---|---|---|"]
+        for name, past in results.items():
+            address = shown[name].address if name in shown else f"runs:/{past.run_id}/card.html"
+            run_id, _, path = address.removeprefix("runs:/").partition("/")
+            experiment_id = past.experiment_id if run_id == past.run_id else self.store.experiment_id
+            link = card_link(experiment_id, run_id, path)
+            lines.append(f"| [{name}]({link}) | {'run' if name in ran else 'reused'} | {outcomes[name]} |")
+        return "\n".join(lines)
+
+
+def run_name(prepared: Prepared) -> str:
+    """`gpu · register · data=photographs, rank=8`: profile, target, and what was asked for."""
+    asked = [f"{override.name.rpartition('.')[2]}={override.text}" for override in prepared.merged.overrides]
+    words = [prepared.merged.profile.name, prepared.target, *([", ".join(asked)] if asked else [])]
+    name = " ".join(" · ".join(words).split())
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def outcome(past: Past, shown: Shown | None) -> str:
+    """What a step came to, in one word."""
+    return (shown.tags if shown else past.tags).get(OUTCOME, "")
+
+
+def log_batch(store: Store, run_id: str, params: list[Any], tags: list[Any]) -> None:
+    """Params a hundred at a time, as the server takes them."""
+    for start in range(0, max(len(params), 1), 100):
+        store.client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
+
+
+def log_text(store: Store, run_id: str, text: str, name: str) -> None:
+    """Text as an artifact, whatever is in it."""
+    store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
+
+
+def param(value: Any) -> str:
+    """A value as a param: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,210 @@
+"""Showing: the card of a run, drawn by today's code from what the run left. No part of any result.
+
+So a better card serves old results too, and words that only cards need (rights, limits) reach them without work. A card
+is drawn again only where what it is drawn from has changed: its code, its config, the run.
+"""
+
+import hashlib
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personalize import files
+from personalize.cards import Card
+from personalize.cards.commands import under_profile
+from personalize.recipe.errors import RecipeError
+from personalize.recipe.fingerprint import code_closure
+from personalize.recipe.plan import Prepared
+from personalize.recipe.steps import Input, Inputs, Step, StepConfig
+from personalize.recipe.tracking import Past, Store
+
+CARDS = Path("build/cards")
+MADE = "made.json"
+"""Artifact of a step's run: how it was made (config, inputs, time), for its card's footer."""
+OUTCOME = "recipe.outcome"
+LONGEST = 500
+"""Characters of an outcome's word that are kept."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A card on this machine. address: of the same card in MLflow; tags: what the step came to, as tags of its run."""
+
+    path: Path
+    address: str
+    tags: Mapping[str, str]
+
+
+class Cards:
+    """The cards of one recipe's runs. parent_id: the project run, which keeps those that are drawn anew."""
+
+    def __init__(self, prepared: Prepared, store: Store, parent_id: str = "") -> None:
+        self.prepared = prepared
+        self.store = store
+        self.parent_id = parent_id
+
+    def of_new(self, name: str, past: Past, results: Mapping[str, Past], made: Mapping[str, Any]) -> Shown:
+        """Draw the card of a run that has just finished, and keep it with the run."""
+        step, config = self.prepared.steps[name], self.prepared.configs[name]
+        drawn = self.drawn_from(step, config, past, results)
+        card = self.draw(step, config, past, results)
+        path = self.keep(card, {**made, "drawn": drawn}, past.run_id)
+        tags = outcome_tags(card)
+        for key, value in {**tags, "recipe.card": drawn}.items():
+            self.store.client.set_tag(past.run_id, key, value)
+        return Shown(path, f"runs:/{past.run_id}/card.html", tags)
+
+    def of_reused(self, name: str, past: Past, results: Mapping[str, Past]) -> Shown | None:
+        """The card of an earlier run as today's code and words have it; None where it cannot be had.
+
+        What is drawn anew is kept with the project run, since the earlier one may be somebody else's.
+        """
+        step, config = self.prepared.steps[name], self.prepared.configs[name]
+        drawn = self.drawn_from(step, config, past, results)
+        path = self.prepared.root / CARDS / f"{name}.html"
+        kept = outcome_of(past.tags)
+        if past.tags.get("recipe.card") == drawn:
+            found = self.stored(past, name)
+            return Shown(found, f"runs:/{past.run_id}/card.html", kept) if found else None
+        own = f"cards/{name}"
+        address = f"runs:/{self.parent_id}/{own}.html" if self.parent_id else f"runs:/{past.run_id}/card.html"
+        if _is_drawn_from(path, drawn):
+            if self.parent_id:
+                self.store.client.log_artifact(self.parent_id, str(path), "cards")
+            return Shown(path, address, kept)
+        card = self.draw(step, config, past, results)
+        made = {**self.made(past), "config": config.model_dump(mode="json"), "drawn": drawn}
+        return Shown(self.keep(card, made, self.parent_id, own), address, outcome_tags(card))
+
+    def of_any(self, past: Past) -> Path:
+        """The card of any run of a step: drawn anew from its own config and inputs, or as it was kept.
+
+        Raises RecipeError where the run is no step's, or has no card.
+        """
+        name = past.tags.get("recipe.step", "")
+        step = self.prepared.steps.get(name)
+        if step is None:
+            raise RecipeError(f"run {past.run_id} is no run of a step of this recipe")
+        kept_as = f"{name}-{past.run_id[:8]}"
+        try:
+            if past.status != "FINISHED":
+                raise ValueError("only a finished run has results to draw")
+            made = self.made(past)
+            config = step.kind.model_validate(made["config"])
+            runs = {need: self.store.by_id(run.removeprefix("run ")) for need, run in made["inputs"].items()}
+            results = {need: run for need, run in runs.items() if run is not None}
+        except (KeyError, ValueError, AttributeError):  # an older format, or a config that today's code does not know
+            if found := self.stored(past, kept_as):
+                return found
+            raise RecipeError(
+                f"run {past.run_id} of step '{name}' has no card ({past.status.lower()}); run the step again"
+            ) from None
+        return self.keep(self.draw(step, config, past, results), made, "", kept_as=kept_as)
+
+    def draw(self, step: Step, config: StepConfig, past: Past, results: Mapping[str, Past]) -> Card:
+        """A card that cannot be drawn says so: the result is there all the same."""
+        card = Card(step.name, about=step.about)
+        card.run_id = past.run_id
+        try:
+            with under_profile(past.tags.get("recipe.profile", self.prepared.merged.profile.name)):
+                step.show(config, inputs_of(self.store, results), self.store.outputs(past), card)
+        except Exception as error:
+            print(f"  the card of {step.name} could not be drawn ({type(error).__name__}: {error})", flush=True)
+            card.warning("The step is done and its result is kept, but its card could not be drawn.")
+            card.code("Traceback", "".join(traceback.format_exception(error)))
+        return card
+
+    def keep(self, card: Card, made: Mapping[str, Any], run_id: str, artifact: str = "card", kept_as: str = "") -> Path:
+        """Write a card to this machine and, where a run is named, into it, with the same facts as JSON."""
+        html = card.html(made)
+        if run_id:
+            facts = {**card.as_dict(), "made": made}
+            self._log_text(run_id, html, f"{artifact}.html")
+            self._log_text(run_id, json.dumps(facts, ensure_ascii=False, indent=1, default=str), f"{artifact}.json")
+        path = self.prepared.root / CARDS / f"{kept_as or card.step}.html"
+        files.write_bytes(path, html.encode("utf-8", "replace"))
+        return path
+
+    def stored(self, past: Past, kept_as: str) -> Path | None:
+        """The card as it lies with the run, copied to this machine where it is not there already."""
+        path = self.prepared.root / CARDS / f"{kept_as}.html"
+        try:
+            head = path.read_text(encoding="utf-8")[:2000] if path.is_file() else ""
+            if f'<meta name="run" content="{past.run_id}">' in head and past.tags.get("recipe.card", "") in head:
+                return path
+            files.write_bytes(path, self.store.artifact(past, "card.html").read_bytes())
+        except Exception:  # a card that cannot be fetched is not worth failing for
+            return None
+        return path
+
+    def made(self, past: Past) -> dict[str, Any]:
+        """How a run was made; empty where it does not say."""
+        try:
+            made: dict[str, Any] = files.read_json(self.store.artifact(past, MADE))
+        except Exception:  # an older run, or a server that does not have it
+            return {"run_id": past.run_id}
+        return made
+
+    def drawn_from(self, step: Step, config: StepConfig, past: Past, results: Mapping[str, Past]) -> str:
+        """Digest of everything that decides the card."""
+        root = self.prepared.root
+        templates = "personalize/cards/templates"
+        extra = [templates] if (root / templates).is_dir() else []
+        start = step.card_path or step.path
+        parts = [
+            code_closure(root, start, extra, showing=True),
+            config.model_dump(mode="json"),
+            self.prepared.merged.profile.name,
+            past.run_id,
+            {name: run.run_id for name, run in results.items()},
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _log_text(self, run_id: str, text: str, name: str) -> None:
+        self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
+
+
+def inputs_of(store: Store, results: Mapping[str, Past], cards: Mapping[str, str] | None = None) -> Inputs:
+    """Earlier results as a step reads them. cards: addresses of the cards that were drawn anew."""
+
+    def one(name: str, past: Past) -> Input:
+        return Input(
+            past.run_id,
+            past.tags.get("recipe.fingerprint", ""),
+            past.digest,
+            (cards or {}).get(name, ""),
+            lambda: store.outputs(past),
+            lambda: past.metrics,
+        )
+
+    return Inputs({name: one(name, past) for name, past in results.items()})
+
+
+def outcome_tags(card: Card) -> dict[str, str]:
+    """What a step came to, as tags of its run: `recipe.outcome` and `recipe.outcome.<word>`."""
+    said = {OUTCOME: card.came_to, **{f"{OUTCOME}.{name}": word for name, word in card.words.items()}}
+    return {tag: value[:LONGEST] for tag, value in said.items() if value}
+
+
+def outcome_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those tags out of all of a run's."""
+    return {tag: value for tag, value in tags.items() if tag == OUTCOME or tag.startswith(f"{OUTCOME}.")}
+
+
+def next_words(said: str | Mapping[str, str], tags: Mapping[str, str]) -> str:
+    """The text of `next:` for the outcome in a run's tags, its `{words}` filled in; empty where there is none."""
+    text = said if isinstance(said, str) else said.get(tags.get(OUTCOME, ""), "")
+    for tag, word in tags.items():
+        if tag.startswith(f"{OUTCOME}."):
+            text = text.replace("{" + tag.removeprefix(f"{OUTCOME}.") + "}", word)
+    return text.strip()
+
+
+def _is_drawn_from(path: Path, drawn: str) -> bool:
+    try:
+        return f'<meta name="drawn" content="{drawn}">' in path.read_text(encoding="utf-8")[:2000]
+    except OSError:
+        return False
