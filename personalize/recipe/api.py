@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from personalize import files
 from personalize.cards import command
 from personalize.cards.commands import under_profile
 from personalize.cards.page import frame
-from personalize.recipe.config import Override, load, overrides_from
+from personalize.recipe.config import Override, load, load_profile, overrides_from
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.plan import Prepared, prepare, survey
 
@@ -45,7 +46,12 @@ class Recipe:
         self.profile = profile
         self.root = Path(root or Path.cwd()).resolve()
         self.overrides = overrides_from(overrides) if isinstance(overrides, Mapping) else list(overrides)
-        self.name = load(self.root, profile, self.overrides).name
+        load_profile(self.root, profile)  # a profile that is none is said at once
+
+    @cached_property
+    def name(self) -> str:
+        """The recipe's, as recipe.yaml says."""
+        return load(self.root, self.profile, self.overrides).name
 
     def plan(self, step: str | None = None, until: str | None = None, fresh: bool = False) -> str:
         """What would run for `step` (default: the recipe up to its `until`), and why."""
