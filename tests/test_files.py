@@ -55,3 +55,55 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         files.tree_digest("nowhere")
     assert files.dvc_digest("nowhere.dvc") is None
+
+
+def test_what_is_left_out_of_a_folder_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "d" / "inside" / "diagnostics").mkdir(parents=True)
+    (tmp_path / "d" / "x").write_text("x")
+    before = files.tree_digest("d", leave_out="diagnostics")
+    (tmp_path / "d" / "diagnostics").mkdir()
+    (tmp_path / "d" / "diagnostics" / "seconds").write_text("1")
+    assert files.tree_digest("d", leave_out="diagnostics") == before
+    (tmp_path / "d" / "inside" / "diagnostics" / "y").write_text("y")  # only the one at the top
+    assert files.tree_digest("d", leave_out="diagnostics") != before
+
+
+def test_a_file_is_whole_or_what_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "new folder" / "a.txt"
+    files.write_text(file, "one")
+    with pytest.raises(RuntimeError), files.whole(file) as part:
+        part.write_text("hal")
+        raise RuntimeError
+    assert file.read_text() == "one"
+    assert [path.name for path in file.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with files.whole(tmp_path / "d") as part:
+            part.mkdir()
+            (part / content).touch()
+    with pytest.raises(RuntimeError), files.whole(tmp_path / "d") as part:
+        part.mkdir()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
+
+
+def test_rows_come_back_whatever_is_in_them(tmp_path: Path) -> None:
+    rows = [{"text": "line\u2028separator, \n newline, ünï 日本"}, {"text": ""}]
+    files.write_rows("rows.jsonl", rows)
+    assert files.read_rows("rows.jsonl") == rows
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json("a.json", {"value": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_nothing_that_lies_there_is_overwritten(tmp_path: Path) -> None:
+    for name in ("a-7.png", "a-7-2.png", "a-7-3.png"):
+        path = files.free_path(tmp_path, "a-7", ".png")
+        assert path.name == name
+        path.touch()
