@@ -1,5 +1,5 @@
 # make demo   the whole recipe on this machine, offline: photographs in, evaluation card out
-# make test   every check that CI runs
+# make test   every check that CI runs; make test-slow: what is left out of it
 # Both build what they need in .venv first; they need Python 3.11 and git, nothing else.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +11,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 PROFILE ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo ui test check clean
+.PHONY: help setup data demo ui test test-slow check clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -42,8 +42,12 @@ check: $(VENV)/ready
 	mypy
 	lint-imports
 
+# Two processes of one thread each, the front door's long story first.
 test: setup check
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m slow
 
 clean:
 	rm -rf build output

@@ -10,6 +10,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest story first, so that the other process has all the rest to do meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_front_door.py")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def mlflow_forgets() -> Iterator[None]:
     """MLflow keeps store and experiment in the process; what a shell or another module chose must not reach a test."""
