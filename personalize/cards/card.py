@@ -25,6 +25,7 @@ class Card:
         self.step = step
         self.title = title or step.replace("_", " ").capitalize()
         self.about = about
+        self.run_id = ""  # of the step that is shown, where there is a run
         self.blocks: list[Block] = []
         self.came_to = ""
         self.words: dict[str, str] = {}
