@@ -12,27 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from personalize.cards import Card
-from personalize.files import tree_digest
+from personalize import hub
+from personalize.files import whole, write_json, write_rows, write_text
 from personalize.recipe import Inputs, StepConfig
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 NEEDS = ("caption",)
 
 HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 KEPT = Path("build/prior")
-
 
 ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}")]
 
@@ -50,18 +45,18 @@ class Config(StepConfig):
     resolution: int = Field(1024, ge=64, multiple_of=8, description="Side of the pictures in pixels")
     seed: int = Field(0, ge=0, description="Decides the pictures, together with class noun and number")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Precision of UNet and text encoders"
-    )
+    device: hub.Device = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)
+    dtype: hub.Dtype = Field("float32", description="Precision of UNet and text encoders")
 
 
 def sources(config: Config) -> Mapping[str, str]:
     """The base model, by content or by commit."""
-    return {"base model": _base_digest(config)}
+    return {"base model": hub.identity(config.base_model, config.base_revision)}
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    import mlflow
+
     from personalize.photographs.prompts import load_subjects
 
     nouns = sorted({subject.class_noun for subject in load_subjects(inputs["caption"].path)})
@@ -74,21 +69,15 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
 
     rows = []
     for noun in nouns:
-        (outputs / _folder_name(noun)).mkdir(parents=True, exist_ok=True)
+        (outputs / noun).mkdir(parents=True, exist_ok=True)
         for i in range(config.images_per_class):
-            name = f"{_folder_name(noun)}/{i:04}.png"
+            name = f"{noun}/{i:04}.png"
             shutil.copyfile(kept[noun] / f"{i:04}.png", outputs / name)
-            rows.append(
-                {
-                    "file_name": name,
-                    "class_noun": noun,
-                    "text": _prompt(config, noun, i),
-                    "seed": _seed(config, noun, i),
-                }
-            )
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (outputs / "metadata.jsonl").write_text(lines, encoding="utf-8")
-    _tell(config, nouns, outputs, len(lacking), seconds, card)
+            prompt, seed = _prompt(config, noun, i), _seed(config, noun, i)
+            rows.append({"file_name": name, "class_noun": noun, "text": prompt, "seed": seed})
+    write_rows(outputs / "metadata.jsonl", rows)
+    write_json(outputs / "diagnostics" / "drawing.json", {"drawn": len(lacking), "seconds": round(seconds, 1)})
+    mlflow.log_metrics({"class_images": len(rows), "class_images_drawn": len(lacking), "drawing_seconds": seconds})
 
 
 def _draw(config: Config, kept: Mapping[str, Path], batches: list[tuple[str, int]]) -> None:
@@ -111,16 +100,9 @@ def _draw(config: Config, kept: Mapping[str, Path], batches: list[tuple[str, int
             prompts, seeds = zip(*((_prompt(config, noun, i), _seed(config, noun, i)) for i in numbers), strict=True)
             pictures = sample(pipe, prompts, seeds, sampling, batch_size=config.batch_size)
             for i, picture in zip(numbers, pictures, strict=True):
-                _keep(picture, kept[noun] / f"{i:04}.png")
+                with whole(kept[noun] / f"{i:04}.png") as part:
+                    picture.save(part, "png")
             bar.update(len(numbers))
-
-
-def _keep(picture: Image, path: Path) -> None:
-    """Under its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    picture.save(part, "png")
-    part.replace(path)
 
 
 def _usable(folder: Path, number: int) -> bool:
@@ -137,7 +119,7 @@ def _usable(folder: Path, number: int) -> bool:
 def _kept_folder(config: Config, noun: str) -> Path:
     """Named after everything that decides the pictures but their number; what that was is told in `about.json`."""
     about = {
-        "base": _base_digest(config),
+        "base": hub.identity(config.base_model, config.base_revision),
         "prompts": config.prompts,
         "negative_prompt": config.negative_prompt,
         "sampling_steps": config.sampling_steps,
@@ -150,15 +132,8 @@ def _kept_folder(config: Config, noun: str) -> Path:
     }
     text = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
     folder = KEPT / hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").write_text(text, encoding="utf-8")
+    write_text(folder / "about.json", text)
     return folder
-
-
-def _base_digest(config: Config) -> str:
-    if Path(config.base_model).is_dir():
-        return tree_digest(config.base_model)
-    return f"{config.base_model}@{config.base_revision}"
 
 
 def _prompt(config: Config, noun: str, number: int) -> str:
@@ -168,31 +143,3 @@ def _prompt(config: Config, noun: str, number: int) -> str:
 def _seed(config: Config, noun: str, number: int) -> int:
     """32 bits of the picture's own, far from those that validation and evaluation count up from."""
     return int.from_bytes(hashlib.sha256(f"{config.seed}/prior/{noun}/{number}".encode()).digest()[:4], "big")
-
-
-def _folder_name(noun: str) -> str:
-    return noun.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
-
-
-def _tell(config: Config, nouns: list[str], outputs: Path, drawn: int, seconds: float, card: Card) -> None:
-    import mlflow
-
-    total = len(nouns) * config.images_per_class
-    mlflow.log_metrics({"class_images": total, "class_images_drawn": drawn, "drawing_seconds": seconds})
-    revision = f"@{config.base_revision[:8]}" if config.base_revision else ""
-    card.facts(
-        {
-            "class images": total,
-            "drawn now": drawn,
-            "taken from earlier runs": total - drawn,
-            "seconds": round(seconds, 1),
-            "base model": f"{config.base_model}{revision}",
-        }
-    )
-    if not total:
-        card.warning("images_per_class is 0: training has no class images and may forget what the class looks like.")
-    for noun in nouns:
-        shown = sorted((outputs / _folder_name(noun)).glob("*.png"))[:20]
-        if shown:
-            asked = [(path, f"{path.stem} {_prompt(config, noun, int(path.stem))}") for path in shown]
-            card.images(f"{noun}: {config.images_per_class} class images", asked)

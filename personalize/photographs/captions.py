@@ -8,16 +8,15 @@ out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from personalize.photographs.prompts import Subject, Tokenizer, check_prompt
+from personalize.photographs.prompts import MAX_TOKENS, Subject, Tokenizer, check_prompt, mentions
 
 PLACEHOLDERS: Final = ("token", "class_noun")
 COMMON_WORD: Final = 2.5
-"""Zipf frequency (1 = once per hundred million words, 5 = `dog`); `sks`, a rifle that spoilt many a subject, has 2.3.
-"""
+"""Zipf frequency (2 = once in ten million words, 5 = `dog`); `sks`, a rifle that spoilt many a subject, has 2.3."""
 
 _PLACE: Final = re.compile(
     r"\b(in front of|next to|on top of|surrounded by|beside|against|near|under|inside|outside|behind|between|among|"
@@ -34,6 +33,16 @@ _LEAD: Final = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Caption:
+    """The words for one photograph. `origin` says whose they are, `doubts` what a person should know about them."""
+
+    text: str
+    origin: str
+    context: str = ""
+    doubts: tuple[str, ...] = ()
+
+
 def compose(subject: Subject, context: str = "", template: str = "a photo of a {token} {class_noun}") -> str:
     """The caption of one photograph. The context follows after a comma, so that any phrase fits."""
     caption = template.format(token=subject.token, class_noun=subject.class_noun)
@@ -45,9 +54,8 @@ def check_template(template: str) -> None:
     found = re.findall(r"{(.*?)}", template)
     if sorted(found) != sorted(PLACEHOLDERS) or template.count("{") != 2 or template.count("}") != 2:
         raise ValueError(
-            f"the template {template!r} needs {{token}} and {{class_noun}}, each once, and no other braces; for "
-            f"example "
-            f"'a photo of a {{token}} {{class_noun}}'"
+            f"the template {template!r} needs {{token}} and {{class_noun}}, each once, and no other braces; "
+            f"for example 'a photo of a {{token}} {{class_noun}}'"
         )
 
 
@@ -71,7 +79,7 @@ def context_of(caption: str, class_noun: str) -> str:
     return context
 
 
-def mentions(caption: str, class_noun: str) -> bool:
+def sees_class_noun(caption: str, class_noun: str) -> bool:
     """Whether a captioner saw the subject that it was meant to see."""
     return _mention(caption.lower(), class_noun) is not None
 
@@ -87,8 +95,9 @@ def _mention(text: str, class_noun: str) -> re.Match[str] | None:
 def fitted(
     tokenizers: Sequence[Tokenizer], subject: Subject, context: str, template: str = "a photo of a {token} {class_noun}"
 ) -> tuple[str, str]:
-    """(the words of `context` that the text encoders can hear, the words given up). Raises ValueError when none would
-    do.
+    """(the words of `context` that the text encoders can hear, the words given up).
+
+    Raises ValueError when the caption is too long even without a context.
     """
     words = context.split()
     for kept in range(len(words), -1, -1):
@@ -100,6 +109,26 @@ def fitted(
         else:
             return " ".join(words[:kept]).rstrip(" ,"), " ".join(words[kept:])
     raise AssertionError("unreachable: kept == 0 returns or raises")
+
+
+def as_written(text: str, origin: str, subject: Subject, tokenizers: Sequence[Tokenizer]) -> Caption:
+    """A person's caption, word for word. Raises ValueError when the text encoders would not hear the whole of it."""
+    check_prompt(tokenizers, text)
+    if mentions(text, subject.token):
+        return Caption(text, origin)
+    doubt = f"your caption does not say {subject.token!r}, so this photograph teaches the token nothing: {text!r}"
+    return Caption(text, origin, doubts=(doubt,))
+
+
+def composed(context: str, origin: str, subject: Subject, tokenizers: Sequence[Tokenizer], template: str) -> Caption:
+    """Token, class noun and as much of the context as the text encoders hear. origin: `template` or BLIP's sentence."""
+    context, lost = fitted(tokenizers, subject, context, template)
+    doubts = []
+    if lost:
+        doubts.append(f"the caption passed {MAX_TOKENS} tokens; the end of its context went: {lost!r}")
+    if origin.startswith("blip") and not sees_class_noun(origin, subject.class_noun):
+        doubts.append(f"BLIP saw no {subject.class_noun} on it; look at its caption.")
+    return Caption(compose(subject, context, template), origin, context, tuple(doubts))
 
 
 def token_warnings(subject: Subject, tokenizers: Sequence[Tokenizer], max_pieces: int) -> list[str]:
@@ -116,21 +145,18 @@ def token_warnings(subject: Subject, tokenizers: Sequence[Tokenizer], max_pieces
         )
     elif frequency >= COMMON_WORD:
         warnings.append(
-            f"token {token!r} is a common word (Zipf frequency {frequency:.1f}): what it means now will mix with "
-            f"what is "
-            f"taught. {advice}"
+            f"token {token!r} is a common word (Zipf frequency {frequency:.1f}): what it means now will mix with what "
+            f"is taught. {advice}"
         )
     elif len(pieces) == 1:
         warnings.append(
             f"token {token!r} is one word of the text encoder's own vocabulary, so it may mean something already. "
-            f"Generate "
-            f"'a photo of a {token}' from the base model to see. {advice}"
+            f"Generate 'a photo of a {token}' from the base model to see. {advice}"
         )
     if len(pieces) > max_pieces:
         warnings.append(
             f"token {token!r} falls into {len(pieces)} pieces ({' '.join(pieces)}), more than {max_pieces}: it is "
-            f"learnt more "
-            f"slowly and takes room in every prompt. A shorter one would do better."
+            f"learnt more slowly and takes room in every prompt. A shorter one would do better."
         )
     return warnings
 
@@ -138,82 +164,3 @@ def token_warnings(subject: Subject, tokenizers: Sequence[Tokenizer], max_pieces
 def token_pieces(tokenizer: Any, token: str) -> list[str]:
     """The word pieces that the text encoder makes of `token`, without end-of-word marks."""
     return [piece.removesuffix("</w>") for piece in tokenizer.tokenize(token)]
-
-
-class BlipCaptioner:
-    """BLIP (Li et al. 2022) as a function from photographs to sentences, begun with words of ours.
-
-    Begun with `a photo of a chair` it goes on with what is around the chair. Beam search, no sampling: the same
-    photograph gets the same words. float32; safetensors only. Raises ValueError when the model is not there.
-    """
-
-    def __init__(self, path: str | Path, revision: str | None = None, device: str = "auto"):
-        from transformers import AutoTokenizer, BlipForConditionalGeneration
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-        from personalize.dreambooth.backbone import quiet, resolve_device
-
-        source = _source(path, revision)
-        self.device = resolve_device(device)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(**source)
-            self.processor = BlipImageProcessorPil.from_pretrained(**source)
-            with quiet():
-                model = BlipForConditionalGeneration.from_pretrained(**source, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"BLIP model {str(path)!r} cannot be loaded: {str(error).splitlines()[0]} Fetch it again (`dvc "
-                f"pull models.dvc` "
-                f"for the project's own), or caption with captioner: template."
-            ) from error
-        self.model = model.float().eval().to(self.device)
-
-    def describe(
-        self,
-        images: Sequence[Path],
-        prefixes: Sequence[str],
-        batch_size: int = 8,
-        max_new_tokens: int = 30,
-        on_batch: Callable[[int], object] | None = None,
-    ) -> list[str]:
-        """One sentence per image file, each beginning with its prefix."""
-        import torch
-        from PIL import Image
-
-        sentences: dict[int, str] = {}
-        # Prompts of one length at a time: BLIP's decoder is not made for padding on the left.
-        for prefix in dict.fromkeys(prefixes):
-            rows = [row for row, own in enumerate(prefixes) if own == prefix]
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                opened = [Image.open(images[row]).convert("RGB") for row in batch]
-                pixels = self.processor(opened, return_tensors="pt")["pixel_values"]
-                words = self.tokenizer([prefix] * len(batch), return_tensors="pt")
-                with torch.inference_mode():
-                    ids = self.model.generate(
-                        pixel_values=pixels.to(self.device),
-                        input_ids=words["input_ids"].to(self.device),
-                        attention_mask=words["attention_mask"].to(self.device),
-                        max_new_tokens=max_new_tokens,
-                        num_beams=3,
-                        do_sample=False,
-                        no_repeat_ngram_size=3,
-                    )
-                decoded = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-                sentences.update(zip(batch, (" ".join(text.split()) for text in decoded), strict=True))
-                if on_batch:
-                    on_batch(len(batch))
-        return [sentences[row] for row in range(len(images))]
-
-
-def _source(path: str | Path, revision: str | None) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained` for a local folder or for a hub model pinned by commit."""
-    if Path(path).is_dir():
-        return {"pretrained_model_name_or_path": str(path), "local_files_only": True}
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return {"pretrained_model_name_or_path": str(path), "revision": revision}
-    raise ValueError(
-        f"BLIP model {str(path)!r} is not a folder here. The project's own comes with `dvc pull models.dvc`; for a "
-        f"Hugging Face "
-        f"model give its commit (40 hexadecimal digits) as BLIP_REVISION; or caption with captioner: template."
-    )

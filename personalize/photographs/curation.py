@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from personalize.files import write_json, write_rows
 from personalize.photographs.layout import Candidate
+from personalize.photographs.prompts import Subject
 from personalize.photographs.quality import difference_hash, is_blank, near_duplicates, sharpness
 from personalize.photographs.reading import Unusable, read_photograph, reduced, safe_stem, write_png
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320
-SHOWN = (
-    "source",
-    "token",
-    "class_noun",
-    "verdict",
-    "reasons",
-    "notes",
-    "width",
-    "height",
-    "sharpness",
-    "file_name",
-)
-"""What qa.json says of each file."""
+SHOWN = ("source", "token", "class_noun", "verdict", "reasons", "notes", "width", "height", "sharpness", "file_name")
+"""What qa.json says of each file, and besides where its `picture` lies."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Rules:
     max_megabytes: float = 200.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class File:
     """One file of the user's and what became of it. `width`, `height`: as it was given, turned upright."""
 
@@ -54,8 +46,8 @@ class File:
     token: str = ""
     class_noun: str = ""
     verdict: Verdict = "kept"
-    reasons: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     width: int = 0
     height: int = 0
     sharpness: float | None = None
@@ -65,109 +57,82 @@ class File:
     sha256: str = ""
     caption: str | None = None
     thumbnail: Image.Image | None = None
+    bits: npt.NDArray[np.bool_] | None = None
 
     @property
     def kept(self) -> bool:
         return self.verdict in ("kept", "warned")
 
-    def reject(self, reason: str) -> None:
-        self.verdict, self.reasons = "rejected", [reason, *self.reasons]
+    def rejected(self, reason: str) -> File:
+        return replace(self, verdict="rejected", reasons=(reason, *self.reasons), file_name="", sha256="")
 
-    def warn(self, reason: str) -> None:
-        self.verdict, self.reasons = "warned", [*self.reasons, reason]
+    def warned(self, reason: str) -> File:
+        return replace(self, verdict="warned", reasons=(*self.reasons, reason))
 
 
 def curate(candidates: Iterable[Candidate], images: Path, rules: Rules) -> list[File]:
-    """Writes every usable photograph to `images`/<class noun>/<token>/<stem>.png; returns all files with their
-    verdicts.
-    """
-    files: list[File] = []
-    hashes = {}
+    """Writes the usable photographs to `images`/<class noun>/<token>/<stem>.png; returns all files with verdicts."""
     taken: set[str] = set()
-    for candidate in candidates:
-        subject = candidate.subject
-        file = File(candidate.name, subject.token, subject.class_noun, caption=candidate.caption)
-        files.append(file)
-        try:
-            photograph = read_photograph(
-                candidate.path, max_megapixels=rules.max_megapixels, max_megabytes=rules.max_megabytes
-            )
-        except Unusable as reason:
-            file.reject(str(reason))
-            continue
-        image = reduced(photograph.image, rules.short_side)
-        file.notes = list(photograph.notes)
-        file.width, file.height = photograph.image.size
-        file.written = image.size
-        file.thumbnail = _thumbnail(image)
-        judge(file, photograph.image, rules)
-        if file.kept:
-            stem = f"{subject.class_noun}/{subject.token}/{safe_stem(candidate.path.name)}"
-            file.file_name = _free_name(stem, taken)
-            file.sha256 = write_png(image, images / file.file_name)
-            hashes[len(files) - 1] = difference_hash(image)
+    files = [_taken_in(candidate, images, taken, rules) for candidate in candidates]
+    hashes = {index: file.bits for index, file in enumerate(files) if file.bits is not None}
     # The sharp and large come first, so that of two copies the better one stays.
     order = sorted(hashes, key=lambda index: (files[index].soft, -files[index].width * files[index].height, index))
     for near in near_duplicates([hashes[index] for index in order], rules.duplicate):
-        _repeated(files[order[near.index]], files[order[near.like]], near.distance, images)
+        index, like = order[near.index], files[order[near.like]]
+        repeated = _repeated(files[index], like, near.distance)
+        if not repeated.kept:
+            (images / files[index].file_name).unlink()
+        files[index] = repeated
     return files
 
 
-def write_tables(files: Sequence[File], outputs: Path, about: Mapping[str, str]) -> None:
-    """`images/metadata.jsonl`, which `datasets.load_dataset("imagefolder")` reads, and `qa.json` with every file.
-
-    about: what qa.json says of the whole, before counts and files.
-    """
-    lines = [
-        {
-            "file_name": file.file_name,
-            "token": file.token,
-            "class_noun": file.class_noun,
-            "width": file.written[0],
-            "height": file.written[1],
-            "source": file.source,
-            "sha256": file.sha256,
-            "caption": file.caption,
-        }
-        for file in files
-        if file.kept
-    ]
-    (outputs / "images").mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (outputs / "images" / "metadata.jsonl").write_text(text, encoding="utf-8")
-    table = {
-        **about,
-        "counts": dict(Counter(file.verdict for file in files)),
-        "files": [{key: getattr(file, key) for key in SHOWN} for file in files],
-    }
-    (outputs / "qa.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _taken_in(candidate: Candidate, images: Path, taken: set[str], rules: Rules) -> File:
+    """One file read, judged by itself and, if it is good, written."""
+    subject = candidate.subject
+    file = File(candidate.name, subject.token, subject.class_noun, caption=candidate.caption)
+    try:
+        photograph = read_photograph(
+            candidate.path, max_megapixels=rules.max_megapixels, max_megabytes=rules.max_megabytes
+        )
+    except Unusable as reason:
+        return file.rejected(str(reason))
+    image = reduced(photograph.image, rules.short_side)
+    width, height = photograph.image.size
+    read = replace(file, notes=photograph.notes, width=width, height=height, thumbnail=_thumbnail(image))
+    judged = _judged(read, photograph.image, rules)
+    if not judged.kept:
+        return judged
+    name = _free_name(f"{subject.class_noun}/{subject.token}/{safe_stem(candidate.path.name)}", taken)
+    sha256 = write_png(image, images / name)
+    return replace(judged, file_name=name, sha256=sha256, written=image.size, bits=difference_hash(image))
 
 
-def judge(file: File, image: Image.Image, rules: Rules) -> None:
-    """Rejects or warns by what is to be seen: emptiness, size, sharpness."""
+def _judged(file: File, image: Image.Image, rules: Rules) -> File:
+    """Rejected or warned of by what is to be seen: emptiness, size, sharpness."""
     width, height = image.size
-    file.sharpness = round(sharpness(image), 1)
+    sharp = round(sharpness(image), 1)
+    file = replace(file, sharpness=sharp)
     if is_blank(image):
-        file.reject("nothing is to be seen on it: all of it has one colour")
-    elif min(image.size) < rules.min_side:
-        file.reject(f"too small: {width} x {height} pixels, the shorter side needs {rules.min_side} (min_side)")
-    elif file.sharpness < rules.blur_reject:
-        file.reject(f"blurred: sharpness {file.sharpness:g}, at least {rules.blur_reject:g} is needed (blur_reject)")
-    else:
-        if file.sharpness < rules.blur_warn:
-            file.soft = True
-            file.warn(f"soft: sharpness {file.sharpness:g}, below {rules.blur_warn:g}")
-        if min(image.size) < rules.resolution:
-            file.warn(f"{width} x {height} pixels, enlarged to {rules.resolution} for training")
+        return file.rejected("nothing is to be seen on it: all of it has one colour")
+    if min(image.size) < rules.min_side:
+        return file.rejected(
+            f"too small: {width} x {height} pixels, the shorter side needs {rules.min_side} (min_side)"
+        )
+    if sharp < rules.blur_reject:
+        return file.rejected(f"blurred: sharpness {sharp:g}, at least {rules.blur_reject:g} is needed (blur_reject)")
+    if sharp < rules.blur_warn:
+        file = replace(file, soft=True).warned(f"soft: sharpness {sharp:g}, below {rules.blur_warn:g}")
+    if min(image.size) < rules.resolution:
+        file = file.warned(f"{width} x {height} pixels, enlarged to {rules.resolution} for training")
+    return file
 
 
-def _repeated(file: File, like: File, distance: float, images: Path) -> None:
+def _repeated(file: File, like: File, distance: float) -> File:
     if (file.token, file.class_noun) != (like.token, like.class_noun):
-        file.warn(f"nearly the same as {like.source}: one photograph cannot show two subjects, remove it from one")
-        return
-    file.reject(f"nearly the same as {like.source} ({distance:.1%} of the hash bits differ)")
-    (images / file.file_name).unlink()
-    file.file_name = file.sha256 = ""
+        return file.warned(
+            f"nearly the same as {like.source}: one photograph cannot show two subjects, remove it from one"
+        )
+    return file.rejected(f"nearly the same as {like.source} ({distance:.1%} of the hash bits differ)")
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
@@ -183,6 +148,52 @@ def _thumbnail(image: Image.Image) -> Image.Image:
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return small
+
+
+def write_tables(files: Sequence[File], outputs: Path, digest: str) -> None:
+    """`images/metadata.jsonl`, which `datasets.load_dataset("imagefolder")` reads, and `qa.json` with every file.
+
+    What was not kept is kept small, in `thumbnails/`, so that a person can see what was wrong with it.
+    """
+    kept = [
+        {
+            "file_name": file.file_name,
+            "token": file.token,
+            "class_noun": file.class_noun,
+            "width": file.written[0],
+            "height": file.written[1],
+            "source": file.source,
+            "sha256": file.sha256,
+            "caption": file.caption,
+        }
+        for file in files
+        if file.kept
+    ]
+    write_rows(outputs / "images" / "metadata.jsonl", kept)
+    rows: list[dict[str, Any]] = []
+    for number, file in enumerate(files):
+        picture = f"images/{file.file_name}" if file.kept else f"thumbnails/{number:04}.png" if file.thumbnail else ""
+        if file.thumbnail and not file.kept:
+            write_png(file.thumbnail, outputs / picture)
+        rows.append({**{key: getattr(file, key) for key in SHOWN}, "picture": picture})
+    counts = Counter(file.verdict for file in files)
+    write_json(outputs / "qa.json", {"digest": digest, "counts": counts, "files": rows})
+
+
+def files_of(subject: Subject, files: Sequence[File]) -> list[File]:
+    return [file for file in files if (file.token, file.class_noun) == (subject.token, subject.class_noun)]
+
+
+def lacking(files: Sequence[File], subjects: Sequence[Subject], least: int) -> str:
+    """A line for each subject with fewer than `least` usable photographs, and why the others are not; else empty."""
+    lines: list[str] = []
+    for subject in subjects:
+        own = files_of(subject, files)
+        usable = sum(file.kept for file in own)
+        if usable < least:
+            lines.append(f"  {subject.name}: {usable} usable of {len(own)} found")
+            lines += [f"      {file.source}: {'; '.join(file.reasons)}" for file in own if not file.kept][:5]
+    return "\n".join(lines)
 
 
 def contact_sheet(files: Sequence[File], columns: int = 5, cell: int = 200) -> Image.Image:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from personalize.photographs.prompts import Subject
@@ -47,8 +47,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Layout:
-    candidates: list[Candidate]
-    left_out: dict[str, str] = field(default_factory=dict)  # name -> reason, for files that belong to no subject
+    candidates: Sequence[Candidate]
+    left_out: Mapping[str, str]  # name -> reason, for files that belong to no subject
 
 
 def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layout:
@@ -72,29 +72,32 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
 
 
 def _flat(
-    root: Path, files: Mapping[str, Path], subject: Subject, captions: Mapping[str, str], left_out: dict[str, str]
+    root: Path,
+    files: Mapping[str, Path],
+    subject: Subject,
+    captions: Mapping[str, str],
+    left_out: Mapping[str, str],
 ) -> Layout:
-    deep = [name for name in files if "/" in name]
-    if len(deep) == len(files):
+    flat = {name: path for name, path in files.items() if "/" not in name}
+    deep = [name for name in files if name not in flat]
+    if not flat:
         raise WrongLayout(
             f"{root}: token={subject.token} and class_noun={subject.class_noun} say that this is a flat folder of one "
             f"subject, but its photographs lie in folders, e.g. {deep[0]!r}. Set data to the folder of that subject, "
             f"such as {files[deep[0]].parent}; or, to learn every subject in it, leave token and class_noun out."
         )
-    for name in deep:
-        left_out[name] = "lies in a folder below the flat folder; move it up to use it"
-    return Layout([Candidate(files[n], n, subject, captions.get(n)) for n in files if "/" not in n], left_out)
+    candidates = [Candidate(path, name, subject, captions.get(name)) for name, path in flat.items()]
+    reason = "lies in a folder below the flat folder; move it up to use it"
+    return Layout(candidates, {**left_out, **dict.fromkeys(deep, reason)})
 
 
-def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], left_out: dict[str, str]) -> Layout:
-    if not any(name.count("/") == 2 for name in files):
+def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], left_out: Mapping[str, str]) -> Layout:
+    placed = {name: path for name, path in files.items() if name.count("/") == 2}
+    if not placed:
         raise WrongLayout(_wrong_depth(root, files))
     candidates: list[Candidate] = []
     nouns: dict[str, str] = {}
-    for name, path in files.items():
-        if name.count("/") != 2:
-            left_out[name] = "does not lie in <class noun>/<token>/; move it there to use it"
-            continue
+    for name, path in placed.items():
         noun_folder, token_folder, _ = name.split("/")
         noun = check_class_noun(noun_folder, f"folder {root / noun_folder}")
         token = check_token(token_folder, f"folder {root / noun_folder / token_folder}")
@@ -104,7 +107,8 @@ def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], 
                 f"One word cannot mean both: rename one of the two folders."
             )
         candidates.append(Candidate(path, name, Subject(token, noun), captions.get(name)))
-    return Layout(candidates, left_out)
+    reason = "does not lie in <class noun>/<token>/; move it there to use it"
+    return Layout(candidates, {**left_out, **{name: reason for name in files if name not in placed}})
 
 
 def check_token(token: str, where: str) -> str:
@@ -118,8 +122,7 @@ def check_token(token: str, where: str) -> str:
     advice = f"{better!r}" if re.fullmatch(r"(?=.*[a-z])[a-z0-9]{2,}", better) else "an invented word such as 'zwvchr'"
     raise WrongLayout(
         f"{where}: {token!r} cannot be a token. A token is one invented word of 2 to 32 lower-case letters a-z and "
-        f"digits; "
-        f"use {advice}."
+        f"digits; use {advice}."
     )
 
 
@@ -130,8 +133,7 @@ def check_class_noun(noun: str, where: str) -> str:
         return words
     raise WrongLayout(
         f"{where}: {noun!r} cannot be a class noun. It is the everyday word for the subject (chair, office chair, "
-        f"teapot): "
-        f"letters, digits, spaces and hyphens, at most 40 characters, beginning with a letter."
+        f"teapot): letters, digits, spaces and hyphens, at most 40 characters, beginning with a letter."
     )
 
 
@@ -172,8 +174,7 @@ def _wrong_depth(root: Path, files: Mapping[str, Path]) -> str:
         folder = next(iter(folders))
         way_out = (
             f"For one of these subjects set data to {root / folder} and give token and class_noun; for all of them "
-            f"put each "
-            f"folder into a folder named by its class noun."
+            f"put each folder into a folder named by its class noun."
         )
     else:
         way_out = "Move the photographs to this depth."
@@ -212,7 +213,7 @@ def read_captions(file: Path) -> dict[Path, str]:
     Raises WrongLayout naming the line that cannot be read.
     """
     captions: dict[Path, str] = {}
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(_text(file).split("\n"), start=1):  # text may hold what Python takes for a line's end
         if not line.strip():
             continue
         try:
@@ -227,6 +228,20 @@ def read_captions(file: Path) -> dict[Path, str]:
             ) from None
         captions[file.parent / file_name] = text
     return captions
+
+
+def read_edited_captions(file: Path, photographs: Collection[str]) -> dict[str, str]:
+    """Captions of an edited `metadata.jsonl` by file name. WrongLayout for one that is empty or of no photograph."""
+    captions = {path.relative_to(file.parent).as_posix(): text for path, text in read_captions(file).items()}
+    if strangers := sorted(captions.keys() - set(photographs)):
+        raise WrongLayout(
+            f"{file} has a caption for {strangers[0]!r}, which is no photograph of this run (it has "
+            f"{', '.join(sorted(photographs)[:3])}, ...). Take the line out, or start again from this run's "
+            f"metadata.jsonl."
+        )
+    if empty := next((name for name, text in captions.items() if not text.strip()), None):
+        raise WrongLayout(f"{file} has an empty text for {empty!r}. Write one, or take the line out.")
+    return {name: " ".join(text.split()) for name, text in captions.items()}
 
 
 def _text(file: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from personalize.files import read_json, write_json
 
 MAX_TOKENS = 77
 """Positions of SDXL's text encoders, the start and end marks included: 75 are left for the prompt."""
@@ -116,9 +117,9 @@ def load_subjects(path: str | Path) -> list[Subject]:
     path = Path(path)
     file = path / "subjects.json" if path.is_dir() else path
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = read_json(file)
         return [Subject(row["token"], row["class_noun"], int(row.get("images", 0))) for row in rows]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file}: not a list of subjects ({type(error).__name__}: {error}). The caption step writes it."
         ) from error
@@ -128,5 +129,5 @@ def save_subjects(path: str | Path, subjects: Iterable[Subject]) -> Path:
     """Writes `subjects.json` into the folder `path` (or to the file `path`) and returns the file's path."""
     path = Path(path)
     file = path / "subjects.json" if path.is_dir() else path
-    file.write_text(json.dumps([s.to_json() for s in subjects], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, [subject.to_json() for subject in subjects])
     return file

@@ -57,9 +57,7 @@ def difference_hash(image: Image.Image, size: int = 16) -> npt.NDArray[np.bool_]
 
 
 def near_duplicates(hashes: Sequence[npt.NDArray[np.bool_]], threshold: float) -> list[Near]:
-    """Each photograph that is within `threshold` of an earlier one that is not itself a repetition, nearest first
-    match.
-    """
+    """The photographs within `threshold` of an earlier one that is no repetition itself, each with the nearest such."""
     found: list[Near] = []
     originals: list[int] = []
     for index, bits in enumerate(hashes):

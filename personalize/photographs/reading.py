@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from personalize.files import write_bytes
+
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
 FORMATS: Final = ("JPEG", "PNG", "WEBP")  # JPEG's decoder also takes MPO, the JPEG of phones that append a depth map
 MAX_MEGAPIXELS: Final = 100
@@ -44,8 +46,7 @@ class Photograph:
 def read_photograph(
     path: Path, *, max_megapixels: float = MAX_MEGAPIXELS, max_megabytes: float = MAX_MEGABYTES
 ) -> Photograph:
-    """Decodes `path`: EXIF orientation applied, colours converted to sRGB, transparency laid on white, metadata
-    dropped.
+    """Decodes `path`: turned as EXIF says, colours converted to sRGB, transparency laid on white, metadata dropped.
 
     Raises Unusable for an empty, truncated, animated, oversized or undecodable file.
     """
@@ -168,8 +169,7 @@ def write_png(image: Image.Image, path: Path) -> str:
     bare.info = {}
     buffer = io.BytesIO()
     bare.save(buffer, "PNG", compress_level=6, icc_profile=None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 

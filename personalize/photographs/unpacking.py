@@ -1,5 +1,4 @@
-"""Archives: a zip or tar of photographs, from this disk or from an https address, unpacked as if it came from a
-stranger.
+"""Unpacking: a zip or tar of photographs, opened as if it came from a stranger.
 
 An archive that names a path outside itself, a link, a device, an encrypted member, the same file twice, or more files
 or bytes than the limits, is refused as a whole. Members are written by copying their bytes, so no mode, owner or link
@@ -10,50 +9,41 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
-import http.client
-import ipaddress
 import lzma
 import re
 import shutil
-import socket
-import ssl
 import stat
 import tarfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
-from urllib.parse import SplitResult, urljoin, urlsplit
 
 SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _CHUNK: Final = 1 << 20
 
 
 class Refused(ValueError):
-    """The archive or address is not taken in; the message names the member or the rule."""
+    """The archive is not taken in; the message names the member or the rule."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an archive may hold, unpacked; `seconds` is for the whole of a download."""
+class ArchiveLimits:
+    """What an archive may hold, unpacked. Who has more gives the unpacked folder."""
 
     files: int = 10_000
     member_bytes: int = 200_000_000
     total_bytes: int = 4_000_000_000
-    seconds: float = 600.0
 
 
 def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def unpack(archive: Path, into: Path, limits: Limits | None = None) -> None:
+def unpack(archive: Path, into: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
     """Unpacks `archive` into the empty folder `into`. Raises Refused, and then leaves nothing in `into`."""
-    limits = limits or Limits()
     into.mkdir(parents=True, exist_ok=True)
     try:
         if zipfile.is_zipfile(archive):
@@ -65,9 +55,7 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> None:
         raise Refused(f"{archive.name}: {error}") from None
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         _empty(into)
-        if (
-            isinstance(error, OSError) and error.errno
-        ):  # this machine's trouble (disk full, no permission), not the archive's
+        if isinstance(error, OSError) and error.errno:  # this machine's trouble (a full disk), not the archive's
             raise
         raise Refused(
             f"{archive.name}: not a whole zip or tar archive ({error or type(error).__name__}); "
@@ -75,7 +63,7 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> None:
         ) from error
 
 
-def _unpack_zip(archive: Path, into: Path, limits: Limits) -> None:
+def _unpack_zip(archive: Path, into: Path, limits: ArchiveLimits) -> None:
     with zipfile.ZipFile(archive) as opened:
         members = opened.infolist()
         if len(members) > limits.files:
@@ -93,7 +81,7 @@ def _unpack_zip(archive: Path, into: Path, limits: Limits) -> None:
                 _write(source, into, member.filename, budget)
 
 
-def _unpack_tar(archive: Path, into: Path, limits: Limits) -> None:
+def _unpack_tar(archive: Path, into: Path, limits: ArchiveLimits) -> None:
     openers: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with archive.open("rb") as file:
         opener = openers.get(file.read(2), open)
@@ -118,7 +106,7 @@ def _unpack_tar(archive: Path, into: Path, limits: Limits) -> None:
 class Budget:
     """Holds what headers announce, and then what is really written, to the limits; headers may lie."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self.limits = limits
         self.written = 0
 
@@ -132,8 +120,8 @@ class Budget:
     def _check(self, name: str, member: int, total: int) -> None:
         if member > self.limits.member_bytes:
             raise Refused(
-                f"{_shown(name)} has {member / 1e6:.0f} MB, more than the {self.limits.member_bytes / 1e6:.0f} MB "
-                f"that a file may have."
+                f"{_shown(name)} has {member / 1e6:.0f} MB, more than the {self.limits.member_bytes / 1e6:.0f} MB that "
+                f"a file may have."
             )
         if total > self.limits.total_bytes:
             raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
@@ -183,117 +171,3 @@ def _shown(name: str) -> str:
 def _empty(folder: Path) -> None:
     for child in folder.iterdir():
         shutil.rmtree(child) if child.is_dir() else child.unlink()
-
-
-Connect = Callable[[SplitResult, float], http.client.HTTPConnection]
-
-
-def download(url: str, target: Path, limits: Limits | None = None, connect: Connect | None = None) -> str:
-    """Downloads an https archive to `target` and returns its sha256. Raises Refused.
-
-    Every hop of a redirect is held to the same rules: https, no user:password, and a host whose addresses are all
-    public, so that nobody can have a cluster fetch its own metadata service. `connect` opens the connection to an
-    address already parsed.
-    """
-    limits = limits or Limits()
-    connect = connect or connect_publicly
-    deadline = time.monotonic() + limits.seconds
-    address = url
-    for _ in range(6):
-        parts = check_address(address)
-        try:
-            connection = connect(parts, min(30.0, max(1.0, deadline - time.monotonic())))
-            try:
-                connection.request(
-                    "GET", _request_target(parts), headers={"User-Agent": "personalize", "Accept": "*/*"}
-                )
-                response = connection.getresponse()
-                if response.status in (301, 302, 303, 307, 308):
-                    address = urljoin(address, response.getheader("Location", ""))
-                    continue
-                if response.status != 200:
-                    raise Refused(f"{without_query(address)} answered {response.status} {response.reason}.")
-                return _save(response, target, address, limits, deadline)
-            finally:
-                connection.close()
-        except Refused:
-            target.unlink(missing_ok=True)
-            raise
-        except (OSError, http.client.HTTPException) as error:
-            target.unlink(missing_ok=True)
-            raise Refused(
-                f"{without_query(address)} could not be downloaded ({error or type(error).__name__}). Check the "
-                f"address and the "
-                f"network, or download it yourself and give the file."
-            ) from error
-    raise Refused(f"{without_query(url)} redirects more than 5 times.")
-
-
-def _save(response: http.client.HTTPResponse, target: Path, address: str, limits: Limits, deadline: float) -> str:
-    too_large = f"{without_query(address)} has more than the {limits.total_bytes / 1e6:.0f} MB allowed."
-    announced = response.getheader("Content-Length")
-    if announced and announced.isdigit() and int(announced) > limits.total_bytes:
-        raise Refused(too_large)
-    digest, size = hashlib.sha256(), 0
-    with target.open("wb") as file:
-        for chunk in _chunks(response):
-            size += len(chunk)
-            if size > limits.total_bytes:
-                raise Refused(too_large)
-            if time.monotonic() > deadline:
-                raise Refused(f"{without_query(address)} took more than the {limits.seconds:g} seconds allowed.")
-            digest.update(chunk)
-            file.write(chunk)
-    if announced and announced.isdigit() and size != int(announced):
-        raise Refused(f"{without_query(address)} ended after {size} of {announced} bytes; try again.")
-    return digest.hexdigest()
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while chunk := response.read1(_CHUNK):  # read1 returns with what has arrived, so a slow sender meets the deadline
-        yield chunk
-
-
-def check_address(url: str) -> SplitResult:
-    """`url` parsed, or Refused when it is not a plain https address."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise Refused(
-            f"{without_query(url)}: only https addresses are downloaded; fetch it yourself and give the file."
-        )
-    if parts.username or parts.password:
-        raise Refused(f"https://{parts.hostname}: user and password do not belong in an address, they would be logged.")
-    return parts
-
-
-def public_address(host: str, port: int) -> str:
-    """An IP address of `host` to connect to. Raises Refused unless every address it has is public."""
-    try:
-        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError as error:
-        raise Refused(f"{host} cannot be resolved ({error}); check the address and the network.") from error
-    for text in found:
-        ip = ipaddress.ip_address(text.split("%")[0])
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        if not ip.is_global or ip.is_multicast:
-            raise Refused(f"{host} is at {ip}, which is not a public address; download it yourself and give the file.")
-    return found[0]
-
-
-def connect_publicly(parts: SplitResult, timeout: float) -> http.client.HTTPConnection:
-    """A TLS connection to the very address that was checked: asking the name server twice could give two answers."""
-    host, port = parts.hostname or "", parts.port or 443
-    connection = http.client.HTTPSConnection(host, port, timeout=timeout)
-    plain = socket.create_connection((public_address(host, port), port), timeout=timeout)
-    connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
-    return connection
-
-
-def without_query(url: str) -> str:
-    """`url` as it may be shown: signed addresses carry their secret in the query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url
-
-
-def _request_target(parts: SplitResult) -> str:
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

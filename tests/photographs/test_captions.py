@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from personalize.dreambooth.backbone import load_tokenizers
+from personalize.photographs.blip import BlipCaptioner
 from personalize.photographs.captions import (
-    BlipCaptioner,
     check_template,
     compose,
     context_of,
     fitted,
-    mentions,
+    sees_class_noun,
     token_pieces,
     token_warnings,
 )
@@ -53,9 +53,9 @@ def test_the_context_is_what_stands_around_the_subject(sentence: str, class_noun
 
 
 def test_a_captioner_that_saw_something_else_is_noticed() -> None:
-    assert mentions("a brown armchair in a room", "chair")
-    assert mentions("a desk chair", "office chair")
-    assert not mentions("a dog on a rug", "chair")
+    assert sees_class_noun("a brown armchair in a room", "chair")
+    assert sees_class_noun("a desk chair", "office chair")
+    assert not sees_class_noun("a dog on a rug", "chair")
 
 
 @pytest.mark.parametrize(

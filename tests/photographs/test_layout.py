@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from personalize.photographs.layout import WrongLayout, check_class_noun, check_token, find_photographs, subjects_of
+from personalize.photographs.layout import (
+    WrongLayout,
+    check_class_noun,
+    check_token,
+    find_photographs,
+    read_captions,
+    subjects_of,
+)
 from personalize.photographs.prompts import Subject
 
 
@@ -185,3 +192,10 @@ def test_a_caption_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "chair/zwvchr/1.txt").write_bytes("Stühle".encode("latin-1"))
     with pytest.raises(WrongLayout, match=r"1\.txt: not UTF-8"):
         find_photographs(tmp_path)
+
+
+def test_a_caption_may_hold_what_other_programs_take_for_a_lines_end(tmp_path: Path) -> None:
+    text = "a zwvchr chair\u2028by a window"
+    line = json.dumps({"file_name": "1.jpg", "text": text}, ensure_ascii=False)
+    (tmp_path / "metadata.jsonl").write_text(line + "\r\n\r\n", encoding="utf-8")
+    assert read_captions(tmp_path / "metadata.jsonl") == {tmp_path / "1.jpg": text}

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from personalize.cards import Card
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.photographs.captions import mentions
+from personalize.photographs.captions import sees_class_noun
 from personalize.photographs.prompts import Subject, load_subjects, token_count
 from personalize.recipe import Inputs, RecipeError
 from steps import caption
+from steps.cards.caption import show
 from tests.dreambooth.drawings import photograph
+from tests.steps.conftest import perform
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,12 +59,12 @@ def run(tiny_models: Path, ingested: Path, tmp_path: Path) -> Callable[..., tupl
     """Runs the step; gives its rows by file name, and the card's page."""
 
     def run_step(**options: object) -> tuple[dict[str, dict], str]:
-        outputs, card = tmp_path / "outputs", Card("caption")
+        outputs = tmp_path / "outputs"
         shutil.rmtree(outputs, ignore_errors=True)
-        outputs.mkdir()
         models = {"base_model": str(tiny_models / "sdxl"), "blip_model": str(tiny_models / "blip"), "device": "cpu"}
         with mlflow.start_run():
-            caption.run(caption.Config(**{**models, **options}), Inputs.from_paths({"ingest": ingested}), outputs, card)
+            inputs = Inputs.from_paths({"ingest": ingested})
+            card = perform("caption", caption.Config(**{**models, **options}), inputs, outputs)
         return {row["file_name"]: row for row in read(outputs / "metadata.jsonl")}, card.html()
 
     return run_step
@@ -167,6 +169,18 @@ def test_ones_own_caption_past_77_tokens_is_refused_and_not_cut(run, ingested: P
         run()
 
 
+def test_the_card_of_a_run_says_how_to_fetch_its_captions_and_give_them_back_edited(
+    run, ingested: Path, tmp_path: Path
+) -> None:
+    _, html = run()
+    assert "runs:/&lt;run id of this step&gt;/outputs/metadata.jsonl" in html
+    card = Card("caption")
+    card.run_id = "0123abcd"
+    show(caption.Config(), Inputs.from_paths({"ingest": ingested}), tmp_path / "outputs", card)  # needs no model
+    assert "mlflow artifacts download -u runs:/0123abcd/outputs/metadata.jsonl -d ." in card.html()
+    assert "mlflow run . --env-manager local -P caption.captions=metadata.jsonl" in card.html()
+
+
 def test_a_common_word_for_a_token_is_warned_of(run, ingested: Path) -> None:
     rows = [
         row | {"token": row["token"].replace("bcnchr", "barcelona")} for row in read(ingested / "images/metadata.jsonl")
@@ -186,7 +200,7 @@ def test_blip_gives_the_context_and_the_token_takes_the_subjects_place(run, inge
 
     assert rows == run(captioner="blip")[0]
     for name, row in rows.items():  # what weights drawn at random say is not up to us; that it is noticed is
-        unseen = row["origin"].startswith("blip") and not mentions(row["origin"], "chair")
+        unseen = row["origin"].startswith("blip") and not sees_class_noun(row["origin"], "chair")
         assert (f"{name.replace('.png', '.jpg')}: BLIP saw no chair" in html) == unseen
 
 

@@ -11,12 +11,16 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from pydantic import ValidationError
 
 from personalize.cards import Card
 from personalize.files import tree_digest
+from personalize.photographs import source
 from personalize.recipe import Inputs, RecipeError
 from steps import ingest
+from steps.cards.ingest import show
 from tests.dreambooth.drawings import drawing, photograph, subject_folder
+from tests.steps.conftest import perform
 
 SMALL = {"resolution": 80}
 
@@ -44,10 +48,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ingest
     def run_step(data: object, **options: object) -> Ingested:
         outputs = tmp_path / "outputs"
         shutil.rmtree(outputs, ignore_errors=True)
-        outputs.mkdir()
-        card = Card("ingest")
         with mlflow.start_run() as active:
-            ingest.run(ingest.Config(data=str(data), **{**SMALL, **options}), Inputs({}), outputs, card)
+            card = perform("ingest", ingest.Config(data=str(data), **{**SMALL, **options}), Inputs({}), outputs)
         return Ingested(outputs, card, active.info.run_id)
 
     return run_step
@@ -78,13 +80,18 @@ def test_who_allowed_the_use_of_the_photographs_is_on_the_card_where_it_is_given
     assert "rights" not in run(data).card.html()
     given = run(data, rights=" the museum <2026> ")
     assert "the museum &lt;2026&gt;" in given.card.html()
-    assert given.qa["rights"] == "the museum <2026>"
+    assert "rights" not in ingest.Config.result_keys()  # words: new ones are no reason to read the photographs again
 
 
 def test_the_same_photographs_give_the_same_bytes(run, tmp_path: Path) -> None:
     data = two_subjects(tmp_path / "data")
-    digests = {tree_digest(run(data).outputs) for _ in range(2)}
-    assert len(digests) == 1
+    photograph(data / "chair/zwvchr/0 again.jpg", 0, quality=60)
+    result = run(data, rights="the museum")
+    assert list(result.outputs.glob("thumbnails/*.png"))
+    first = tree_digest(result.outputs, leave_out="diagnostics")
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
+    data.rename(tmp_path / "moved")
+    assert tree_digest(run(tmp_path / "moved").outputs, leave_out="diagnostics") == first
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
@@ -155,6 +162,10 @@ def test_every_bad_file_is_listed_and_the_users_folder_is_left_alone(run, tmp_pa
     html = result.card.html()
     assert "it is not an image but a text file" in html
     assert "7 file(s) were not used" in html
+    pictures = {row["source"]: row["picture"] for row in result.qa["files"]}
+    assert pictures["chair/zwvchr/notes.jpg"] == ""
+    with Image.open(result.outputs / pictures["chair/zwvchr/shaky.png"]) as small:  # so that one sees what was wrong
+        assert small.size == (213, 160)
 
 
 def test_names_with_html_reach_the_card_as_text(run, tmp_path: Path) -> None:
@@ -199,9 +210,10 @@ def test_too_few_photographs_are_named_with_the_reasons_of_the_rejected(run, tmp
 
 def test_a_failed_ingest_still_shows_what_it_saw(tmp_path: Path) -> None:
     data = subject_folder(tmp_path / "data", count=1)
-    card = Card("ingest")
+    config, outputs, card = ingest.Config(data=str(data), **SMALL), tmp_path / "outputs", Card("ingest")
     with mlflow.start_run(), pytest.raises(RecipeError):
-        ingest.run(ingest.Config(data=str(data), **SMALL), Inputs({}), tmp_path / "outputs", card)
+        ingest.run(config, Inputs({}), outputs)
+    show(config, Inputs({}), outputs, card)
     assert "chair/zwvchr/0.jpg" in card.html()
 
 
@@ -251,32 +263,37 @@ def test_messages_about_an_archive_name_the_archive_and_not_its_temporary_folder
     assert "unpacked" not in message
 
 
-def test_addresses_are_fetched_only_where_the_profile_says_so(run) -> None:
-    assert "allow_urls: false" in refused(run, "https://example.org/photos.zip")
-    assert "only https" in refused(run, "http://example.org/photos.zip?key=secret", allow_urls=True)
-    assert "not a public address" in refused(run, "https://127.0.0.1/photos.zip", allow_urls=True)
+def test_only_public_https_addresses_are_fetched(run) -> None:
+    message = refused(run, "http://example.org/photos.zip?key=secret")
+    assert "only https" in message
+    assert "secret" not in message
+    assert "not a public address" in refused(run, "https://127.0.0.1/photos.zip")
+
+
+@pytest.mark.parametrize("gone", ["allow_urls", "download_seconds", "max_files", "max_archive_megabytes"])
+def test_a_key_that_is_no_more_is_not_taken_in_silence(gone: str) -> None:
+    with pytest.raises(ValidationError, match=gone):
+        ingest.Config(**{gone: 1})
 
 
 def test_an_archive_from_an_address_is_held_to_its_sha256(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from personalize.photographs import unpacking as archives
-
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", subject_folder(tmp_path / "data", count=3))
     fetched: list[str] = []
 
-    def download(url: str, target: Path, limits: archives.Limits) -> str:
+    def download(url: str, target: Path, most_bytes: int) -> str:
         fetched.append(url)
         shutil.copy(packed, target)
         return "a" * 64
 
-    monkeypatch.setattr(archives, "download", download)
+    monkeypatch.setattr(source, "download", download)
     address = "https://example.org/photos.zip?signature=secret"
-    result = run(address, allow_urls=True)
+    result = run(address)
     assert fetched == [address]
     assert len(result.metadata) == 3
     html = result.card.html()
     assert "secret" not in html + json.dumps(result.qa) + result.run.inputs.dataset_inputs[0].dataset.source
     assert f"ingest.data_sha256 to {'a' * 64}" in html
-    assert "was changed since" in refused(run, address, allow_urls=True, data_sha256="b" * 64)
+    assert "was changed since" in refused(run, address, data_sha256="b" * 64)
     assert ingest.sources(ingest.Config(data=address, data_sha256="b" * 64)) == {"data": "b" * 64}
 
 

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from personalize.cards import Card
+from personalize.files import tree_digest
 from personalize.photographs.prompts import Subject, save_subjects
 from personalize.recipe import Inputs
 from steps import prior
+from tests.steps.conftest import perform
 
 
 @pytest.fixture
@@ -21,14 +23,13 @@ def run(store: Path, tiny_models: Path):
     def run(*nouns: str, **changes) -> tuple[Path, dict[str, float], Card]:
         nonlocal count
         count += 1
-        caption, outputs, card = store / f"caption{count}", store / f"outputs{count}", Card("prior")
+        caption, outputs = store / f"caption{count}", store / f"outputs{count}"
         caption.mkdir()
-        outputs.mkdir()
         save_subjects(caption, [Subject(f"tok{i}", noun, 5) for i, noun in enumerate(nouns)])
         fast = {"images_per_class": 4, "batch_size": 2, "resolution": 64, "sampling_steps": 1, "device": "cpu"}
         config = prior.Config(base_model=str(tiny_models / "sdxl"), **{**fast, **changes})
         with mlflow.start_run() as active:
-            prior.run(config, Inputs.from_paths({"caption": caption}), outputs, card)
+            card = perform("prior", config, Inputs.from_paths({"caption": caption}), outputs)
         return outputs, mlflow.get_run(active.info.run_id).data.metrics, card
 
     return run
@@ -73,6 +74,13 @@ def test_new_captions_draw_nothing_anew(run):
     assert metrics["class_images_drawn"] == 0
     assert pictures(again) == pictures(first)
     assert "taken from earlier runs" in card.html()
+
+
+def test_the_result_is_the_same_whether_its_pictures_were_drawn_or_taken(run):
+    drawn, _, _ = run("chair")
+    taken, metrics, _ = run("chair")
+    assert metrics["class_images_drawn"] == 0
+    assert tree_digest(taken, leave_out="diagnostics") == tree_digest(drawn, leave_out="diagnostics")
 
 
 def test_more_pictures_or_another_class_draw_only_what_is_lacking(run):
