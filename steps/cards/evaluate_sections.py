@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,7 +280,6 @@ def spread(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / max(most - 1, 1)) for i in range(most)]
 
 
-@lru_cache(maxsize=1024)
 def thumbnail(file: Path, side: int = 256) -> Image:
     """The middle square, small enough to be carried many times over in a card."""
     from PIL import Image, ImageOps
