@@ -1,234 +1,127 @@
-"""Evaluate: does the tuned model draw the subjects, and still what it is told?   needs: ingest, caption, train
+"""Evaluate: does the tuned model draw the subjects, and still what it is told?   needs: all before it but prior
 
-Base and tuned model answer the same prompts from the same seeds, none of which helped to choose the checkpoint. DINO
-and CLIP score every picture, the gates judge the scores' confidence intervals, and the card shows a design team the
-pictures, the verdict and its reasons.   gives: scores.json, images/
+DINO and CLIP score every picture that base and tuned model drew for the same prompts and seeds, and the gates judge the
+scores' confidence intervals.   gives: scores.json
+
+In its rows about single pictures, `file` lies in the outputs of draw and `base_file` in those of baseline.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
-from itertools import product
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue
 
-from personalize.cards import Card
+from personalize import hub
+from personalize.cards.commands import command
+from personalize.evaluation import drawings
+from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import Gate
-from personalize.evaluation.questions import Answers, Questions, check_prompts
-from personalize.files import tree_digest
+from personalize.files import read_json, read_rows, write_json
+from personalize.hub import Device
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from personalize.evaluation.pages import Pages
+NEEDS = ("ingest", "caption", "train", "baseline", "draw")
 
-NEEDS = ("ingest", "caption", "train")
-
-HOW_NOT_WHAT = {"affects_result": False}
-PROMPTS = tuple(
-    f"a photo of a {{token_noun}} {where}"
-    for where in (
-        "on the beach",
-        "in the snow",
-        "on green grass",
-        "in a forest",
-        "on a wooden floor",
-        "in a living room",
-        "in the desert",
-        "with a city in the background",
-    )
-)
+HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 
 
 class Config(StepConfig):
-    base_model: str = Field(description="Folder or hub name of the SDXL base that was tuned")
-    base_revision: str | None = Field(None, description="Commit of a hub name")
     clip_model: str = Field(description="Folder or hub name of the CLIP that judges")
     clip_revision: str | None = Field(None, description="Commit of a hub name")
     dino_model: str = Field(description="Folder or hub name of the DINO ViT that judges")
     dino_revision: str | None = Field(None, description="Commit of a hub name")
-    prompts: tuple[str, ...] = Field(
-        PROMPTS, min_length=1, description="Prompts with {token_noun} for the subject; fewer than five settle nothing"
-    )
-    seeds_per_prompt: int = Field(2, ge=1, description="Pictures that each model draws of each subject in each prompt")
-    first_seed: int = Field(1_000_000, ge=0, description="Seeds count up from here, away from those training used")
-    sampling_steps: int = Field(25, ge=1, description="Denoising steps")
-    guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
-    negative_prompt: str = Field("", description="What the pictures should not show")
-    resolution: int = Field(1024, ge=8, description="Side of the pictures in pixels")
     gates: tuple[Gate, ...] = Field((), description="What the model must show before it may be promoted")
     level: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals on the card")
-    limits: str = Field("", description="What a reader must know before believing the card")
-    reproduce: str = Field(
-        "mlflow run . --env-manager local", description="How runs are started, for the commands that the card gives"
+    limits: str = Field(
+        "", description="What a reader must know before believing the card", json_schema_extra=HOW_NOT_WHAT
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW_NOT_WHAT)
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the drawing model")
-    batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)
-    work: str = Field(
-        "output/evaluation",
-        description="Where the base model's pictures are kept for the next evaluation",
-        json_schema_extra=HOW_NOT_WHAT,
-    )
-
-    @field_validator("prompts")
-    @classmethod
-    def _can_be_asked(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        check_prompts(prompts)
-        return prompts
+    rights: str = Field("", description="Who allowed the use of the photographs", json_schema_extra=HOW_NOT_WHAT)
+    device: Device = Field("auto", description="Where CLIP and DINO run", json_schema_extra=HOW_NOT_WHAT)
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """The base and the two judges, by content or by commit."""
-    models = {
-        "base model": (config.base_model, config.base_revision),
-        "CLIP": (config.clip_model, config.clip_revision),
-        "DINO": (config.dino_model, config.dino_revision),
-    }
+    """The two judges, by content or by commit."""
     return {
-        name: tree_digest(model) if Path(model).is_dir() else f"{model}@{revision}"
-        for name, (model, revision) in models.items()
+        "CLIP": hub.identity(config.clip_model, config.clip_revision),
+        "DINO": hub.identity(config.dino_model, config.dino_revision),
     }
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder, open_rgb
-    from personalize.evaluation.measure import measure
-    from personalize.evaluation.pages import Pages
-    from personalize.evaluation.report import report
-    from personalize.photographs.prompts import load_subjects
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    from tqdm import tqdm
 
-    subjects = [(subject.token, subject.class_noun) for subject in load_subjects(inputs["caption"].path)]
-    questions = Questions(subjects, config.prompts, config.seeds_per_prompt, config.first_seed)
-    images = inputs["ingest"].path / "images"
-    photographs = _photographs(images, subjects)
-    history = json.loads((inputs["train"].path / "history.json").read_text(encoding="utf-8"))
-    held_out = {images / name for name in history.get("held_out", ())}
-    unseen = [[path in held_out for path in paths] for paths in photographs]
+    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.measure import measure
+    from personalize.evaluation.scorecard import scorecard
+
+    base, tuned = drawn_alike(inputs)
+    photographs = photographs_of(inputs, base.questions.subjects)
     clip = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
     dino = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
-
-    base, tuned = _draw(config, questions, inputs["train"].path / "lora")
-    opened = [[open_rgb(path) for path in paths] for paths in photographs]
-    with _progress("scored", 2 * len(base.flat) + sum(map(len, opened))) as advance:
-        captions = _captions(inputs["caption"].path, images, subjects, photographs)
-        scores = measure(questions, opened, base, tuned, clip, dino, unseen, captions, advance)
-
-    files = _save(base, outputs, "base"), _save(tuned, outputs, "tuned")
-    names = [
-        [path.name + (" (held out)" if held else "") for path, held in zip(*each, strict=True)]
-        for each in zip(photographs, unseen, strict=True)
-    ]
-    result = report(scores, questions, config.gates, names, *files, config.level)
-    rights = json.loads((inputs["ingest"].path / "qa.json").read_text(encoding="utf-8"))["rights"]
-    settings = config.model_dump(mode="json", exclude={"gates", "limits", "device", "batch_size", "work"})
-    told = {**result, "rights": rights, "settings": settings}
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
-    (outputs / "scores.json").write_text(text + "\n", encoding="utf-8")
-    pages = Pages(
-        questions, opened, names, base, tuned, result, config.limits, _facts(config, history, rights), config.reproduce
-    )
-    _log(result, pages)
-    pages.write(card)
+    with tqdm(total=2 * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture") as bar:
+        scores = measure(photographs, base, tuned, clip, dino, bar.update)
+    names = [[photograph.name for photograph in of] for of in photographs]
+    result = scorecard(scores, base.questions, config.gates, names, config.level)
+    write_json(outputs / "scores.json", {**result, "settings": _settings(config, base)})
+    _log(result, base, tuned, photographs)
 
 
-def _photographs(images: Path, subjects: Sequence[tuple[str, str]]) -> list[list[Path]]:
-    """Each subject's photographs, as ingest left them."""
-    rows = [json.loads(line) for line in (images / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = [
-        [images / row["file_name"] for row in rows if (row["token"], row["class_noun"]) == subject]
-        for subject in subjects
-    ]
-    for (token, noun), paths in zip(subjects, found, strict=True):
-        if not paths:
+def drawn_alike(inputs: Inputs) -> tuple[Drawings, Drawings]:
+    """What base and tuned model drew. Raises RecipeError where they were not asked the same under equal conditions."""
+    try:
+        base, tuned = drawings.load(inputs["baseline"].path), drawings.load(inputs["draw"].path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"there is nothing to compare: {error}; run baseline and draw again.") from error
+    if apart := drawings.differences(base, tuned):
+        raise RecipeError(
+            f"what baseline and draw drew cannot be compared, they had {'; '.join(apart)}. Say it once, for baseline "
+            f"(draw takes it from there), and have both draw in one place; `{command('clean', step='baseline')}` and "
+            f"`{command('clean', step='draw')}` make them draw anew."
+        )
+    return base, tuned
+
+
+def photographs_of(inputs: Inputs, subjects: Sequence[tuple[str, str]]) -> list[list[Photograph]]:
+    """Each subject's photographs, as ingest left them. Raises RecipeError where one has none."""
+    from personalize.photographs.prompts import without_token
+
+    images = inputs["ingest"].path / "images"
+    rows = read_rows(images / "metadata.jsonl")
+    texts = {row["file_name"]: row["text"] for row in read_rows(inputs["caption"].path / "metadata.jsonl")}
+    held_out = set(read_json(inputs["train"].path / "history.json").get("held_out", ()))
+    found = []
+    for token, noun in subjects:
+        files = [row["file_name"] for row in rows if (row["token"], row["class_noun"]) == (token, noun)]
+        if not files:
             raise RecipeError(f"{images} holds no photograph of {token} {noun}: run ingest and caption again")
+        found.append([Photograph(images / file, without_token(texts[file], token), file in held_out) for file in files])
     return found
 
 
-def _captions(
-    captioned: Path, images: Path, subjects: Sequence[tuple[str, str]], photographs: Sequence[Sequence[Path]]
-) -> list[list[str]]:
-    """What each photograph shows in words that CLIP knows: its caption without the token."""
-    rows = map(json.loads, (captioned / "metadata.jsonl").read_text(encoding="utf-8").splitlines())
-    said = {images / row["file_name"]: row["text"] for row in rows}
-    return [
-        [said[path].replace(f"{token} ", "") for path in paths]
-        for (token, _), paths in zip(subjects, photographs, strict=True)
-    ]
-
-
-def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Image], Answers[Image]]:
-    """Base first, then the same pipeline with the adapter: the one difference between the two.
-
-    What the base draws is kept for the next evaluation: another training asks it nothing new.
-    """
-    import torch
-
-    from personalize.dreambooth.backbone import resolve_device
-    from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, merge_adapter, sample
-    from personalize.evaluation import baseline
-
-    prompts, seeds = questions.rows()
-    sampling = Sampling(
-        config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
-    )
-    pipe = load_pipeline(
-        config.base_model, revision=config.base_revision or None, device=config.device, dtype=config.dtype
-    )
-
-    def draw(name: str) -> list[Image]:
-        with _progress(f"{name} model draws", len(prompts)) as advance:
-            return sample(pipe, prompts, seeds, sampling, config.batch_size, advance)
-
-    identity = {
-        "base model": sources(config)["base model"],
-        "asked": [prompts, seeds],
-        "sampling": asdict(sampling),
-        # to the last bit, so that no difference between base and tuned comes from how they were computed
-        "computed": [config.dtype, str(resolve_device(config.device)), torch.get_num_threads(), config.batch_size],
-        "with": [version("torch"), version("diffusers")],
-    }
-    base = baseline.kept(Path(config.work), identity, len(prompts), lambda: draw("base"))
-    load_adapter(pipe, lora)
-    merge_adapter(pipe)
-    return Answers(questions, base), Answers(questions, draw("tuned"))
-
-
-def _facts(config: Config, history: Mapping[str, Any], rights: str) -> dict[str, Any]:
+def _settings(config: Config, base: Drawings) -> dict[str, Any]:
+    """What the scores were found with, for who reads scores.json alone."""
+    asked = base.questions
     return {
-        "base model": _at(config.base_model, config.base_revision),
-        "judges": f"{_at(config.clip_model, config.clip_revision)}, {_at(config.dino_model, config.dino_revision)}",
-        "drawn with": f"{config.sampling_steps} steps, guidance {config.guidance_scale:g}, {config.resolution} px",
-        "checkpoint": f"step {history['chosen']['step']} of {len(history['steps'])}" if "chosen" in history else None,
-        "photographs held out": len(history.get("held_out", ())),
-        **({"rights to the photographs": rights} if rights else {}),
+        "prompts": list(asked.prompts),
+        "seeds_per_prompt": asked.seeds_per_prompt,
+        "first_seed": asked.first_seed,
+        **base.conditions,
+        **config.model_dump(
+            mode="json", include={"clip_model", "clip_revision", "dino_model", "dino_revision", "level"}
+        ),
     }
 
 
-def _at(model: str, revision: str | None) -> str:
-    return f"{model}@{revision[:8]}" if revision else model
-
-
-def _save(answers: Answers[Image], outputs: Path, model: str) -> Answers[str]:
-    """`images/<model>/<subject>/<prompt>-<seed>.png`, lossless, so that anybody can score them again."""
-    asked, names = answers.questions, []
-    for n, p, k in product(*map(range, asked.seeds.shape)):
-        folder = re.sub(r"[^\w-]+", "_", asked.names[n])
-        names.append(f"images/{model}/{folder}/{p:02}-{asked.seeds[n, p, k]}.png")
-        (outputs / names[-1]).parent.mkdir(parents=True, exist_ok=True)
-        answers.of(n, p, k).save(outputs / names[-1])
-    return Answers(asked, names)
-
-
-def _log(result: Mapping[str, Any], pages: Pages) -> None:
+def _log(
+    result: Mapping[str, Any], base: Drawings, tuned: Drawings, photographs: Sequence[Sequence[Photograph]]
+) -> None:
     """Scores of all and of each subject, the verdict, and one picture a subject: photograph, base, tuned."""
     import mlflow
 
@@ -243,17 +136,24 @@ def _log(result: Mapping[str, Any], pages: Pages) -> None:
                 metrics |= {f"{metric}_ceiling{suffix}": value for metric, value in score.items()}
     mlflow.log_metrics({_metric_name(name): value for name, value in metrics.items() if value is not None})
     mlflow.set_tag("verdict", result["verdict"])
-    for token, picture in pages.strips():
-        mlflow.log_image(picture, artifact_file=f"before_and_after/{_metric_name(token)}.png")
+    for s, (token, _) in enumerate(base.questions.subjects):
+        strip = _strip([photographs[s][0].path, base.paths.of(s, 0, 0), tuned.paths.of(s, 0, 0)])
+        mlflow.log_image(strip, artifact_file=f"before_and_after/{_metric_name(token)}.png")
+
+
+def _strip(files: Sequence[Path]) -> Image:
+    """Photograph, base and tuned side by side: squares as large as the last, up to 512 pixels."""
+    from PIL import Image, ImageOps
+
+    from personalize.evaluation.encoders import open_rgb
+
+    pictures = [open_rgb(file) for file in files]
+    side = min(512, *pictures[-1].size)
+    strip = Image.new("RGB", (side * len(pictures), side))
+    for i, picture in enumerate(pictures):
+        strip.paste(ImageOps.fit(picture, (side, side)), (i * side, 0))
+    return strip
 
 
 def _metric_name(name: str) -> str:
     return re.sub(r"[^\w.\- ]", "_", name)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit="picture") as bar:
-        yield lambda count: bar.update(count) and None

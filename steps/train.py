@@ -133,7 +133,7 @@ def judge(
     config: Config, learnt: Sequence[Example], held_out: Sequence[Example]
 ) -> Callable[[int, Sequence[Sample]], dict[str, float]]:
     """What a checkpoint's pictures are worth. Likeness is to held-out photographs of subjects that have any."""
-    from personalize.evaluation.checkpoints import CheckpointScorer, Photographed
+    from personalize.evaluation.checkpoint_scores import CheckpointScorer, Photographed
     from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
 
     def of(token: str, examples: Sequence[Example]) -> list[Path]:

@@ -6,13 +6,15 @@ levels, so that the same picture would score differently on two machines.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from personalize import hub
+from personalize.hub import quiet, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +39,7 @@ class ClipEncoder:
     Args:
         path: a local directory or a hub name.
         revision: the 40-digit commit of a hub name; ignored for a directory.
-        device: "auto", "cpu", "cuda" or any torch device.
+        device: "auto", "cpu", "cuda", "mps" or any torch device.
         batch_size: pictures (or texts) encoded at a time.
 
     Raises:
@@ -48,8 +50,8 @@ class ClipEncoder:
         from transformers import AutoTokenizer, CLIPModel
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        source = _pinned(path, revision, "CLIP")
-        self.name, self.batch_size, self.device = str(path), batch_size, _device(device)
+        source = hub.source(path, revision, "CLIP", "CLIP_REVISION")
+        self.name, self.batch_size, self.device = str(path), batch_size, resolve_device(device)
         self.model = _load(CLIPModel, source, "CLIP").to(self.device)
         self.processor = CLIPImageProcessorPil.from_pretrained(**source)
         self.tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -95,8 +97,8 @@ class DinoEncoder:
     def __init__(self, path: str | Path, revision: str | None = None, device: str = "auto", batch_size: int = 32):
         from transformers import ViTModel
 
-        source = _pinned(path, revision, "DINO")
-        self.name, self.batch_size, self.device = str(path), batch_size, _device(device)
+        source = hub.source(path, revision, "DINO", "DINO_REVISION")
+        self.name, self.batch_size, self.device = str(path), batch_size, resolve_device(device)
         self.model = _load(ViTModel, source, "DINO", add_pooling_layer=False).to(self.device)
         self.processor = _dino_processor(source, int(self.model.config.image_size))
 
@@ -124,40 +126,15 @@ def _dino_processor(source: dict[str, Any], image_size: int) -> Any:
     )
 
 
-def _pinned(path: str | Path, revision: str | None, what: str) -> dict[str, Any]:
-    """The arguments of `from_pretrained`: a directory as it is, a hub name only at a commit."""
-    if Path(path).is_dir():
-        return {"pretrained_model_name_or_path": str(path)}
-    if Path(path).is_absolute() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
-        raise ValueError(f"there is no {what} model at {path}: fetch the models (`dvc pull`) or give a hub name")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise ValueError(
-            f"{what} model {path} is neither a directory here nor pinned: fetch the models (`dvc pull`), "
-            f"or give the 40-digit commit of the hub's repository as its revision (it is {revision!r})"
-        )
-    return {"pretrained_model_name_or_path": str(path), "revision": revision}
-
-
 def _load(kind: Any, source: dict[str, Any], what: str, **more: Any) -> Any:
     import torch
-    from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar for each file that is read, among those of pictures scored
     try:
-        model = kind.from_pretrained(**source, **more, dtype=torch.float32, use_safetensors=True)
+        with quiet("transformers"):
+            model = kind.from_pretrained(**source, **more, dtype=torch.float32, use_safetensors=True)
     except OSError as error:
         raise ValueError(f"{what} model {source['pretrained_model_name_or_path']} cannot be loaded: {error}") from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return model.eval().requires_grad_(False)
-
-
-def _device(device: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _image_features(

@@ -3,59 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from personalize.evaluation.questions import Answers, Questions
+from personalize.evaluation.drawings import Drawings, Photograph
+from personalize.evaluation.encoders import open_rgb
 from personalize.evaluation.scores import Photographs, Pictures, Scores
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+
+BATCH = 32
+"""Pictures in memory at a time."""
 
 
 def measure(
-    questions: Questions,
-    photographs: Sequence[Sequence[Image]],
-    base: Answers[Image],
-    tuned: Answers[Image],
+    photographs: Sequence[Sequence[Photograph]],
+    base: Drawings,
+    tuned: Drawings,
     clip: ClipEncoder,
     dino: DinoEncoder,
-    held_out: Sequence[Sequence[bool]] | None = None,
-    captions: Sequence[Sequence[str]] | None = None,
-    on_pictures: Callable[[int], None] = lambda count: None,
+    on_pictures: Callable[[int], object] = lambda count: None,
 ) -> Scores:
-    """Encodes the photographs (one sequence a subject) and both models' answers. `on_pictures` hears of progress.
+    """Encodes each subject's photographs and both models' answers; `on_pictures` hears how many were read."""
+    questions = base.questions
 
-    `held_out` marks the photographs that training never saw; `captions` say what they show, without the token.
-    """
-
-    def encoded(images: Sequence[Image]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def encoded(files: Sequence[Path], *encoders: ClipEncoder | DinoEncoder) -> list[NDArray[Any]]:
         parts = []
-        for start in range(0, len(images), dino.batch_size):
-            batch = images[start : start + dino.batch_size]
-            parts.append((dino.images(batch), clip.images(batch)))
+        for start in range(0, len(files), BATCH):
+            batch = [open_rgb(file) for file in files[start : start + BATCH]]
+            parts.append([encoder.images(batch) for encoder in encoders])
             on_pictures(len(batch))
-        return np.concatenate([seen for seen, _ in parts]), np.concatenate([read for _, read in parts])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    unseen = held_out or [[False] * len(images) for images in photographs]
-    said: Sequence[Sequence[str] | None] = captions or [None] * len(photographs)
-    real = [
-        Photographs(token, noun, *encoded(images), np.array(marks), None if words is None else clip.texts(words))
-        for (token, noun), images, marks, words in zip(questions.subjects, photographs, unseen, said, strict=True)
-    ]
+    def real(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
+        of_dino, of_clip = encoded([one.path for one in shown], dino, clip)
+        held_out, captions = np.array([one.held_out for one in shown]), clip.texts([one.caption for one in shown])
+        return Photographs(token, class_noun, of_dino, of_clip, held_out, captions)
+
+    def drawn(files: Sequence[Path]) -> Pictures:
+        """CLIP, by far the slower of the two, need not see plain class pictures: no score asks it about them."""
+        subjects, prompts, seeds = len(questions.subjects), *questions.seeds.shape[1:]
+        first_plain = subjects * prompts * seeds
+        of_dino, of_clip = encoded(files[:first_plain], dino, clip)
+        (plain,) = encoded(files[first_plain:], dino)
+        shape = subjects, prompts, seeds, -1
+        return Pictures(
+            of_dino.reshape(shape), of_clip.reshape(shape), plain.reshape(-1, prompts, seeds, plain.shape[-1])
+        )
+
     return Scores(
-        real,
+        [real(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
         np.stack([clip.texts(texts) for texts in questions.texts]),
-        _pictures(questions, *encoded(base.flat)),
-        _pictures(questions, *encoded(tuned.flat)),
+        drawn(base.paths.flat),
+        drawn(tuned.paths.flat),
     )
-
-
-def _pictures(questions: Questions, dino: NDArray[Any], clip: NDArray[Any]) -> Pictures:
-    subjects = len(questions.subjects)
-    shaped = dino.reshape(*questions.seeds.shape, -1), clip.reshape(*questions.seeds.shape, -1)
-    return Pictures(shaped[0][:subjects], shaped[1][:subjects], plain=shaped[0][subjects:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -72,6 +73,17 @@ class Questions:
     @staticmethod
     def prompt(template: str, name: str) -> str:
         return template.replace(SLOT, name)
+
+    @property
+    def files(self) -> list[str]:
+        """A picture's file for each row: `images/<subject>/<prompt>-<seed>.png`."""
+        folders = [re.sub(r"[^\w-]+", "_", name) for name in self.names]
+        return [
+            f"images/{folder}/{p:02}-{seed}.png"
+            for folder, seeds in zip(folders, self.seeds, strict=True)
+            for p, row in enumerate(seeds)
+            for seed in row
+        ]
 
     def rows(self) -> tuple[list[str], list[int]]:
         """Prompts and seeds, one per picture, in the order in which `Answers` takes them."""

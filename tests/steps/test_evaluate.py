@@ -6,38 +6,25 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import mlflow
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from personalize.cards import Card
-from personalize.dreambooth import sampling
 from personalize.recipe import Inputs, RecipeError
-from steps import evaluate
+from steps import baseline, draw, evaluate
 from tests.random_adapter import random_adapter
 
-from .conftest import active
+from .conftest import active, perform
 
 SUBJECTS = [("zwvchr", "chair"), ("brkchr", "chair")]
 PROMPTS = [f"a photo of a {{token_noun}} {where}" for where in ("on grass", "in snow", "on sand", "in a <b>", "at sea")]
 
 
-def untrained(trained: Path, folder: Path) -> Path:
-    """The adapter of the folder `trained` as it was before its first step: B is zero, so it changes nothing."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    with safe_open(trained / "pytorch_lora_weights.safetensors", "pt") as file:
-        weights = {name: file.get_tensor(name) * ("lora_B" not in name) for name in file.keys()}  # noqa: SIM118
-        folder.mkdir()
-        save_file(weights, folder / "pytorch_lora_weights.safetensors", metadata=file.metadata())
-    return folder
-
-
 @pytest.fixture(scope="module")
-def inputs(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """What ingest, caption and train would have left."""
+def inputs(tiny_models: Path, new_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """What ingest, caption and train would have left, and what baseline and draw make of it."""
     root = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
     rows = []
@@ -50,36 +37,42 @@ def inputs(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Input
             rows.append({"file_name": name, "token": token, "class_noun": noun})
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (root / "ingest" / "images" / "metadata.jsonl").write_text(lines)
-    (root / "ingest" / "qa.json").write_text(json.dumps({"rights": "the museum, for this exhibition"}))
     (root / "caption").mkdir()
     subjects = [{"token": token, "class_noun": noun, "images": 3} for token, noun in SUBJECTS]
     (root / "caption" / "subjects.json").write_text(json.dumps(subjects))
     said = [{"file_name": row["file_name"], "text": f"a photo of a {row['token']} chair in snow"} for row in rows]
     (root / "caption" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
-    random_adapter(tiny_models / "sdxl", root / "train" / "lora")
     history = {"held_out": ["chair/zwvchr/0.png", "chair/brkchr/1.png"], "chosen": {"step": 40}, "steps": [{}] * 60}
+    random_adapter(tiny_models / "sdxl", root / "train" / "lora")
     (root / "train" / "history.json").write_text(json.dumps(history))
-    return Inputs.from_paths({name: root / name for name in evaluate.NEEDS})
+    asked = {
+        "base_model": str(tiny_models / "sdxl"),
+        "prompts": PROMPTS,
+        "seeds_per_prompt": 1,
+        "sampling_steps": 1,
+        "resolution": 32,
+        "device": "cpu",
+        "batch_size": 16,
+    }
+    paths = Inputs.from_paths({name: root / name for name in evaluate.NEEDS})
+    with active(new_database, root), mlflow.start_run():
+        baseline.run(baseline.Config(**asked), paths, root / "baseline")
+        draw.run(draw.Config(**asked), paths, root / "draw")
+    return paths
 
 
 @pytest.fixture(scope="module")
-def config(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> evaluate.Config:
+def config(tiny_models: Path) -> evaluate.Config:
     return evaluate.Config(
-        base_model=str(tiny_models / "sdxl"),
         clip_model=str(tiny_models / "clip"),
         dino_model=str(tiny_models / "dino"),
-        prompts=PROMPTS,
-        seeds_per_prompt=1,
-        sampling_steps=1,
-        resolution=32,
         gates=[
             {"metric": "dino", "kind": "superiority", "margin": 0.5},
             {"metric": "clip_t", "kind": "non-inferiority", "margin": 1},
         ],
         limits="These models know nothing.",
+        rights="the museum, for this exhibition",
         device="cpu",
-        batch_size=16,
-        work=str(tmp_path_factory.mktemp("work")),
     )
 
 
@@ -87,12 +80,10 @@ def config(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> evalu
 def done(
     config: evaluate.Config, inputs: Inputs, new_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> SimpleNamespace:
-    import mlflow
-
-    place, outputs, card = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("outputs"), Card("evaluate")
+    place, outputs = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("outputs")
     with active(new_database, place):
         with mlflow.start_run() as run:
-            evaluate.run(config, inputs, outputs, card)
+            card = perform("evaluate", config, inputs, outputs)
         logged = mlflow.get_run(run.info.run_id).data
         pictures = [file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id, "before_and_after")]
     scores = json.loads((outputs / "scores.json").read_text(encoding="utf-8"))
@@ -110,24 +101,25 @@ def test_a_model_that_did_not_learn_the_subjects_fails_and_says_why(done):
         assert gate["why"]
 
 
-def test_every_picture_is_kept_with_its_scores_so_that_anybody_can_check_them(done):
+def test_every_score_names_the_pictures_it_is_of_so_that_anybody_can_check_it(done, inputs):
     assert len(done.scores["pictures"]) == len(SUBJECTS) * len(PROMPTS)
     seeds = [row["seed"] for row in done.scores["pictures"]]
     assert len(set(seeds)) == len(seeds)
     for row in done.scores["pictures"]:
-        tuned, base = Image.open(done.outputs / row["file"]), Image.open(done.outputs / row["base_file"])
+        tuned, base = (
+            Image.open(inputs[step].path / row[f]) for step, f in (("draw", "file"), ("baseline", "base_file"))
+        )
         assert tuned.size == base.size == (32, 32)
         assert -1 <= row["dino"] <= 1
-    assert len(list((done.outputs / "images" / "tuned").rglob("*.png"))) == (len(SUBJECTS) + 1) * len(PROMPTS)
 
 
-def test_scores_written_are_those_of_the_pictures_written(done, config):
+def test_scores_written_are_those_of_the_pictures_drawn(done, config, inputs):
     from personalize.evaluation.encoders import ClipEncoder
 
     row = done.scores["pictures"][3]
     clip = ClipEncoder(config.clip_model, device="cpu")
     text = row["prompt"].replace(f"{row['token']} chair", "chair")
-    again = float((clip.images([Image.open(done.outputs / row["file"])]) @ clip.texts([text]).T)[0, 0])
+    again = float((clip.images([Image.open(inputs["draw"].path / row["file"])]) @ clip.texts([text]).T)[0, 0])
     assert again == pytest.approx(row["clip_t"], abs=1e-4)
 
 
@@ -176,39 +168,8 @@ def test_the_card_escapes_what_prompts_say(done):
     assert "in a &lt;b&gt;" in done.card.html()
 
 
-def test_an_adapter_that_learnt_nothing_draws_exactly_what_the_base_draws(config, inputs, tmp_path):
-    """So every difference between the two columns of the card comes from training, none from chance."""
-    lora = untrained(inputs["train"].path / "lora", tmp_path / "lora")
-    base, tuned = evaluate._draw(config, evaluate.Questions(SUBJECTS[:1], PROMPTS[:1], 1, 7), lora)
-    for before, after in zip(base.flat, tuned.flat, strict=True):
-        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
-
-
-def test_what_the_base_draws_is_drawn_once_and_the_tuned_model_s_each_time(config, inputs, tmp_path, monkeypatch):
-    drawn = []
-    sample = sampling.sample
-    monkeypatch.setattr(sampling, "sample", lambda *given: drawn.append(given[1]) or sample(*given))
-    own = config.model_copy(update={"work": str(tmp_path)})
-    asked = evaluate.Questions(SUBJECTS[:1], PROMPTS[:1], 1, 7), inputs["train"].path / "lora"
-    first, _ = evaluate._draw(own, *asked)
-    assert len(drawn) == 2
-    again, _ = evaluate._draw(own, *asked)
-    assert len(drawn) == 3
-    assert [picture.tobytes() for picture in again.flat] == [picture.tobytes() for picture in first.flat]
-    evaluate._draw(own.model_copy(update={"guidance_scale": 4.0}), *asked)
-    assert len(drawn) == 5
-
-
-def test_an_adapter_that_learnt_something_draws_otherwise(done):
-    row = done.scores["pictures"][0]
-    pictures = [np.asarray(Image.open(done.outputs / row[name]), int) for name in ("file", "base_file")]
-    assert np.abs(pictures[0] - pictures[1]).max() > 2
-
-
-def test_config_refuses_gates_and_prompts_that_make_no_sense(config):
+def test_config_refuses_gates_that_make_no_sense(config):
     given = config.model_dump()
-    with pytest.raises(ValidationError, match="token_noun"):
-        evaluate.Config(**{**given, "prompts": ["a chair on the beach"]})
     with pytest.raises(ValidationError, match="no metric is called 'beauty'"):
         evaluate.Config(**{**given, "gates": [{"metric": "beauty", "kind": "superiority"}]})
 
@@ -220,8 +181,45 @@ def test_sources_name_models_by_content_or_by_commit(config):
     assert evaluate.sources(hub)["CLIP"] == f"openai/clip-vit-base-patch32@{'c' * 40}"
 
 
+def instead(inputs: Inputs, **changed: Path) -> Inputs:
+    return Inputs.from_paths({name: inputs[name].path for name in evaluate.NEEDS} | changed)
+
+
 def test_a_subject_without_photographs_is_named(config, inputs, tmp_path):
-    (tmp_path / "subjects.json").write_text(json.dumps([{"token": "nobody", "class_noun": "chair"}]))
-    paths = {name: inputs[name].path for name in evaluate.NEEDS} | {"caption": tmp_path}
-    with pytest.raises(RecipeError, match="no photograph of nobody chair"):
-        evaluate.run(config, Inputs.from_paths(paths), tmp_path, Card("evaluate"))
+    (tmp_path / "images").mkdir()
+    rows = (inputs["ingest"].path / "images" / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "images" / "metadata.jsonl").write_text("".join(row for row in rows if "zwvchr" not in row))
+    with pytest.raises(RecipeError, match="no photograph of zwvchr chair"):
+        evaluate.run(config, instead(inputs, ingest=tmp_path), tmp_path)
+
+
+def test_pictures_that_were_not_drawn_alike_are_not_compared(config, inputs, tmp_path):
+    asked = json.loads((inputs["draw"].path / "questions.json").read_text())
+    asked["conditions"] |= {"sampling_steps": 2, "computed_on": "cuda"}
+    (tmp_path / "questions.json").write_text(json.dumps({**asked, "first_seed": 5}))
+    with pytest.raises(RecipeError) as refused:
+        evaluate.run(config, instead(inputs, draw=tmp_path), tmp_path / "outputs")
+    for words in ("first_seed 1000000 and 5", "sampling_steps 1 and 2", "and cuda", "-e clean -P step=draw"):
+        assert words in str(refused.value)
+
+
+def test_the_ceiling_of_prompt_following_is_of_whole_words(inputs, tmp_path):
+    """A token that is part of another word stays there: `ra` is no part of "camera"."""
+    rows = [json.loads(line) for line in (inputs["caption"].path / "metadata.jsonl").read_text().splitlines()]
+    texts = [{**row, "text": row["text"].replace("zwvchr", "ra").replace("in snow", "by a camera on")} for row in rows]
+    images = tmp_path / "ingest" / "images"
+    images.mkdir(parents=True)
+    listed = (
+        (inputs["ingest"].path / "images" / "metadata.jsonl").read_text().replace('"token": "zwvchr"', '"token": "ra"')
+    )
+    (images / "metadata.jsonl").write_text(listed)
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    changed = instead(inputs, caption=tmp_path, ingest=tmp_path / "ingest")
+    (photographs,) = evaluate.photographs_of(changed, [("ra", "chair")])
+    assert {photograph.caption for photograph in photographs} == {"a photo of a chair by a camera on"}
+    assert [photograph.held_out for photograph in photographs] == [True, False, False]
+
+
+def test_words_of_the_card_count_in_no_fingerprint(config):
+    assert not {"limits", "rights", "device"} & set(config.result_keys())
+    assert {"gates", "level", "clip_model"} <= set(config.result_keys())

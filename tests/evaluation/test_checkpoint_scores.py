@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personalize.evaluation.checkpoints import CheckpointScorer, Photographed
+from personalize.evaluation.checkpoint_scores import CheckpointScorer, Photographed
 
 RED, ORANGE, BLUE = (255, 0, 0), (255, 128, 0), (0, 0, 255)
 

@@ -1,4 +1,4 @@
-"""What scores.json says: verdict, gates, subjects, prompts and every picture, in plain numbers and words."""
+"""Scorecard: what scores.json says. Verdict, gates, subjects, prompts and every picture, in plain numbers and words."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ HEADLINES = {
 }
 
 
-def report(
+def scorecard(
     scores: Scores,
     questions: Questions,
     gates: Sequence[Gate],
     photographs: Sequence[Sequence[str]],
-    base: Answers[str],
-    tuned: Answers[str],
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """`photographs`, `base` and `tuned` are file names, which the rows about single pictures give."""
+    """Plain values for JSON. `photographs` are their names, by which the rows about single pictures call them.
+
+    In these rows `file` is relative to what the tuned model's drawing left, `base_file` to what the base's left.
+    """
     judgements = [
         judge(gate, scores.estimate(gate.metric, gate.kind != "threshold", gate.level), scores.missing(gate.metric))
         for gate in gates
@@ -39,7 +40,7 @@ def report(
         "gates": [_gate(each) for each in judgements],
         **summary,
         "prompts": _by_prompt(scores, questions),
-        "pictures": _pictures(scores, questions, photographs, base, tuned),
+        "pictures": _pictures(scores, questions, photographs),
     }
 
 
@@ -98,14 +99,8 @@ def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(
-    scores: Scores,
-    questions: Questions,
-    photographs: Sequence[Sequence[str]],
-    base: Answers[str],
-    tuned: Answers[str],
-) -> list[dict[str, Any]]:
-    rows = []
+def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    rows, files = [], Answers(questions, questions.files)
     for s, (token, noun) in enumerate(questions.subjects):
         for p, prompt in enumerate(questions.prompts):
             for k in range(questions.seeds_per_prompt):
@@ -113,8 +108,8 @@ def _pictures(
                 rows.append(
                     {
                         "at": list(at),
-                        "file": tuned.of(*at),
-                        "base_file": base.of(*at),
+                        "file": files.of(*at),
+                        "base_file": files.of(*at),
                         "token": token,
                         "label": questions.labels[p],
                         "prompt": questions.prompt(prompt, f"{token} {noun}"),

@@ -1,0 +1,100 @@
+"""The baseline step on random weights: what it asks of whom, what it leaves, and when it must draw again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from personalize.files import tree_digest
+from personalize.recipe import Inputs
+from steps import baseline
+
+from .conftest import active, perform
+
+PROMPTS = ("a photo of a {token_noun} in a <b>", "a {token_noun} in snow")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_models: Path) -> baseline.Config:
+    return baseline.Config(
+        base_model=str(tiny_models / "sdxl"), prompts=PROMPTS, seeds_per_prompt=2, sampling_steps=1, resolution=32
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Of the caption step only what subjects there are."""
+    caption = tmp_path_factory.mktemp("caption")
+    (caption / "subjects.json").write_text(json.dumps([{"token": "zwvchr", "class_noun": "chair"}]))
+    return Inputs.from_paths({"caption": caption})
+
+
+@pytest.fixture(scope="module")
+def done(config, inputs, new_database, tmp_path_factory) -> SimpleNamespace:
+    place = tmp_path_factory.mktemp("store")
+    with active(new_database, place), mlflow.start_run():
+        card = perform("baseline", config, inputs, place / "outputs")
+    return SimpleNamespace(outputs=place / "outputs", card=card)
+
+
+def test_each_subject_and_the_plain_class_is_drawn_in_each_prompt_from_seeds_of_its_own(done):
+    files = sorted(file.relative_to(done.outputs / "images").as_posix() for file in done.outputs.rglob("*.png"))
+    plain = [f"chair/0{p}-{1_000_004 + 2 * p + k}.png" for p in range(2) for k in range(2)]
+    assert files == plain + [f"zwvchr_chair/0{p}-{1_000_000 + 2 * p + k}.png" for p in range(2) for k in range(2)]
+    assert {Image.open(done.outputs / "images" / file).size for file in files} == {(32, 32)}
+
+
+def test_it_says_what_was_asked_and_under_which_conditions(done, config):
+    asked = json.loads((done.outputs / "questions.json").read_text())
+    assert asked["subjects"] == [{"token": "zwvchr", "class_noun": "chair"}]
+    assert asked["prompts"] == list(PROMPTS)
+    assert (asked["seeds_per_prompt"], asked["first_seed"]) == (2, 1_000_000)
+    how = asked["conditions"]
+    assert how["base_identity"] == tree_digest(config.base_model)
+    assert (how["sampling_steps"], how["resolution"], how["dtype"]) == (1, 32, "float32")
+
+
+def test_the_same_again_leaves_the_same_bytes(done, config, inputs, new_database, tmp_path):
+    with active(new_database, tmp_path), mlflow.start_run():
+        baseline.run(config, inputs, tmp_path / "outputs")
+    assert tree_digest(tmp_path / "outputs", leave_out="diagnostics") == tree_digest(done.outputs, "diagnostics")
+
+
+def test_the_card_shows_every_picture_and_escapes_what_prompts_say(done):
+    page = done.card.html()
+    assert page.count("<img") == 8
+    assert "in a &lt;b&gt;" in page
+    assert "in a <b>" not in page
+
+
+def test_what_changes_the_last_bit_of_a_picture_has_it_drawn_again(config, monkeypatch):
+    assert "batch_size" in config.result_keys()
+    assert "device" not in config.result_keys(), "where it came to be drawn counts, not how that was asked for"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    cpu = config.model_copy(update={"device": "cpu"})
+    assert baseline.sources(cpu)["computed on"] == "cpu, at most 3 threads"
+    assert baseline.sources(config.model_copy(update={"device": "cuda"}))["computed on"] == "cuda"
+    assert baseline.sources(cpu)["base model"] == tree_digest(config.base_model)
+
+
+def test_the_device_that_the_plan_foretells_without_torch_is_the_one_that_draws(done, config):
+    how = json.loads((done.outputs / "questions.json").read_text())["conditions"]
+    assert baseline.sources(config)["computed on"].split(",")[0] == how["computed_on"].split(",")[0]
+
+
+@pytest.mark.parametrize("step", ["baseline", "draw", "evaluate"])
+def test_neither_plan_nor_card_waits_for_torch(step):
+    slow = ("torch", "numpy", "scipy")
+    code = f"import sys, steps.{step}, steps.cards.{step}; sys.exit(any(name in sys.modules for name in {slow}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prompts_without_a_place_for_the_subject_are_refused(config):
+    with pytest.raises(ValidationError, match="token_noun"):
+        baseline.Config(**{**config.model_dump(), "prompts": ["a chair on the beach"]})
