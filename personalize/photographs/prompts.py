@@ -1,8 +1,9 @@
-"""Prompts: what a subject is called, and how many words the text encoders can hear. Imports no torch."""
+"""Prompts: what a subject is called, when a text names it, and how much the text encoders hear. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,36 @@ class Subject:
 def class_prompt(class_noun: str) -> str:
     """The prompt of a class image; the same words as an instance prompt, without the token."""
     return f"a photo of a {class_noun}"
+
+
+def mentions(text: str, token: str) -> bool:
+    """Whether `token` occurs in `text` as a word of its own, the way CLIP's tokenizers see one: case does not count.
+
+    >>> mentions("ZWVCHR's legs, on the beach", "zwvchr"), mentions("camera on", "ra"), mentions("tok10", "tok1")
+    (True, False, False)
+    """
+    return _word(token).search(text) is not None
+
+
+def without_token(text: str, token: str) -> str:
+    """`text` in words that everyone knows: every mention of `token` taken out, with the comma or space it leaves over.
+
+    >>> without_token("a photo of a zwvchr chair, on the beach", "zwvchr")
+    'a photo of a chair, on the beach'
+    """
+
+    def left(found: re.Match[str]) -> str:
+        """What stands between the word before the token and the word after it; nothing where one of them is absent."""
+        mark = next((sign for sign in found[1] + found[2] if sign in ",;:"), "")
+        return f"{mark} " if found[1] and found[2] else ""
+
+    between = r"([\s,;:_-]*)"
+    return re.sub(rf"{between}{_word(token).pattern}(?:['’]s)?{between}", left, text, flags=re.IGNORECASE)
+
+
+def _word(token: str) -> re.Pattern[str]:
+    """Letters and digits make a word; an underscore, which CLIP splits at, does not."""
+    return re.compile(rf"(?<![^\W_]){re.escape(token)}(?![^\W_])", re.IGNORECASE)
 
 
 def load_subjects(path: str | Path) -> list[Subject]:

@@ -1,4 +1,4 @@
-"""What a subject is called, and when a prompt is too long to be heard."""
+"""What a subject is called, when a text names it, and when a prompt is too long to be heard."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from personalize.dreambooth.backbone import load_tokenizers
-from personalize.photographs.prompts import Subject, check_prompt, load_subjects, save_subjects, token_count
+from personalize.photographs.prompts import (
+    Subject,
+    check_prompt,
+    load_subjects,
+    mentions,
+    save_subjects,
+    token_count,
+    without_token,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +60,50 @@ def test_a_very_long_prompt_gives_a_short_message(tokenizers):
     with pytest.raises(ValueError, match="tokens long") as refused:
         check_prompt(tokenizers, "a photo of a chair " * 500)
     assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zwvchr",
+        "a photo of a zwvchr chair",
+        "a photo of zwvchr, on the beach",
+        "A photo of a ZWVCHR chair",
+        "zwvchr's legs",
+        "a chair (zwvchr)",
+        "a zwvchr-chair",
+        "a zwvchr_chair",
+    ],
+)
+def test_a_text_mentions_a_token_whatever_stands_around_the_word(text: str) -> None:
+    assert mentions(text, "zwvchr")
+
+
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [("camera on", "ra"), ("my bcnchrs by a window", "bcnchr"), ("tok10", "tok1"), ("éra", "ra"), ("", "ra")],
+)
+def test_a_part_of_another_word_is_no_mention(text: str, token: str) -> None:
+    assert not mentions(text, token)
+    assert without_token(text, token) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a photo of a zwvchr chair", "a photo of a chair"),
+        ("a photo of a ZWVCHR chair, on the beach", "a photo of a chair, on the beach"),
+        ("a photo of zwvchr, on the beach", "a photo of, on the beach"),
+        ("a chair, zwvchr, by a window", "a chair, by a window"),
+        ("Zwvchr, a chair", "a chair"),
+        ("a chair called zwvchr.", "a chair called."),
+        ("a chair, zwvchr", "a chair"),
+        ("a zwvchr zwvchr chair", "a chair"),
+        ("a zwvchr-chair", "a chair"),
+        ("zwvchr's legs beside zwvchr's seat", "legs beside seat"),
+        ("(zwvchr chair) in a room", "(chair) in a room"),
+        ("zwvchr", ""),
+    ],
+)
+def test_a_text_without_its_token_reads_as_if_it_had_never_been_there(text: str, left: str) -> None:
+    assert without_token(text, "zwvchr") == left
