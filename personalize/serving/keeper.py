@@ -28,14 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from personalize.serving.ports import free_port
-from personalize.serving.processes import (
-    family,
-    identity,
-    is_alive,
-    read_json,
-    terminate,
-    write_json,
-)
+from personalize.serving.processes import family, identity, is_alive, terminate
+from personalize.serving.state import State
 
 TICK_S = 0.2
 LONGEST_WAIT_S = 60.0
@@ -125,7 +119,7 @@ class Keeper:
         for sig in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sig, leaving.set)
         while True:
-            wanted = {} if leaving.is_set() else read_json(self.folder / "wanted.json")
+            wanted = {} if leaving.is_set() else State(self.folder).wanted()
             await self.reconcile(wanted)
             self.tell()
             if not self.servers:
@@ -136,7 +130,7 @@ class Keeper:
                 await asyncio.sleep(TICK_S)
         if self.door is not None:
             self.door.close()
-        (self.folder / "actual.json").unlink(missing_ok=True)
+        State(self.folder).forget()
 
     async def reconcile(self, wanted: dict[str, Any]) -> None:
         """One look at what is wanted and one step towards it."""
@@ -218,7 +212,7 @@ class Keeper:
             },
         }
         if actual != self.told:
-            write_json(self.folder / "actual.json", actual)
+            State(self.folder).tell(actual)
             self.told = actual
 
 

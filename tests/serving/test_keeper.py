@@ -20,11 +20,14 @@ import pytest
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from personalize.files import read_json, write_json
 from personalize.serving import local
-from personalize.serving.endpoint import EndpointError, ModelVersion
+from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.ports import free_port, port_is_free
-from personalize.serving.processes import identity, is_alive, read_json, write_json
+from personalize.serving.processes import identity, is_alive
+from personalize.serving.registry import ModelVersion
+from personalize.serving.state import State
 
 SMOKE = {"prompt": "a chair", "width": 6, "height": 4}
 
@@ -132,7 +135,7 @@ def test_a_version_that_never_gets_healthy_is_given_up_and_cleared_away(endpoint
     with pytest.raises(EndpointError, match=r"(?s)did not answer within 2 s.*startup_timeout.*easel v1 on"):
         mute.deploy(version(1), SMOKE)
     assert endpoint.status().state == "stopped"
-    assert wait_for(lambda: not read_json(endpoint.folder / "actual.json")), "the keeper ends when nothing is wanted"
+    assert wait_for(lambda: not State(endpoint.folder).actual()), "the keeper ends when nothing is wanted"
 
 
 def test_two_deployments_at_once_take_turns(endpoint, version):

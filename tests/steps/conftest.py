@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import mlflow
@@ -11,11 +12,21 @@ import pytest
 
 from personalize.cards import Card
 from personalize.photographs.prompts import Subject, save_subjects
-from personalize.recipe import Input, Inputs
+from personalize.recipe import Input, Inputs, StepConfig
 from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
 
+METRICS = {"dino": 0.5, "dino_base": 0.25, "dino.bcnchr": 0.5, "system/cpu_utilization_percentage": 90.0}
 SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
+
+
+def perform(name: str, config: StepConfig, inputs: Inputs, outputs: Path) -> Card:
+    """Run a step and draw its card, as the engine does."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    import_module(f"steps.{name}").run(config, inputs, outputs)
+    card = Card(name)
+    import_module(f"steps.cards.{name}").show(config, inputs, outputs, card)
+    return card
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +77,7 @@ def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return Inputs(
             {
                 "train": Input("a-train-run", "f1" * 32, lambda: train),
-                "evaluate": Input(run.info.run_id, "f2" * 32, lambda: evaluate),
+                "evaluate": Input(run.info.run_id, "f2" * 32, lambda: evaluate, lambda: METRICS),
             }
         )
 
@@ -84,8 +95,7 @@ def registered(
     from steps import register
 
     place = tmp_path_factory.mktemp("registered")
-    outputs, card = place / "outputs", Card("register")
-    outputs.mkdir()
+    outputs = place / "outputs"
     with active(new_database, place):
         config = register.Config(
             name="chairs",
@@ -95,7 +105,7 @@ def registered(
             device="cpu",
         )
         with mlflow.start_run(tags={"lineage.commit": "c0ffee", "lineage.dirty": "false"}):
-            register.run(config, trained("passed"), outputs, card)
+            card = perform("register", config, trained("passed"), outputs)
     return place, outputs, card
 
 
