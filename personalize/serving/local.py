@@ -1,7 +1,7 @@
 """A local endpoint: `mlflow models serve` kept alive in the background, behind an address that stays the same.
 
-Everything about it lies in one folder, `build/endpoints/<name>/`: its state (`State`: what should be is written here,
-what is by the keeper process), the servers' logs, and downloaded models. Deployments of one name are serialised by a
+Everything about it lies in one folder, `build/endpoints/<name>/`: what should be (written here) and what is (written by
+the keeper process), see `Agreement`; the servers' logs; downloaded models. Deployments of one name are serialised by a
 lock that the operating system releases when its holder dies.
 
 A new version is started beside the old one, must become healthy and must answer a smoke request; then the keeper turns
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from personalize.cards import command
+from personalize.serving.agreement import Agreement
 from personalize.serving.endpoint import (
     EndpointError,
     Prediction,
@@ -35,9 +36,8 @@ from personalize.serving.endpoint import (
 )
 from personalize.serving.http import Away, answers, post_json
 from personalize.serving.ports import choose_port
-from personalize.serving.processes import family, identity, is_alive, last_line, tail, terminate
+from personalize.serving.processes import family, is_alive, last_line, remembered, tail, terminate
 from personalize.serving.registry import ModelVersion
-from personalize.serving.state import State
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT_LOGS = 5
@@ -77,9 +77,9 @@ class LocalEndpoint:
         return self.root.resolve() / self.name
 
     @property
-    def state(self) -> State:
+    def agreement(self) -> Agreement:
         """What should be and what is."""
-        return State(self.folder)
+        return Agreement(self.folder)
 
     def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
         """Serve `model`; see `Endpoint.deploy`.
@@ -89,10 +89,10 @@ class LocalEndpoint:
                 smoke request was not answered with a picture of the size asked for.
         """
         with self._alone():
-            wanted = self.state.wanted()
-            held = self.state.actual().get("port") if self.state.keeper() else None
+            wanted = self.agreement.wanted()
+            held = self.agreement.actual().get("port") if self.agreement.keeper() else None
             port = choose_port(self.folder, self.host, self.port, held, int(wanted.get("port", 0)))
-            previous = str(wanted["serving"]) if wanted.get("serving") and self.state.keeper() else None
+            previous = str(wanted["serving"]) if wanted.get("serving") and self.agreement.keeper() else None
             number = str(
                 1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0)))
             )
@@ -100,7 +100,7 @@ class LocalEndpoint:
                 "model": {"name": model.name, "version": model.version, "uri": model.uri, "run_id": model.run_id},
                 "path": str(fetch_files(model, self.folder / "models")),
                 "log": f"server-{number}.log",
-                "deployer": identity(os.getpid()),
+                "deployer": remembered(os.getpid()),
                 "grace_s": self.grace_s,
                 "timeout_s": self.timeout_s,
             }
@@ -109,18 +109,18 @@ class LocalEndpoint:
             kept = {previous: wanted["servers"][previous]} if previous else {}
             old_port = int(wanted["port"]) if previous else port
             entry = {"host": self.host, "last": int(number), "port": old_port}
-            self.state.want({**entry, "serving": previous, "servers": {**kept, number: server}})
+            self.agreement.want({**entry, "serving": previous, "servers": {**kept, number: server}})
             try:
                 self._wake_keeper()
                 private = self._await_health(number, server["log"])
                 self.report(f"{model} is up; asking it for a picture")
                 trial = check_smoke(partial(self._ask, private, server["path"]), smoke)
-                self.state.want({**entry, "port": port, "serving": number, "servers": {number: server}})
+                self.agreement.want({**entry, "port": port, "serving": number, "servers": {number: server}})
                 self._await_switch(number, port, previous)
             except BaseException as error:
                 back = {**entry, "serving": previous, "servers": kept}
-                self.state.want(back)
-                self.state.wait(lambda actual: number not in actual.get("servers", {}), self.grace_s + 10)
+                self.agreement.want(back)
+                self.agreement.wait(lambda actual: number not in actual.get("servers", {}), self.grace_s + 10)
                 if previous and isinstance(error, EndpointError):
                     was = kept[previous]["model"]
                     raise EndpointError(
@@ -133,11 +133,11 @@ class LocalEndpoint:
 
     def status(self) -> Status:
         """What the endpoint is doing; see `Status`."""
-        wanted, actual = self.state.wanted(), self.state.actual()
+        wanted, actual = self.agreement.wanted(), self.agreement.actual()
         number = str(wanted.get("serving") or "")
         known = wanted.get("servers", {}).get(number)
         if not known:
-            candidate = bool(wanted.get("servers")) and bool(self.state.keeper())
+            candidate = bool(wanted.get("servers")) and bool(self.agreement.keeper())
             return Status(self.name, "local", "starting" if candidate else "stopped")
         about: dict[str, Any] = {
             "url": f"http://{wanted['host']}:{wanted['port']}",
@@ -147,7 +147,7 @@ class LocalEndpoint:
             "log": str(self.folder / known["log"]),
         }
         server = actual.get("servers", {}).get(number, {})
-        if not self.state.keeper():
+        if not self.agreement.keeper():
             left = is_alive(server.get("who"))
             note = "its keeper process is gone (killed, or the machine was restarted)"
             note += f", though the server still runs as process {server['who']['pid']}" if left else ""
@@ -167,11 +167,11 @@ class LocalEndpoint:
         if not self.folder.is_dir():
             return Status(self.name, "local", "stopped", note="it was never deployed here")
         with self._alone():
-            wanted, actual, keeper = self.state.wanted(), self.state.actual(), self.state.keeper()
+            wanted, actual, keeper = self.agreement.wanted(), self.agreement.actual(), self.agreement.keeper()
             was_up = bool(keeper) or any(is_alive(known.get("who")) for known in actual.get("servers", {}).values())
-            self.state.want({**wanted, "serving": None, "servers": {}})
+            self.agreement.want({**wanted, "serving": None, "servers": {}})
             if keeper:
-                self.state.wait(lambda actual: not is_alive(keeper), self.grace_s + 15)
+                self.agreement.wait(lambda actual: not is_alive(keeper), self.grace_s + 15)
                 terminate(family(keeper), 5)
             self._end_orphans(actual)
         return Status(self.name, "local", "stopped", note="" if was_up else "it was not running")
@@ -182,9 +182,9 @@ class LocalEndpoint:
         Raises:
             EndpointError: nothing serves, or the server refused the request (its own words are in the message).
         """
-        wanted = self.state.wanted()
+        wanted = self.agreement.wanted()
         said = ""
-        if wanted.get("serving") and self.state.keeper():
+        if wanted.get("serving") and self.agreement.keeper():
             url, path = f"http://{wanted['host']}:{wanted['port']}", wanted["servers"][wanted["serving"]]["path"]
             try:
                 return self._ask(url, path, request)
@@ -198,7 +198,7 @@ class LocalEndpoint:
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON body that `query` sends for this request, for the curl line."""
-        wanted = self.state.wanted()
+        wanted = self.agreement.wanted()
         return payload(request, *inputs_of(wanted["servers"][wanted["serving"]]["path"]))
 
     def _ask(self, url: str, path: str, request: Mapping[str, Any]) -> list[Prediction]:
@@ -214,10 +214,10 @@ class LocalEndpoint:
         ]
 
     def _wake_keeper(self) -> None:
-        if self.state.keeper():
+        if self.agreement.keeper():
             return
-        self._end_orphans(self.state.actual())
-        self.state.forget()
+        self._end_orphans(self.agreement.actual())
+        self.agreement.forget()
         with open(self.folder / "keeper.log", "ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "personalize.serving.keeper", str(self.folder)],
@@ -227,14 +227,14 @@ class LocalEndpoint:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if not self.state.wait(lambda actual: is_alive(actual.get("keeper")), 30):
+        if not self.agreement.wait(lambda actual: is_alive(actual.get("keeper")), 30):
             raise EndpointError(f"The keeper process did not start.\n{tail(self.folder / 'keeper.log')}")
 
     def _await_health(self, number: str, log: str) -> str:
         """Wait until the candidate answers /health; its private address is returned."""
         begun = told = time.monotonic()
         while True:
-            actual = self.state.actual()
+            actual = self.agreement.actual()
             server = actual.get("servers", {}).get(number, {})
             waited = time.monotonic() - begun
             if server.get("last_exit"):
@@ -263,8 +263,8 @@ class LocalEndpoint:
                 actual.get("serving") == number and actual.get("port") == port and previous not in actual["servers"]
             )
 
-        self.state.wait(switched, self.grace_s + 15)
-        if complaint := self.state.actual().get("complaint"):
+        self.agreement.wait(switched, self.grace_s + 15)
+        if complaint := self.agreement.actual().get("complaint"):
             raise EndpointError(complaint)
 
     def _end_orphans(self, actual: dict[str, Any]) -> None:

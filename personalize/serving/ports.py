@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from personalize.cards import command
+from personalize.serving.agreement import ACTUAL, Agreement
 from personalize.serving.endpoint import EndpointError
-from personalize.serving.state import ACTUAL, State
 
 
 def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int) -> int:
@@ -25,7 +25,7 @@ def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int
     if not asked:
         return free_port(host)
     for other in sorted(path.parent for path in folder.parent.glob(f"*/{ACTUAL}")):
-        there = State(other)
+        there = Agreement(other)
         if other != folder and there.keeper() and there.actual().get("port") == port:
             stop = command("deploy", action="stop", **{"deploy.name": other.name})
             raise EndpointError(

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 
-def identity(pid: int) -> dict[str, Any]:
+def remembered(pid: int) -> dict[str, Any]:
     """The pair by which a process is recognised again: `{"pid": ..., "started": seconds since 1970}`."""
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 

@@ -1,4 +1,4 @@
-"""The state of a local endpoint: two files in its folder, by which the commands and the keeper process agree.
+"""What a local endpoint's commands and its keeper process agree by: two files in the endpoint's folder.
 
 What should be (`wanted.json`) is written by the commands of a person, what is (`actual.json`) by the keeper alone.
 """
@@ -18,7 +18,7 @@ WANTED, ACTUAL = "wanted.json", "actual.json"
 
 
 @dataclass(frozen=True)
-class State:
+class Agreement:
     """The two files in `folder`; one that is absent or damaged says nothing."""
 
     folder: Path
