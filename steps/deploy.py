@@ -11,19 +11,19 @@ old version answers until the new one has proved itself; if it does not, nothing
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from personalize.cards import Card
+from personalize.cards import command
+from personalize.files import free_path, read_json, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
-    from personalize.serving.endpoint import Endpoint, ModelVersion, Status
+    from personalize.serving.endpoint import Endpoint, Prediction, Status
+    from personalize.serving.registry import ModelVersion
 
 NEEDS = ("promote",)
 REUSE = False
@@ -81,57 +81,68 @@ def needs(config: Config) -> tuple[str, ...]:
     return () if config.model or config.action != "deploy" else NEEDS
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    """Do what `config.action` says and leave what is known of the endpoint in endpoint.json.
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    """Do what `config.action` says and leave what is known of the endpoint in endpoint.json, its pictures beside it.
 
     Raises:
         RecipeError: no prompt to query with, or nothing to roll back to.
         EndpointError: the endpoint did not do what was asked; what served before still serves.
     """
     endpoint = endpoint_for(config)
+    ask = ""
+    pictures: list[dict[str, Any]] = []
     if config.action == "deploy":
-        status = deploy(config, inputs, endpoint, outputs, card)
+        status, ask, pictures = deploy(config, inputs, endpoint, outputs)
     elif config.action == "query":
-        query(config, endpoint, card)
+        pictures = query(config, endpoint, outputs)
         status = endpoint.status()
     elif config.action == "rollback":
         status = rollback(endpoint)
     else:
         status = endpoint.stop() if config.action == "stop" else endpoint.status()
-    tell(status, card)
-    painted = status.trial.facts.get("prompt") if status.trial else None
-    card.outcome(status.state, prompt=shlex.quote(config.prompt or str(painted or "a photo of ...")))
-    (outputs / "endpoint.json").write_text(json.dumps(status.as_dict(), indent=1))
+    print("\n".join(f"{key:>12}  {value}" for key, value in labelled(status.as_dict()).items()), flush=True)
+    write_json(outputs / "endpoint.json", {**status.as_dict(), **({"ask": ask} if ask else {})})
+    write_json(outputs / "pictures.json", pictures)
 
 
-def deploy(config: Config, inputs: Inputs, endpoint: Endpoint, outputs: Path, card: Card) -> Status:
-    """Serve the version that `config.model` means now, or the one that promote has just promoted."""
-    from personalize.serving.endpoint import curl_line, find_version
+def deploy(
+    config: Config, inputs: Inputs, endpoint: Endpoint, outputs: Path
+) -> tuple[Status, str, list[dict[str, Any]]]:
+    """Serve the version that is meant now; also the command that asks it from a shell, and its trial picture's row."""
+    from personalize.serving.endpoint import curl_line
 
-    version = find_version(model_address(config.model or just_promoted(inputs)))
+    version = find_version(config, inputs)
     print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
     request = trial_request(config, version)
     status = endpoint.deploy(version, request)
-    if status.trial is not None:
-        status.trial.save(outputs, "trial")
-        card.images("The trial picture", [(status.trial.open(), str(request.get("prompt", "")))], columns=1, width=256)
+    trial = [keep(status.trial, str(request.get("prompt", "")), outputs, "trial")] if status.trial else []
     line = curl_line(f"{status.url}/invocations", endpoint.body(request), token=config.target == "databricks")
-    card.code("Ask for a picture", line)
     print(f"\nAsk for a picture from any shell:\n\n{line}\n", flush=True)
-    return status
+    return status, line, trial
 
 
-def query(config: Config, endpoint: Endpoint, card: Card) -> None:
-    """Ask for `config.prompt`; the picture lands in the output folder."""
+def query(config: Config, endpoint: Endpoint, outputs: Path) -> list[dict[str, Any]]:
+    """Ask for `config.prompt`; the picture lands in the output folder, and in the run."""
+    from personalize.serving.encoding import file_stem
+
     if not config.prompt.strip():
         raise RecipeError('There is nothing to paint: add a prompt, -P prompt="a photo of a ... chair on the beach".')
     request = {"prompt": config.prompt, "seed": config.seed, "width": config.width, "height": config.height}
+    rows = []
     for picture in endpoint.query(request):
         stem = file_stem(config.prompt, picture.facts.get("seed", config.seed))
-        path = picture.save(Path(config.output), stem)
+        path = free_path(config.output, stem, picture.suffix)
+        write_bytes(path, picture.data)
         print(path, flush=True)
-        card.images("Picture", [(picture.open(), config.prompt)], columns=1, width=512)
-        card.facts({"file": str(path), **{key: str(value) for key, value in picture.facts.items()}})
+        rows.append({"file": str(path), **keep(picture, config.prompt, outputs, path.stem)})
+    return rows
+
+
+def keep(picture: Prediction, prompt: str, outputs: Path, stem: str) -> dict[str, Any]:
+    """The picture's bytes as they came, and its row of pictures.json: name, prompt, and what the answer said of it."""
+    path = outputs / f"{stem}{picture.suffix}"
+    write_bytes(path, picture.data)
+    return {"file_name": path.name, "prompt": prompt, "facts": picture.facts}
 
 
 def rollback(endpoint: Endpoint) -> Status:
@@ -140,7 +151,7 @@ def rollback(endpoint: Endpoint) -> Status:
     if back is None:
         raise RecipeError(
             "A local endpoint keeps no earlier version running. Deploy the one you want by its number: "
-            "mlflow run . --env-manager local -e deploy -P deploy.model=models:/<name>/<version>"
+            f"{command('deploy')} -P deploy.model=models:/<name>/<version>"
         )
     status: Status = back()
     return status
@@ -178,9 +189,23 @@ def endpoint_for(config: Config) -> Endpoint:
     )
 
 
-def just_promoted(inputs: Inputs) -> str:
-    """The version in promote's promotion.json."""
-    return str(json.loads((inputs["promote"].path / "promotion.json").read_text(encoding="utf-8"))["uri"])
+def find_version(config: Config, inputs: Inputs) -> ModelVersion:
+    """The version that `config.model` means now, or the one that promote has just promoted."""
+    from mlflow.exceptions import MlflowException
+
+    from personalize.serving.endpoint import EndpointError
+    from personalize.serving.registry import RegistryError, resolve
+
+    address = model_address(config.model or str(read_json(inputs["promote"].path / "promotion.json")["uri"]))
+    try:
+        return resolve(address)
+    except (RegistryError, MlflowException) as error:
+        name = address.removeprefix("models:/").partition("@")[0].partition("/")[0]
+        promote = command("promote", approved_by="...", reason="...")
+        raise EndpointError(
+            f"There is nothing to deploy at {address}: {error} Promote a registered version first (`{promote}`), or "
+            f"name a version: -P deploy.model=models:/{name}/1."
+        ) from error
 
 
 def model_address(model: str) -> str:
@@ -201,23 +226,11 @@ def trial_request(config: Config, version: ModelVersion) -> dict[str, Any]:
     return {key: value for key, value in {**asked, **sized}.items() if key in known and value is not None}
 
 
-def file_stem(prompt: str, seed: Any) -> str:
-    """`A photo, of ä chair!` and 7 → `a-photo-of-ä-chair-7`: a file name that says what is in it."""
-    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "picture"
-    return words if seed is None else f"{words}-{seed}"
+def labelled(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of an endpoint, for reading."""
+    return {"uptime (s)" if key == "uptime_s" else key: str(value) for key, value in facts.items()}
 
 
 def tell_progress(line: str) -> None:
     """One line of progress, at once."""
     print(line, flush=True)
-
-
-def tell(status: Status, card: Card) -> None:
-    """What the endpoint is doing, on the card and in the terminal."""
-    facts = {
-        key.replace("_s", " (s)") if key == "uptime_s" else key: str(value) for key, value in status.as_dict().items()
-    }
-    card.facts(facts)
-    if status.state == "failed":
-        card.warning(f"The endpoint has failed: {status.note}")
-    print("\n".join(f"{key:>12}  {value}" for key, value in facts.items()), flush=True)

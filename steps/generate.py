@@ -9,7 +9,6 @@ folder `output` under a name made of prompt and seed; nothing that lies there is
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from personalize.cards import Card
+from personalize import hub
+from personalize.files import free_path, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ class Config(StepConfig):
     base_model: str = Field("models/sdxl", description="Base model for model=base: a folder or a Hugging Face name")
     base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to draw")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Precision of UNet and text encoders"
-    )
+    device: hub.Device = Field("auto", description="Where to draw")
+    dtype: hub.Dtype = Field("float32", description="Precision of UNet and text encoders")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Model:
     adapter: Path | None = None
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.dreambooth.sampling import Sampling
 
     prompts = read_prompts(config.prompt)
@@ -84,7 +82,9 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     pictures = draw(config, model, rows, sampling)
     seconds = time.perf_counter() - begun
     files = save(config, model, rows, sampling, pictures, outputs)
-    tell(config, model, rows, pictures, files, seconds, card)
+    write_json(outputs / "diagnostics/speed.json", {"seconds": round(seconds, 1)})
+    log(pictures, seconds)
+    print(f"drawn by {model.label}:", *files, sep="\n", flush=True)
 
 
 def read_prompts(text: str) -> list[str]:
@@ -143,9 +143,9 @@ def save(
     outputs: Path,
 ) -> list[Path]:
     """Each picture into the output folder and into the run; what it was made from into pictures.json."""
-    from personalize.serving.encoding import encode, free_path
+    from personalize.serving.encoding import SUFFIX, encode, file_stem
 
-    files, told = [], []
+    files, made = [], []
     for (prompt, seed), picture in zip(rows, pictures, strict=True):
         facts = {
             "prompt": prompt,
@@ -156,32 +156,20 @@ def save(
             "adapter_scale": config.adapter_scale,
             "model": model.label,
         }
-        data = encode(picture, config.format, facts)
-        files.append(free_path(Path(config.output), prompt, seed, config.format))
-        files[-1].write_bytes(data)
-        copy = free_path(outputs, prompt, seed, config.format)
-        copy.write_bytes(data)
-        told.append({"file_name": copy.name, **facts})
-    (outputs / "pictures.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        data, stem, suffix = encode(picture, config.format, facts), file_stem(prompt, seed), SUFFIX[config.format]
+        files.append(free_path(config.output, stem, suffix))
+        copy = free_path(outputs, stem, suffix)
+        for path in (files[-1], copy):
+            write_bytes(path, data)
+        made.append({"file_name": copy.name, **facts})
+    write_json(outputs / "pictures.json", made)
     return files
 
 
-def tell(
-    config: Config,
-    model: Model,
-    rows: list[tuple[str, int]],
-    pictures: list[Image],
-    files: list[Path],
-    seconds: float,
-    card: Card,
-) -> None:
-    """The paths on the terminal, the pictures in MLflow's image slider and on the card."""
+def log(pictures: list[Image], seconds: float) -> None:
+    """The pictures in MLflow's image slider, and how fast they were drawn."""
     import mlflow
 
     mlflow.log_metrics({"pictures": len(pictures), "seconds": seconds, "seconds_per_picture": seconds / len(pictures)})
     for step, picture in enumerate(pictures[:50]):
         mlflow.log_image(picture, key="generated", step=step)
-    card.facts({"model": model.label, "pictures": len(pictures), "seconds": round(seconds, 1), "folder": config.output})
-    captions = [f"{prompt} · seed {seed}" for prompt, seed in rows]
-    card.images("Pictures", list(zip(pictures, captions, strict=True)), columns=min(4, len(pictures)), width=320)
-    print(f"drawn by {model.label}:", *files, sep="\n", flush=True)

@@ -10,7 +10,6 @@ trained here: what is promoted is in the registry already, by number or by the a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from personalize.cards import Card
+from personalize.cards import command
+from personalize.files import read_json, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def sources(config: Config) -> Mapping[str, str]:
     if not config.version and not (config.approved_by.strip() and config.reason.strip()):
         raise RecipeError(
             "To go on to promote and deploy, say who approves and why: -P approved_by=... -P reason=... Without them "
-            "the recipe goes as far as register; look at the card, then `mlflow run . --env-manager local -e promote`."
+            f"the recipe goes as far as register; look at the card, then `{command('promote')}`."
         )
     return {}
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.serving import registry
 
     which = config.version or _just_registered(inputs)
@@ -65,29 +65,31 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     champion = registry.alias_or_none(config.name, registry.CHAMPION)
     already = champion is not None and str(champion.version) == str(version.version)
     _refuse_unless(config, version, already)
-    approval = _approval(config, version)
+    approval, tags = _approval(config, version), dict(version.tags)
     previous = champion.version if champion is not None and not already else None
     if already:
         print(f"{config.name} version {version.version} is already the champion; nothing to do", flush=True)
     else:
-        _promote(config, version, approval)
+        tags |= _promote(config, version, approval)
         instead = f" instead of version {previous}" if previous else ""
         print(f"{config.name} version {version.version} is now the champion{instead}", flush=True)
-    told = {
-        "name": config.name,
-        "version": str(version.version),
-        "uri": f"models:/{config.name}/{version.version}",
-        "alias": registry.CHAMPION,
-        "previous": str(previous or ""),
-        "already": already,
-        **{f"approval_{key}": value for key, value in approval.items()},
-    }
-    (outputs / "promotion.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _show(config, version, approval, previous, already, card)
+    write_json(
+        outputs / "promotion.json",
+        {
+            "name": config.name,
+            "version": str(version.version),
+            "uri": f"models:/{config.name}/{version.version}",
+            "alias": registry.CHAMPION,
+            "previous": str(previous or ""),
+            "already": already,
+            **{f"approval_{key}": value for key, value in approval.items()},
+            "tags": tags,
+        },
+    )
 
 
 def _just_registered(inputs: Inputs) -> str:
-    return str(json.loads((inputs["register"].path / "model_version.json").read_text(encoding="utf-8"))["version"])
+    return str(read_json(inputs["register"].path / "model_version.json")["version"])
 
 
 def _refuse_unless(config: Config, version: ModelVersion, already: bool) -> None:
@@ -118,14 +120,17 @@ def _refuse_unless(config: Config, version: ModelVersion, already: bool) -> None
 
 
 def _exists(address: str) -> bool:
-    """Whether `runs:/<id>/card.html` is there, without downloading it."""
+    """Whether the artifact at `runs:/<id>/<path>` is there, without downloading it."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    run_id, _, path = address.removeprefix("runs:/").partition("/")
+    from personalize.cards.links import parts
+
     try:
-        return any(file.path == path for file in mlflow.MlflowClient().list_artifacts(run_id))
-    except (MlflowException, OSError):
+        run_id, path = parts(address)
+        folder = path.rpartition("/")[0] or None
+        return any(file.path == path for file in mlflow.MlflowClient().list_artifacts(run_id, folder))
+    except (MlflowException, OSError, ValueError):
         return False
 
 
@@ -139,8 +144,8 @@ def _approval(config: Config, version: ModelVersion) -> dict[str, str]:
     }
 
 
-def _promote(config: Config, version: ModelVersion, approval: dict[str, str]) -> None:
-    """Approval first, alias last: whoever sees the alias finds the approval."""
+def _promote(config: Config, version: ModelVersion, approval: Mapping[str, str]) -> dict[str, str]:
+    """Approval first, alias last: whoever sees the alias finds the approval. Returns the tags that were set."""
     import mlflow
 
     from personalize.serving.registry import CHAMPION
@@ -152,30 +157,4 @@ def _promote(config: Config, version: ModelVersion, approval: dict[str, str]) ->
     for key, value in tags.items():
         client.set_model_version_tag(config.name, version.version, key, value)
     client.set_registered_model_alias(config.name, CHAMPION, version.version)
-
-
-def _show(
-    config: Config, version: ModelVersion, approval: dict[str, str], previous: str | None, already: bool, card: Card
-) -> None:
-    name = f"{config.name} version {version.version}"
-    headline = f"{name} was the champion already" if already else f"{name} is the champion"
-    reasons = [f"approved by {approval['by']}: {approval['reason']}"] if approval["by"] else []
-    card.verdict("passed", headline, ["gates passed", *reasons])
-    card.facts(
-        {
-            "model": config.name,
-            "version": str(version.version),
-            "instead of version": previous or "-",
-            "approved by": approval["by"] or "-",
-            "at": approval["at"] or "-",
-        }
-    )
-    card.code("Serve it", "mlflow run . --env-manager local -e deploy")
-    if previous:
-        card.code(
-            "Take it back",
-            f"mlflow run . --env-manager local -e promote -P version={previous} "
-            '-P approved_by=... -P reason="take it back"',
-        )
-    card.code("Its evaluation card", f"mlflow artifacts download -u {version.tags.get('card', '')}")
-    card.table("Tags of the version", ["tag", "value"], [[key, value] for key, value in sorted(version.tags.items())])
+    return tags

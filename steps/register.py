@@ -2,7 +2,7 @@
 
 A pyfunc from code (no pickle) that carries base weights and adapter, so serving needs no network. It is logged, loaded
 again and asked for a picture; only what has answered is registered, as `challenger`, tagged with the verdict, the
-card's address and where it comes from.
+card's address and where it comes from. What evaluate measured stands on the pages of the model and of its version.
 
 A model whose gates failed is registered as well: people want to look at it, and its card is the reason why not. It is
 tagged `verdict=failed`, and promote refuses it.
@@ -10,29 +10,24 @@ tagged `verdict=failed`, and promote refuses it.
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from personalize.cards import Card
-from personalize.files import file_digest, tree_digest
-from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize import hub
+from personalize.files import file_digest, read_json, write_json
+from personalize.recipe import Input, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models.model import ModelInfo
-    from PIL.Image import Image
 
     from personalize.photographs.prompts import Subject
+    from personalize.serving.endpoint import Prediction
     from personalize.serving.request import Defaults, Limits
 
 NEEDS = ("train", "evaluate")
@@ -45,6 +40,7 @@ class Config(StepConfig):
     name: str = Field(
         "personalize", min_length=1, description="Registered model; catalog.schema.model in Unity Catalog"
     )
+    rights: str = Field("", description="Who allowed the use of the photographs; a tag of the version")
     base_model: str = Field("models/sdxl", description="Folder of the base model, or its Hugging Face name")
     base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
     resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where a request gives none")
@@ -58,19 +54,18 @@ class Config(StepConfig):
     max_pixels: int | None = Field(
         None, ge=64 * 64, description="Pixels that a picture may have; none is 1.5 times the default size"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the served model draws")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Precision the served model draws in"
-    )
+    device: hub.Device = Field("auto", description="Where the served model draws")
+    dtype: hub.Dtype = Field("float32", description="Precision the served model draws in")
 
 
 def sources(config: Config) -> Mapping[str, str]:
     """The base model, by content or by commit."""
-    folder = Path(config.base_model)
-    return {"base model": tree_digest(folder) if folder.is_dir() else f"{config.base_model}@{config.base_revision}"}
+    return {"base model": hub.identity(config.base_model, config.base_revision)}
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    import mlflow
+
     from personalize.dreambooth.backbone import local_folder
     from personalize.photographs.prompts import load_subjects
     from personalize.serving import package, registry
@@ -94,30 +89,44 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             limits=_limits(config),
             tags=tags,
         )
+    metrics = _headline(inputs["evaluate"].metrics)
+    if metrics:
+        mlflow.log_metrics(metrics, model_id=info.model_id)
     print("loading it as a server would and asking it for a picture", flush=True)
-    answer, picture = _ask(info, example)
-    version = _register(config, info, tags, scores)
-    told = {
-        "name": config.name,
-        "version": str(version.version),
-        "uri": f"models:/{config.name}/{version.version}",
-        "model_id": str(info.model_id or ""),
-        "alias": registry.CHALLENGER,
-    }
-    (outputs / "model_version.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    picture.save(outputs / "sample.png")
-    _show(config, told, tags, scores, subjects, answer, picture, card)
-    print(f"registered {config.name} version {version.version} (challenger), verdict {scores['verdict']}", flush=True)
+    sample = _ask(config, info, example)
+    description = _described(tags, scores["gates"], metrics, inputs["evaluate"])
+    version = registry.register(info.model_uri, config.name, tags, description)
+    sample.open().save(outputs / "sample.png")
+    answer = dict(sample.facts)
+    write_json(outputs / "diagnostics/speed.json", {"latency_ms": answer.pop("latency_ms")})
+    write_json(
+        outputs / "model_version.json",
+        {
+            "name": version.name,
+            "version": version.version,
+            "uri": version.uri,
+            "model_id": str(info.model_id or ""),
+            "alias": registry.CHALLENGER,
+            "verdict": scores["verdict"],
+            "gates": scores["gates"],
+            "subjects": [subject.to_json() for subject in subjects],
+            "answer": answer,
+            "tags": tags,
+        },
+    )
+    print(f"registered {version} (challenger), verdict {scores['verdict']}", flush=True)
 
 
 def _scores(folder: Path) -> dict[str, Any]:
+    """The verdict, and each gate's name and verdict."""
     try:
-        scores: dict[str, Any] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        scores = read_json(folder / "scores.json")
         if scores["verdict"] not in ("passed", "failed", "undecided"):
             raise ValueError(f"verdict {scores['verdict']!r}")
+        gates = [{"name": gate["name"], "verdict": gate["verdict"]} for gate in scores.get("gates", [])]
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{folder / 'scores.json'} has no verdict ({error}); run evaluate again.") from error
-    return scores
+    return {"verdict": scores["verdict"], "gates": gates}
 
 
 def _gathered(train: Path, folder: Path) -> Path:
@@ -129,7 +138,7 @@ def _gathered(train: Path, folder: Path) -> Path:
     return folder
 
 
-def _example(subjects: list[Subject]) -> pd.DataFrame:
+def _example(subjects: Sequence[Subject]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([{"prompt": subjects[0].instance_prompt, "seed": 0.0}])
@@ -152,7 +161,12 @@ def _limits(config: Config) -> Limits:
     return Limits(rows=config.max_rows, images=config.max_images, steps=config.max_steps, pixels=pixels)
 
 
-def _tags(config: Config, inputs: Inputs, subjects: list[Subject], scores: Mapping[str, Any]) -> dict[str, str]:
+def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What evaluate measured over all subjects: not those of one subject (`dino.bcnchr`), nor of its machine."""
+    return {name: value for name, value in metrics.items() if "." not in name and not name.startswith("system/")}
+
+
+def _tags(config: Config, inputs: Inputs, subjects: Sequence[Subject], scores: Mapping[str, Any]) -> dict[str, str]:
     """What a person in the registry must see without opening a run: may it be promoted, what is it, where is it from.
 
     Unity Catalog takes at most 1000 characters, and none of . , - = / : in a key.
@@ -163,7 +177,7 @@ def _tags(config: Config, inputs: Inputs, subjects: list[Subject], scores: Mappi
     lineage = {k: v for k, v in run.data.tags.items() if k.startswith("lineage.")} if run else {}
     tags = {
         "verdict": scores["verdict"],
-        "rights": scores.get("rights", ""),
+        "rights": config.rights,
         "card": inputs["evaluate"].card,
         "fingerprint": inputs["train"].fingerprint,
         "subjects": ", ".join(subject.name for subject in subjects),
@@ -176,90 +190,42 @@ def _tags(config: Config, inputs: Inputs, subjects: list[Subject], scores: Mappi
         "commit": lineage.get("lineage.commit", ""),
         "dirty": lineage.get("lineage.dirty", ""),
     }
-    return {key: value[:1000].strip() for key, value in tags.items() if value}
+    return {key: value[:1000].strip() for key, value in tags.items() if value.strip()}
 
 
-def _ask(info: ModelInfo, example: pd.DataFrame) -> tuple[dict[str, Any], Image]:
+def _ask(config: Config, info: ModelInfo, example: pd.DataFrame) -> Prediction:
     """Loads what was logged, from where it was logged to, and draws the example. Raises where it does not answer."""
     import mlflow
-    from PIL import Image
 
-    answer = mlflow.pyfunc.load_model(info.model_uri).predict(example).iloc[0].to_dict()
-    picture = Image.open(io.BytesIO(base64.b64decode(answer.pop("image"), validate=True)))
-    picture.load()
-    if picture.size != (answer["width"], answer["height"]):
-        raise RuntimeError(f"the logged model drew {picture.size} where it said {answer['width']} × {answer['height']}")
-    return answer, picture
+    from personalize.serving.endpoint import check_smoke, predictions
+
+    model = mlflow.pyfunc.load_model(info.model_uri)
+    asked = {"width": config.resolution, "height": config.resolution}
+    return check_smoke(lambda _: predictions({"predictions": model.predict(example).to_dict("records")}), asked)
 
 
-def _register(config: Config, info: ModelInfo, tags: dict[str, str], scores: dict[str, Any]) -> ModelVersion:
+def _described(
+    tags: Mapping[str, str], gates: Sequence[Mapping[str, str]], metrics: Mapping[str, float], evaluate: Input
+) -> str:
+    """Markdown for the version's page in the registry, with a link that opens the card there.
+
+    The metrics are repeated in it because MLflow's own registry, unlike Unity Catalog, shows a version none.
+    """
     import mlflow
 
-    from personalize.serving.registry import CHALLENGER
+    from personalize.cards.links import card_link, parts
 
-    version = mlflow.register_model(info.model_uri, config.name, await_registration_for=1800, tags=tags)
-    client = mlflow.MlflowClient()
-    client.update_model_version(config.name, version.version, _described(tags, scores))
-    client.set_registered_model_alias(config.name, CHALLENGER, version.version)
-    return version
-
-
-def _described(tags: dict[str, str], scores: dict[str, Any]) -> str:
-    """Markdown for the version's page in the registry."""
-    gates = "\n".join(f"- {gate['name']}: {gate['verdict']}" for gate in scores.get("gates", []))
-    return (
-        f"Subjects: {tags['subjects']}\n\nVerdict: **{tags['verdict']}**\n\n{gates}\n\n"
-        f"Card: `mlflow artifacts download -u {tags['card']}`"
-    )
-
-
-def _show(
-    config: Config,
-    told: dict[str, str],
-    tags: dict[str, str],
-    scores: dict[str, Any],
-    subjects: list[Subject],
-    answer: dict[str, Any],
-    picture: Image,
-    card: Card,
-) -> None:
-    reasons = [f"{gate['name']}: {gate['verdict']}" for gate in scores.get("gates", [])]
-    card.verdict(scores["verdict"], f"{config.name} version {told['version']} is the challenger", reasons)
-    card.outcome(scores["verdict"], prompt=shlex.quote(f"{subjects[0].instance_prompt} on the beach"))
-    if scores["verdict"] != "passed":
-        card.warning(f"The gates say {scores['verdict']}: promote will refuse this version.")
-    card.facts({"model": config.name, "version": told["version"], "alias": told["alias"], "address": told["uri"]})
-    card.images(
-        "Drawn by the registered model, loaded as a server loads it",
-        [(picture, f"{answer['prompt']} · seed {answer['seed']} · {answer['latency_ms']:.0f} ms")],
-        columns=1,
-        width=320,
-    )
-    with card.section("Use it"):
-        prompt = subjects[0].instance_prompt
-        body = json.dumps({"dataframe_records": [{"prompt": prompt, "seed": 7}]}, ensure_ascii=False)
-        if scores["verdict"] == "passed":
-            card.code("Promote it", "mlflow run . --env-manager local -e promote -P approved_by=... -P reason=...")
-        card.code(
-            "Serve it here", f"mlflow models serve -m {told['uri']} --env-manager local --port 5001 --timeout 300"
-        )
-        card.code(
-            "curl",
-            "curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\\n"
-            f"  -d '{body}' | python -c 'import base64, json, sys; row = json.load(sys.stdin)[\"predictions\"][0]; "
-            'open("picture." + row["format"], "wb").write(base64.b64decode(row["image"]))\'',
-        )
-        card.code(
-            "Python",
-            "import base64, mlflow, pandas as pd\n\n"
-            f'model = mlflow.pyfunc.load_model("{told["uri"]}")\n'
-            f"rows = pd.DataFrame([{{'prompt': {prompt!r}, 'seed': 7.0}}])  # numbers in a frame are floats\n"
-            "row = model.predict(rows).iloc[0]\n"
-            "open('picture.' + row['format'], 'wb').write(base64.b64decode(row['image']))",
-        )
-    with card.section("What a request may say", open=False):
-        from personalize.serving.request import INPUTS
-
-        card.table("Columns of a row", ["column", "meaning"], [[name, meaning] for name, meaning in INPUTS.items()])
-    with card.section("Where it comes from", open=False):
-        card.table("Tags of the version", ["tag", "value"], [[key, value] for key, value in tags.items()])
+    run_id, path = parts(evaluate.card)
+    link = card_link(mlflow.MlflowClient().get_run(run_id).info.experiment_id, run_id, path)
+    paragraphs = [
+        f"Subjects: {tags['subjects']}",
+        f"Verdict: **{tags['verdict']}**",
+        "\n".join(f"- {gate['name']}: {gate['verdict']}" for gate in gates),
+        "\n".join(
+            f"- {name} {value:.3g} (base {metrics[f'{name}_base']:.3g})"
+            for name, value in metrics.items()
+            if f"{name}_base" in metrics
+        ),
+        f"[Evaluation card]({link}), the artifact {evaluate.card}",
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from personalize.serving.endpoint import EndpointError, ModelVersion
+from personalize.serving.endpoint import EndpointError
+from personalize.serving.registry import ModelVersion
 
 if TYPE_CHECKING:
     from databricks.sdk.service.serving import Route, ServedEntityInput, ServedEntityOutput, ServingModelWorkloadType

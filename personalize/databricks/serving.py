@@ -29,14 +29,14 @@ from personalize.databricks.readiness import await_ready
 from personalize.databricks.workspace import connect
 from personalize.serving.endpoint import (
     EndpointError,
-    ModelVersion,
-    Picture,
+    Prediction,
     Status,
     check_smoke,
     inputs_of,
     payload,
-    pictures,
+    predictions,
 )
+from personalize.serving.registry import ModelVersion
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -152,7 +152,7 @@ class DatabricksEndpoint:
         self.client.serving_endpoints.delete(self.name)
         return Status(self.name, "databricks", "stopped")
 
-    def query(self, request: Mapping[str, Any]) -> list[Picture]:
+    def query(self, request: Mapping[str, Any]) -> list[Prediction]:
         """Ask the version that has the traffic for pictures."""
         return self._ask(self.body(request))
 
@@ -217,7 +217,7 @@ class DatabricksEndpoint:
         previous: ServedEntityOutput | None,
         body: dict[str, Any],
         smoke: Mapping[str, Any],
-    ) -> Picture:
+    ) -> Prediction:
         """Ask the new version alone; when it fails it is taken off the endpoint again."""
         try:
             return check_smoke(lambda _: self._ask(body, served=str(new.name)), smoke)
@@ -270,7 +270,7 @@ class DatabricksEndpoint:
         patience_s = max(self.startup_timeout_s, SHORTEST_DEPLOY_WAIT_S)
         await_ready(self.client, self.name, str(new.name), patience_s, self.poll_s, self.report)
 
-    def _ask(self, body: dict[str, Any], served: str = "") -> list[Picture]:
+    def _ask(self, body: dict[str, Any], served: str = "") -> list[Prediction]:
         from databricks.sdk.errors import DatabricksError
 
         # `serving_endpoints.query` cannot carry a pyfunc's `params`, and knows nothing of a single served version.
@@ -280,7 +280,7 @@ class DatabricksEndpoint:
         except DatabricksError as error:
             words = str(error).rpartition("\nError: ")[2]
             raise EndpointError(f"Endpoint {self.name!r} refused the request: {words[-2000:]}") from error
-        return pictures(answer)
+        return predictions(answer)
 
     def _describe(self, model: ModelVersion) -> None:
         from databricks.sdk.service.serving import EndpointTag

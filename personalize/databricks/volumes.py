@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from personalize.databricks.workspace import WorkspaceError, connect
+from personalize.files import whole
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -79,10 +79,8 @@ def download(client: WorkspaceClient, volume: str, folder: Path) -> list[Path]:
             raise WorkspaceError(f"{remote} leads out of {folder}; nothing is written there.")
         if target.is_file() and target.stat().st_size == size:
             return None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        client.files.download_to(remote, str(partial))
-        os.replace(partial, target)
+        with whole(target) as part:
+            client.files.download_to(remote, str(part))
         return target
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping
 from html import unescape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 QUALITY = 90
-MIME = {"webp": "image/webp", "png": "image/png", "jpeg": "image/jpeg"}
 SUFFIX = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
 
 _PACKET = (
@@ -61,16 +59,10 @@ def facts_of(data: bytes) -> dict[str, Any]:
     return facts
 
 
-def free_path(folder: Path, prompt: str, seed: int, encoding: str) -> Path:
-    """`folder/a-photo-of-a-chair-7.png`, or `...-7-2.png` where that is taken. Makes the folder.
+def file_stem(prompt: str, seed: Any = None) -> str:
+    """`A photo, of ä chair!` and 7 → `a-photo-of-ä-chair-7`: a file name that says what is in it.
 
-    Letters and digits of every script are kept; nothing of a prompt can leave the folder or upset a shell.
+    Letters and digits of every script are kept; nothing of a prompt can leave a folder or upset a shell.
     """
     words = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-").encode()[:120].decode(errors="ignore").rstrip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    stem, suffix = f"{words or 'picture'}-{seed}", SUFFIX[encoding]
-    path, copy = folder / f"{stem}{suffix}", 1
-    while path.exists():
-        copy += 1
-        path = folder / f"{stem}-{copy}{suffix}"
-    return path
+    return (words or "picture") + ("" if seed is None else f"-{seed}")

@@ -1,7 +1,7 @@
 """An endpoint: a model version behind an address that turns a prompt into a picture.
 
-What every target (a process on this machine, Databricks Model Serving) has in common: which version is meant, what a
-request looks like, what counts as an answer, and the command a person may paste. A target is an `Endpoint`.
+What every target (a process on this machine, Databricks Model Serving) has in common: where a version's files are, what
+a request looks like, what counts as an answer, and the command a person may paste. A target is an `Endpoint`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import binascii
 import io
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from personalize.files import whole, write_text
+from personalize.serving.encoding import SUFFIX
+from personalize.serving.registry import ModelVersion
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,19 +26,6 @@ if TYPE_CHECKING:
 
 class EndpointError(ValueError):
     """An endpoint could not be deployed, reached or stopped; the message says which, why and the way out."""
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """One concrete version of a model: what an alias pointed to at the moment of deployment."""
-
-    name: str
-    version: str
-    uri: str
-    run_id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.version}" if self.version else self.uri
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Status:
     restarts: int = 0
     log: str = ""
     note: str = ""
-    trial: Picture | None = field(default=None, repr=False, compare=False)
+    trial: Prediction | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The facts that are known, for `endpoint.json` and the card."""
@@ -67,8 +57,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture an endpoint answered with, still encoded, and what the answer said of it."""
+class Prediction:
+    """One row of an endpoint's answer: a picture, as the file it came as, and what the row said of it."""
 
     data: bytes
     format: str
@@ -76,22 +66,16 @@ class Picture:
     height: int
     facts: dict[str, Any]
 
+    @property
+    def suffix(self) -> str:
+        """Of a file that holds the picture as it came."""
+        return SUFFIX.get(self.format, f".{self.format}")
+
     def open(self) -> Image.Image:
         """The decoded picture."""
         from PIL import Image
 
         return Image.open(io.BytesIO(self.data))
-
-    def save(self, folder: Path, stem: str) -> Path:
-        """Write the bytes as they came to `folder/<stem>.<format>`, or `-2`, `-3` ... where such a file exists."""
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = {"jpeg": "jpg"}.get(self.format, self.format)
-        path, copy = folder / f"{stem}.{suffix}", 1
-        while path.exists():
-            copy += 1
-            path = folder / f"{stem}-{copy}.{suffix}"
-        path.write_bytes(self.data)
-        return path
 
 
 class Endpoint(Protocol):
@@ -114,45 +98,13 @@ class Endpoint(Protocol):
         """Stop serving and free what was used. Stopping what is stopped is no error."""
         ...
 
-    def query(self, request: Mapping[str, Any]) -> list[Picture]:
+    def query(self, request: Mapping[str, Any]) -> list[Prediction]:
         """Ask for pictures: `prompt` and whatever else the model's signature names."""
         ...
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON body that `query` sends."""
         ...
-
-
-def find_version(uri: str) -> ModelVersion:
-    """Resolve `models:/<name>@<alias>` or `models:/<name>/<version>` to a version; other model addresses are kept.
-
-    Raises:
-        EndpointError: there is no such model, alias or version.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    if not uri.startswith("models:/"):
-        return ModelVersion(name=uri.rstrip("/").rsplit("/", 1)[-1], version="", uri=uri)
-    reference = uri.removeprefix("models:/")
-    name, _, alias = reference.partition("@")
-    try:
-        if alias:
-            found = MlflowClient().get_model_version_by_alias(name, alias)
-        elif "/" in reference:
-            name, _, version = reference.rpartition("/")
-            found = MlflowClient().get_model_version(name, version)
-        else:
-            return ModelVersion(name=reference, version="", uri=uri)
-    except MlflowException as error:
-        way_out = (
-            "Promote a registered version first (`mlflow run . --env-manager local -e promote -P approved_by=...`), "
-            f"or name a version: `-P deploy.model=models:/{name}/1`."
-            if alias
-            else "See the versions there are in the MLflow UI under Models."
-        )
-        raise EndpointError(f"There is nothing to deploy at {uri}: {error.message.rstrip('.')}. {way_out}") from error
-    return ModelVersion(found.name, str(found.version), f"models:/{found.name}/{found.version}", found.run_id or "")
 
 
 def fetch_files(model: ModelVersion, store: Path) -> Path:
@@ -174,12 +126,12 @@ def fetch_files(model: ModelVersion, store: Path) -> Path:
         if (here / "MLmodel").is_file():
             return here.resolve()
         kept, mark = store / (model.version or model.name), store / f"{model.version or model.name}.source"
-        if not (model.version and mark.is_file() and mark.read_text() == source):
+        if not (model.version and kept.is_dir() and mark.is_file() and mark.read_text() == source):
             mark.unlink(missing_ok=True)
-            shutil.rmtree(kept, ignore_errors=True)
-            kept.mkdir(parents=True)
-            download_artifacts(artifact_uri=model.uri, dst_path=str(kept))
-            mark.write_text(source)
+            with whole(kept) as part:
+                part.mkdir()
+                download_artifacts(artifact_uri=model.uri, dst_path=str(part))
+            write_text(mark, source)
         return kept.resolve()
     except (MlflowException, OSError) as error:
         raise EndpointError(f"The files of {model} cannot be had from {model.uri}: {error}") from error
@@ -226,7 +178,7 @@ def example_of(model: str | Path) -> tuple[set[str], dict[str, Any]]:
     return columns | params, example
 
 
-def pictures(answer: Any) -> list[Picture]:
+def predictions(answer: Any) -> list[Prediction]:
     """The pictures in a scoring answer: a row each, with clean base64 in `image` and the encoding in `format`.
 
     Raises:
@@ -250,11 +202,11 @@ def pictures(answer: Any) -> list[Picture]:
         except (KeyError, TypeError, binascii.Error, UnidentifiedImageError, OSError) as error:
             raise EndpointError(f"The endpoint answered with something that is not a picture: {error!r}") from error
         facts = {key: value for key, value in row.items() if key != "image"}
-        found.append(Picture(data, encoding, width, height, facts))
+        found.append(Prediction(data, encoding, width, height, facts))
     return found
 
 
-def check_smoke(ask: Callable[[Mapping[str, Any]], list[Picture]], request: Mapping[str, Any]) -> Picture:
+def check_smoke(ask: Callable[[Mapping[str, Any]], list[Prediction]], request: Mapping[str, Any]) -> Prediction:
     """Send one request and look at the answer: exactly one picture, whole, of the size asked for.
 
     Raises:

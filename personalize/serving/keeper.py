@@ -27,15 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personalize.serving.agreement import Agreement
 from personalize.serving.ports import free_port
-from personalize.serving.processes import (
-    family,
-    identity,
-    is_alive,
-    read_json,
-    terminate,
-    write_json,
-)
+from personalize.serving.processes import family, is_alive, remembered, terminate
 
 TICK_S = 0.2
 LONGEST_WAIT_S = 60.0
@@ -77,7 +71,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
-        self.who = identity(self.process.pid)
+        self.who = remembered(self.process.pid)
         self.restarts += 1
         self.started_at = time.time()
 
@@ -125,7 +119,7 @@ class Keeper:
         for sig in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sig, leaving.set)
         while True:
-            wanted = {} if leaving.is_set() else read_json(self.folder / "wanted.json")
+            wanted = {} if leaving.is_set() else Agreement(self.folder).wanted()
             await self.reconcile(wanted)
             self.tell()
             if not self.servers:
@@ -136,7 +130,7 @@ class Keeper:
                 await asyncio.sleep(TICK_S)
         if self.door is not None:
             self.door.close()
-        (self.folder / "actual.json").unlink(missing_ok=True)
+        Agreement(self.folder).forget()
 
     async def reconcile(self, wanted: dict[str, Any]) -> None:
         """One look at what is wanted and one step towards it."""
@@ -200,7 +194,7 @@ class Keeper:
     def tell(self) -> None:
         """Write what is, when it changed."""
         actual = {
-            "keeper": identity(os.getpid()),
+            "keeper": remembered(os.getpid()),
             "host": self.address[0] if self.address else None,
             "port": self.address[1] if self.address else None,
             "serving": self.serving,
@@ -218,7 +212,7 @@ class Keeper:
             },
         }
         if actual != self.told:
-            write_json(self.folder / "actual.json", actual)
+            Agreement(self.folder).tell(actual)
             self.told = actual
 
 

@@ -1,8 +1,8 @@
 """A local endpoint: `mlflow models serve` kept alive in the background, behind an address that stays the same.
 
-Everything about it lies in one folder, `build/endpoints/<name>/`: what should be (`wanted.json`, written here), what is
-(`actual.json`, written by the keeper process), the servers' logs, and downloaded models. Deployments of one name are
-serialised by a lock that the operating system releases when its holder dies.
+Everything about it lies in one folder, `build/endpoints/<name>/`: what should be (written here) and what is (written by
+the keeper process), see `Agreement`; the servers' logs; downloaded models. Deployments of one name are serialised by a
+lock that the operating system releases when its holder dies.
 
 A new version is started beside the old one, must become healthy and must answer a smoke request; then the keeper turns
 the public port to it and lets the old one finish its requests. When any of this fails the old version simply stays.
@@ -22,29 +22,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from personalize.cards import command
+from personalize.serving.agreement import Agreement
 from personalize.serving.endpoint import (
     EndpointError,
-    ModelVersion,
-    Picture,
+    Prediction,
     Status,
     check_smoke,
     fetch_files,
     inputs_of,
     payload,
-    pictures,
+    predictions,
 )
 from personalize.serving.http import Away, answers, post_json
 from personalize.serving.ports import choose_port
-from personalize.serving.processes import (
-    family,
-    identity,
-    is_alive,
-    last_line,
-    read_json,
-    tail,
-    terminate,
-    write_json,
-)
+from personalize.serving.processes import family, is_alive, last_line, remembered, tail, terminate
+from personalize.serving.registry import ModelVersion
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT_LOGS = 5
@@ -83,6 +76,11 @@ class LocalEndpoint:
         """The endpoint's own folder."""
         return self.root.resolve() / self.name
 
+    @property
+    def agreement(self) -> Agreement:
+        """What should be and what is."""
+        return Agreement(self.folder)
+
     def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
         """Serve `model`; see `Endpoint.deploy`.
 
@@ -91,10 +89,10 @@ class LocalEndpoint:
                 smoke request was not answered with a picture of the size asked for.
         """
         with self._alone():
-            wanted = self._wanted()
-            held = self._actual().get("port") if self._keeper() else None
+            wanted = self.agreement.wanted()
+            held = self.agreement.actual().get("port") if self.agreement.keeper() else None
             port = choose_port(self.folder, self.host, self.port, held, int(wanted.get("port", 0)))
-            previous = str(wanted["serving"]) if wanted.get("serving") and self._keeper() else None
+            previous = str(wanted["serving"]) if wanted.get("serving") and self.agreement.keeper() else None
             number = str(
                 1 + max((int(known) for known in wanted.get("servers", {})), default=int(wanted.get("last", 0)))
             )
@@ -102,7 +100,7 @@ class LocalEndpoint:
                 "model": {"name": model.name, "version": model.version, "uri": model.uri, "run_id": model.run_id},
                 "path": str(fetch_files(model, self.folder / "models")),
                 "log": f"server-{number}.log",
-                "deployer": identity(os.getpid()),
+                "deployer": remembered(os.getpid()),
                 "grace_s": self.grace_s,
                 "timeout_s": self.timeout_s,
             }
@@ -111,21 +109,18 @@ class LocalEndpoint:
             kept = {previous: wanted["servers"][previous]} if previous else {}
             old_port = int(wanted["port"]) if previous else port
             entry = {"host": self.host, "last": int(number), "port": old_port}
-            write_json(self.folder / "wanted.json", {**entry, "serving": previous, "servers": {**kept, number: server}})
+            self.agreement.want({**entry, "serving": previous, "servers": {**kept, number: server}})
             try:
                 self._wake_keeper()
                 private = self._await_health(number, server["log"])
                 self.report(f"{model} is up; asking it for a picture")
                 trial = check_smoke(partial(self._ask, private, server["path"]), smoke)
-                write_json(
-                    self.folder / "wanted.json",
-                    {**entry, "port": port, "serving": number, "servers": {number: server}},
-                )
+                self.agreement.want({**entry, "port": port, "serving": number, "servers": {number: server}})
                 self._await_switch(number, port, previous)
             except BaseException as error:
                 back = {**entry, "serving": previous, "servers": kept}
-                write_json(self.folder / "wanted.json", back)
-                self._await_keeper(lambda actual: number not in actual.get("servers", {}), self.grace_s + 10)
+                self.agreement.want(back)
+                self.agreement.wait(lambda actual: number not in actual.get("servers", {}), self.grace_s + 10)
                 if previous and isinstance(error, EndpointError):
                     was = kept[previous]["model"]
                     raise EndpointError(
@@ -138,11 +133,11 @@ class LocalEndpoint:
 
     def status(self) -> Status:
         """What the endpoint is doing; see `Status`."""
-        wanted, actual = self._wanted(), self._actual()
+        wanted, actual = self.agreement.wanted(), self.agreement.actual()
         number = str(wanted.get("serving") or "")
         known = wanted.get("servers", {}).get(number)
         if not known:
-            candidate = bool(wanted.get("servers")) and bool(self._keeper())
+            candidate = bool(wanted.get("servers")) and bool(self.agreement.keeper())
             return Status(self.name, "local", "starting" if candidate else "stopped")
         about: dict[str, Any] = {
             "url": f"http://{wanted['host']}:{wanted['port']}",
@@ -152,7 +147,7 @@ class LocalEndpoint:
             "log": str(self.folder / known["log"]),
         }
         server = actual.get("servers", {}).get(number, {})
-        if not self._keeper():
+        if not self.agreement.keeper():
             left = is_alive(server.get("who"))
             note = "its keeper process is gone (killed, or the machine was restarted)"
             note += f", though the server still runs as process {server['who']['pid']}" if left else ""
@@ -172,44 +167,42 @@ class LocalEndpoint:
         if not self.folder.is_dir():
             return Status(self.name, "local", "stopped", note="it was never deployed here")
         with self._alone():
-            wanted, actual, keeper = self._wanted(), self._actual(), self._keeper()
+            wanted, actual, keeper = self.agreement.wanted(), self.agreement.actual(), self.agreement.keeper()
             was_up = bool(keeper) or any(is_alive(known.get("who")) for known in actual.get("servers", {}).values())
-            write_json(self.folder / "wanted.json", {**wanted, "serving": None, "servers": {}})
+            self.agreement.want({**wanted, "serving": None, "servers": {}})
             if keeper:
-                self._await_keeper(lambda actual: not is_alive(keeper), self.grace_s + 15)
+                self.agreement.wait(lambda actual: not is_alive(keeper), self.grace_s + 15)
                 terminate(family(keeper), 5)
             self._end_orphans(actual)
         return Status(self.name, "local", "stopped", note="" if was_up else "it was not running")
 
-    def query(self, request: Mapping[str, Any]) -> list[Picture]:
+    def query(self, request: Mapping[str, Any]) -> list[Prediction]:
         """Ask the version that serves for pictures.
 
         Raises:
             EndpointError: nothing serves, or the server refused the request (its own words are in the message).
         """
-        wanted = self._wanted()
+        wanted = self.agreement.wanted()
         said = ""
-        if wanted.get("serving") and self._keeper():
+        if wanted.get("serving") and self.agreement.keeper():
             url, path = f"http://{wanted['host']}:{wanted['port']}", wanted["servers"][wanted["serving"]]["path"]
             try:
                 return self._ask(url, path, request)
             except Away as error:
                 said = str(error)
         now = self.status()
-        way_out = (
-            f"See its log: {now.log}" if now.log else "Deploy it first: `mlflow run . --env-manager local -e deploy`."
-        )
+        way_out = f"See its log: {now.log}" if now.log else f"Deploy it first: `{command('deploy')}`."
         raise EndpointError(
             f"Endpoint {self.name!r} is {now.state}{': ' + (now.note or said) if now.note or said else ''}. {way_out}"
         )
 
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON body that `query` sends for this request, for the curl line."""
-        wanted = self._wanted()
+        wanted = self.agreement.wanted()
         return payload(request, *inputs_of(wanted["servers"][wanted["serving"]]["path"]))
 
-    def _ask(self, url: str, path: str, request: Mapping[str, Any]) -> list[Picture]:
-        return pictures(post_json(f"{url}/invocations", payload(request, *inputs_of(path)), self.timeout_s + 5))
+    def _ask(self, url: str, path: str, request: Mapping[str, Any]) -> list[Prediction]:
+        return predictions(post_json(f"{url}/invocations", payload(request, *inputs_of(path)), self.timeout_s + 5))
 
     def _command(self, path: str) -> list[str]:
         serve = [sys.executable, "-m", "mlflow", "models", "serve", "-m", path, "-h", "127.0.0.1", "-p", "{port}"]
@@ -221,10 +214,10 @@ class LocalEndpoint:
         ]
 
     def _wake_keeper(self) -> None:
-        if self._keeper():
+        if self.agreement.keeper():
             return
-        self._end_orphans(self._actual())
-        (self.folder / "actual.json").unlink(missing_ok=True)
+        self._end_orphans(self.agreement.actual())
+        self.agreement.forget()
         with open(self.folder / "keeper.log", "ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "personalize.serving.keeper", str(self.folder)],
@@ -234,14 +227,14 @@ class LocalEndpoint:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if not self._await_keeper(lambda actual: is_alive(actual.get("keeper")), 30):
+        if not self.agreement.wait(lambda actual: is_alive(actual.get("keeper")), 30):
             raise EndpointError(f"The keeper process did not start.\n{tail(self.folder / 'keeper.log')}")
 
     def _await_health(self, number: str, log: str) -> str:
         """Wait until the candidate answers /health; its private address is returned."""
         begun = told = time.monotonic()
         while True:
-            actual = self._actual()
+            actual = self.agreement.actual()
             server = actual.get("servers", {}).get(number, {})
             waited = time.monotonic() - begun
             if server.get("last_exit"):
@@ -270,30 +263,14 @@ class LocalEndpoint:
                 actual.get("serving") == number and actual.get("port") == port and previous not in actual["servers"]
             )
 
-        self._await_keeper(switched, self.grace_s + 15)
-        if complaint := self._actual().get("complaint"):
+        self.agreement.wait(switched, self.grace_s + 15)
+        if complaint := self.agreement.actual().get("complaint"):
             raise EndpointError(complaint)
-
-    def _await_keeper(self, done: Callable[[dict[str, Any]], bool], patience_s: float) -> bool:
-        deadline = time.monotonic() + patience_s
-        while not (satisfied := done(self._actual())) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return satisfied
 
     def _end_orphans(self, actual: dict[str, Any]) -> None:
         """End servers whose keeper was killed: they run on, but nobody looks after them."""
         for known in actual.get("servers", {}).values():
             terminate(family(known.get("who")), 5)
-
-    def _keeper(self) -> dict[str, Any] | None:
-        keeper = self._actual().get("keeper")
-        return keeper if is_alive(keeper) else None
-
-    def _wanted(self) -> dict[str, Any]:
-        return read_json(self.folder / "wanted.json")
-
-    def _actual(self) -> dict[str, Any]:
-        return read_json(self.folder / "actual.json")
 
     def _prune_logs(self) -> None:
         logs = sorted(self.folder.glob("server-*.log"), key=lambda path: path.stat().st_mtime)

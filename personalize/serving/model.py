@@ -1,7 +1,7 @@
 """The served model: a pyfunc from code (no pickle) that carries base weights and adapter, and needs no network.
 
 MLflow runs this file when the model is logged and when it is loaded. Its companions travel with it under `code/`
-(`package.MODULES`). A row in is a prompt with options (`request.INPUTS`); a row out is one picture.
+(`package.modules`). A row in is a prompt with options (`request.INPUTS`); a row out is one picture.
 """
 
 from __future__ import annotations

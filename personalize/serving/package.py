@@ -8,9 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personalize.hub import Device, Dtype
 from personalize.serving.request import Defaults, Limits
 
 if TYPE_CHECKING:
@@ -18,19 +20,8 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
 
-PACKAGE = Path(__file__).resolve().parents[1]
-
-MODULES = (
-    "__init__.py",
-    "dreambooth/__init__.py",
-    "dreambooth/backbone.py",
-    "photographs/prompts.py",
-    "dreambooth/sampling.py",
-    "serving/__init__.py",
-    "serving/encoding.py",
-    "serving/request.py",
-)
-"""The part of this package that the served model needs, beside `serving/model.py` itself."""
+PROJECT = Path(__file__).resolve().parents[2]
+MODEL = PROJECT / "personalize" / "serving" / "model.py"
 
 REQUIREMENTS = (
     "mlflow",
@@ -45,6 +36,17 @@ REQUIREMENTS = (
     "pandas",
     "pillow",
 )
+
+
+def modules() -> list[str]:
+    """The files of this project that the served model reaches by imports, at module level or inside functions.
+
+    Relative to the project, sorted; `serving/model.py` itself, which MLflow carries by itself, is not among them.
+    """
+    finder = ModuleFinder([str(PROJECT)])  # nothing else is on its path, so it follows the project's own modules only
+    finder.run_script(str(MODEL))
+    found = {getattr(module, "__file__", None) for module in finder.modules.values()}  # built-in ones have none
+    return sorted(Path(file).relative_to(PROJECT).as_posix() for file in found if file and file != str(MODEL))
 
 
 def signature() -> ModelSignature:
@@ -96,8 +98,8 @@ def log(
     *,
     input_example: pd.DataFrame,
     fingerprint: str = "",
-    device: str = "auto",
-    dtype: str = "float32",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     defaults: Defaults | None = None,
     limits: Limits | None = None,
     name: str = "model",
@@ -116,12 +118,12 @@ def log(
     with tempfile.TemporaryDirectory() as scratch:
         return mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(PACKAGE / "serving" / "model.py"),
+            python_model=str(MODEL),
             artifacts={
                 "base": str(_weights(base, Path(scratch) / "base")),
                 "adapter": str(_adapter(adapter, Path(scratch) / "adapter")),
             },
-            code_paths=[str(_code(Path(scratch) / "personalize"))],
+            code_paths=[str(_code(Path(scratch)) / "personalize")],
             signature=signature(),
             input_example=input_example,
             pip_requirements=requirements(),
@@ -140,9 +142,9 @@ def log(
 
 
 def _code(folder: Path) -> Path:
-    for module in MODULES:
+    for module in modules():
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(PACKAGE / module, folder / module)
+        shutil.copyfile(PROJECT / module, folder / module)
     return folder
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from personalize.cards import command
+from personalize.serving.agreement import ACTUAL, Agreement
 from personalize.serving.endpoint import EndpointError
-from personalize.serving.processes import is_alive, read_json
 
 
 def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int) -> int:
@@ -23,13 +24,13 @@ def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int
         return port
     if not asked:
         return free_port(host)
-    for other in sorted(folder.parent.glob("*/actual.json")):
-        there = read_json(other)
-        if other.parent != folder and there.get("port") == port and is_alive(there.get("keeper")):
+    for other in sorted(path.parent for path in folder.parent.glob(f"*/{ACTUAL}")):
+        there = Agreement(other)
+        if other != folder and there.keeper() and there.actual().get("port") == port:
+            stop = command("deploy", action="stop", **{"deploy.name": other.name})
             raise EndpointError(
-                f"Port {port} belongs to the endpoint {other.parent.name!r}. Stop it "
-                f"(`mlflow run . --env-manager local -e deploy -P action=stop -P deploy.name={other.parent.name}`), "
-                f"or take another port: `-P port=0` finds a free one."
+                f"Port {port} belongs to the endpoint {other.name!r}. Stop it (`{stop}`), "
+                "or take another port: `-P port=0` finds a free one."
             )
     raise EndpointError(
         f"Port {port} on {host} is in use by {port_owner(port)}. End that program, or take another port: `-P port=0` "
@@ -62,6 +63,6 @@ def port_owner(port: int) -> str:
             here = connection.laddr and connection.laddr.port == port
             if here and connection.status == psutil.CONN_LISTEN and connection.pid:
                 with contextlib.suppress(psutil.Error):
-                    command = " ".join(psutil.Process(connection.pid).cmdline())
-                    return f"process {connection.pid} ({command[:120]})"
+                    program = " ".join(psutil.Process(connection.pid).cmdline())
+                    return f"process {connection.pid} ({program[:120]})"
     return "another program (its owner cannot be seen from this account)"

@@ -7,7 +7,6 @@ is therefore remembered as a pair (pid, start time) and recognised only when bot
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import psutil
 
 
-def identity(pid: int) -> dict[str, Any]:
+def remembered(pid: int) -> dict[str, Any]:
     """The pair by which a process is recognised again: `{"pid": ..., "started": seconds since 1970}`."""
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
@@ -60,22 +59,6 @@ def terminate(members: list[dict[str, Any]], grace_s: float) -> None:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file in one step: a reader sees the old content or the new, never a half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty when there is none or it is damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def tail(path: Path, lines: int = 40) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from personalize.serving.endpoint import ModelVersion
+from personalize.cards import command
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -15,6 +17,22 @@ CHAMPION = "champion"
 
 class RegistryError(ValueError):
     """The registry does not have what is asked, or would not take it; the message says which and the way out."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One concrete version of a model: what an alias pointed to at the moment it was asked.
+
+    A model that no registry knows (a folder, a logged model) has an address and no version.
+    """
+
+    name: str
+    version: str
+    uri: str
+    run_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}" if self.version else self.uri
 
 
 def check_name(name: str) -> None:
@@ -62,13 +80,29 @@ def alias_or_none(name: str, alias: str) -> RegisteredVersion | None:
 
 
 def resolve(address: str) -> ModelVersion:
-    """The version that `models:/<name>/<number>` or `models:/<name>@<alias>` means."""
-    name, at, alias = address.removeprefix("models:/").partition("@")
+    """The version that `models:/<name>@<alias>` or `models:/<name>/<number>` means now; other addresses are kept.
+
+    Raises:
+        RegistryError: there is no such model, alias or version; the message names what there is.
+    """
+    reference = address.removeprefix("models:/")
+    name, at, which = reference.partition("@")
     if not at:
-        name, _, alias = name.rpartition("/")
-    if not address.startswith("models:/") or not name or not alias:
-        raise RegistryError(f"{address!r} is not the address of a version: models:/<name>/<number> or @<alias>.")
-    return _concrete(version_of(name, alias))
+        name, _, which = reference.rpartition("/")
+    if not address.startswith("models:/") or not name or not which:
+        return ModelVersion(address.rstrip("/").rsplit("/", 1)[-1], "", address)
+    return _concrete(version_of(name, which))
+
+
+def register(model_uri: str, name: str, tags: Mapping[str, str], description: str) -> ModelVersion:
+    """A logged model becomes the newest version of `name` and its challenger. description: Markdown."""
+    import mlflow
+
+    version = mlflow.register_model(model_uri, name, await_registration_for=1800, tags=dict(tags))
+    client = mlflow.MlflowClient()
+    client.update_model_version(name, version.version, description)
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return _concrete(version)
 
 
 def best_version(name: str) -> ModelVersion:
@@ -79,7 +113,7 @@ def best_version(name: str) -> ModelVersion:
             return _concrete(found)
     raise RegistryError(
         f"There is no tuned model yet: {name!r} has neither a champion nor a challenger. Train and register one with "
-        f"`mlflow run . --env-manager local -P profile=...`, or draw with the base alone: -P model=base."
+        f"`{command()}`, or draw with the base alone: `{command('generate', model='base', prompt='...')}`."
     )
 
 
@@ -98,6 +132,6 @@ def _what_there_is(name: str) -> str:
         aliases: dict[str, Any] = dict(client.get_registered_model(name).aliases)
         versions = [version.version for version in client.search_model_versions(f"name='{name}'", max_results=20)]
     except MlflowException:
-        return "No model of that name is registered: `mlflow run . --env-manager local -P profile=...` registers one."
+        return f"No model of that name is registered: `{command()}` registers one."
     known = ", ".join(f"{alias} = version {version}" for alias, version in sorted(aliases.items())) or "none"
     return f"Versions: {', '.join(map(str, versions)) or 'none'}; aliases: {known}."

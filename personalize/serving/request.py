@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
-from personalize.photographs.prompts import Subject, check_prompt
+from personalize.photographs.prompts import Subject, check_prompt, mentions
 
 MAX_SEED = 2**32 - 1
 """Numbers travel as doubles, which hold every integer up to 2^53; 32 bits are what other tools take as a seed."""
@@ -164,7 +164,7 @@ def _with_subject(prompt: str, subject: str, subjects: Sequence[Subject]) -> str
         if not subject:
             raise RequestError(f"the prompt has {{subject}} but no subject is given: {', '.join(sorted(known))}.")
         return prompt.replace("{subject}", known[subject].name)
-    if subject and subject not in prompt.split():
+    if subject and not mentions(prompt, subject):
         raise RequestError(f"the prompt does not mention subject {subject!r}; write {{subject}} where it belongs.")
     return prompt
 

@@ -7,7 +7,8 @@ from mlflow.exceptions import MlflowException
 from personalize.databricks.entities import routes, workload
 from personalize.databricks.serving import DatabricksEndpoint
 from personalize.databricks.workspace import WorkspaceError
-from personalize.serving.endpoint import EndpointError, ModelVersion, find_version
+from personalize.serving.endpoint import EndpointError
+from personalize.serving.registry import ModelVersion, resolve
 from tests.databricks.conftest import MODEL
 
 SMOKE = {"prompt": "a chair", "width": 24, "height": 16}
@@ -28,7 +29,7 @@ def shares(workspace, name="chairs"):
 
 
 def test_the_champion_of_unity_catalog_is_served_and_answers(endpoint, registry):
-    status = endpoint.deploy(find_version(f"models:/{MODEL}@champion"), SMOKE)
+    status = endpoint.deploy(resolve(f"models:/{MODEL}@champion"), SMOKE)
     assert (status.state, status.model, status.version) == ("serving", MODEL, "1")
     assert status.trial.open().size == (24, 16)
     assert status.url == f"{registry.url}/serving-endpoints/chairs"
@@ -45,9 +46,9 @@ def test_the_champion_of_unity_catalog_is_served_and_answers(endpoint, registry)
 
 
 def test_a_new_version_gets_traffic_only_after_it_painted_and_rollback_gives_it_back(endpoint, registry):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     before = len(registry.requests)
-    status = endpoint.deploy(find_version(f"models:/{MODEL}/2"), SMOKE)
+    status = endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
     assert status.version == "2"
     assert shares(registry) == [
         {"painter-1": 100},
@@ -64,35 +65,35 @@ def test_a_new_version_gets_traffic_only_after_it_painted_and_rollback_gives_it_
 
 
 def test_a_version_that_cannot_load_shows_its_build_log_and_changes_nothing(endpoint, registry):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     with pytest.raises(EndpointError, match=r"(?s)UPDATE_FAILED.*\[build\] .*the adapter file is damaged"):
-        endpoint.deploy(find_version(f"models:/{MODEL}/3"), SMOKE)
+        endpoint.deploy(resolve(f"models:/{MODEL}/3"), SMOKE)
     assert endpoint.status().version == "1"
     assert len(endpoint.query(SMOKE)) == 1
 
 
 def test_a_version_that_paints_the_wrong_thing_is_taken_off_again(endpoint, registry):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     with pytest.raises(EndpointError, match=r"(?s)names no known subject.*version 1 keeps serving 'chairs'"):
-        endpoint.deploy(find_version(f"models:/{MODEL}/2"), {"prompt": "refuse me"})
+        endpoint.deploy(resolve(f"models:/{MODEL}/2"), {"prompt": "refuse me"})
     assert shares(registry)[-1] == {"painter-1": 100}
 
 
 def test_nothing_to_roll_back_to_is_said_with_the_way_out(endpoint):
     with pytest.raises(EndpointError, match=r"keeps no earlier version.*-P deploy.model=models:/"):
         endpoint.rollback()
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     with pytest.raises(EndpointError, match="keeps no earlier version"):
         endpoint.rollback()
 
 
 def test_deploying_the_same_version_again_keeps_it(endpoint):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
-    assert endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE).version == "1"
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE).version == "1"
 
 
 def test_stop_deletes_the_endpoint_and_may_be_said_twice(endpoint, registry):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     assert endpoint.stop().state == "stopped"
     assert "chairs" not in registry.endpoints
     assert endpoint.stop().note == "there was no such endpoint"
@@ -102,14 +103,14 @@ def test_stop_deletes_the_endpoint_and_may_be_said_twice(endpoint, registry):
 
 
 def test_an_update_in_progress_is_not_disturbed(endpoint, registry):
-    endpoint.deploy(find_version(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     registry.endpoints["chairs"] |= {
         "update": "IN_PROGRESS",
         "looks": 5,
         "pending": registry.endpoints["chairs"]["active"],
     }
     with pytest.raises(EndpointError, match="being updated by somebody"):
-        endpoint.deploy(find_version(f"models:/{MODEL}/2"), SMOKE)
+        endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
 
 
 def test_a_local_model_name_is_refused_before_anything_is_asked_of_the_workspace(endpoint, registry):

@@ -20,11 +20,14 @@ import pytest
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from personalize.files import read_json, write_json
 from personalize.serving import local
-from personalize.serving.endpoint import EndpointError, ModelVersion
+from personalize.serving.agreement import Agreement
+from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.ports import free_port, port_is_free
-from personalize.serving.processes import identity, is_alive, read_json, write_json
+from personalize.serving.processes import is_alive, remembered
+from personalize.serving.registry import ModelVersion
 
 SMOKE = {"prompt": "a chair", "width": 6, "height": 4}
 
@@ -132,7 +135,7 @@ def test_a_version_that_never_gets_healthy_is_given_up_and_cleared_away(endpoint
     with pytest.raises(EndpointError, match=r"(?s)did not answer within 2 s.*startup_timeout.*easel v1 on"):
         mute.deploy(version(1), SMOKE)
     assert endpoint.status().state == "stopped"
-    assert wait_for(lambda: not read_json(endpoint.folder / "actual.json")), "the keeper ends when nothing is wanted"
+    assert wait_for(lambda: not Agreement(endpoint.folder).actual()), "the keeper ends when nothing is wanted"
 
 
 def test_two_deployments_at_once_take_turns(endpoint, version):
@@ -173,7 +176,7 @@ def test_a_deployment_that_is_killed_half_way_leaves_nothing_behind(endpoint, ve
 
 def test_a_keeper_whose_only_deployment_was_abandoned_ends(endpoint, version):
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    deployer = identity(gone.pid)
+    deployer = remembered(gone.pid)
     gone.wait()
     endpoint.folder.mkdir(parents=True)
     spec = {"argv": endpoint._command(version(1).uri), "log": "server-1.log", "deployer": deployer}
@@ -187,7 +190,7 @@ def test_a_keeper_whose_only_deployment_was_abandoned_ends(endpoint, version):
 
 def test_a_killed_keeper_is_reported_and_the_next_deployment_cleans_up_after_it(endpoint, version):
     first = endpoint.deploy(version(1), SMOKE)
-    keeper, orphan = read_json(endpoint.folder / "actual.json")["keeper"], identity(first.pid)
+    keeper, orphan = read_json(endpoint.folder / "actual.json")["keeper"], remembered(first.pid)
     os.kill(keeper["pid"], signal.SIGKILL)
     assert wait_for(lambda: endpoint.status().state == "failed")
     assert "keeper process is gone" in endpoint.status().note
@@ -204,7 +207,7 @@ def test_a_stranger_with_a_remembered_pid_is_neither_believed_nor_killed(endpoin
     endpoint.stop()
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        long_ago = {**identity(stranger.pid), "started": 1.0e9}
+        long_ago = {**remembered(stranger.pid), "started": 1.0e9}
         server = {"who": long_ago, "port": 1, "restarts": 0, "started_at": 1.0e9, "last_exit": None}
         write_json(endpoint.folder / "actual.json", {"keeper": long_ago, "servers": {"1": server}, "port": 1})
         known = {"model": {"name": "easel", "version": "1", "uri": "x"}, "path": "x", "log": "server-1.log"}

@@ -14,8 +14,9 @@ import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from personalize.serving.endpoint import EndpointError, ModelVersion, curl_line, find_version
+from personalize.serving.endpoint import EndpointError, curl_line
 from personalize.serving.local import LocalEndpoint
+from personalize.serving.registry import ModelVersion, resolve
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -54,7 +55,7 @@ def registry(tmp_path_factory):
 def endpoint(registry):
     """An endpoint that serves the champion."""
     endpoint = LocalEndpoint("painter", root=registry / "endpoints", grace_s=5, timeout_s=20, startup_timeout_s=300)
-    endpoint.deploy(find_version("models:/painter@champion"), SMOKE)
+    endpoint.deploy(resolve("models:/painter@champion"), SMOKE)
     yield endpoint
     endpoint.stop()
 
@@ -123,7 +124,7 @@ def test_a_port_in_use_names_who_has_it_and_the_way_out(endpoint):
             other.deploy(ModelVersion("painter", "1", "models:/painter/1"), SMOKE)
     ours = int(endpoint.status().url.rsplit(":", 1)[1])
     with pytest.raises(EndpointError, match="belongs to the endpoint 'painter'"):
-        LocalEndpoint("other", root=endpoint.root, port=ours).deploy(find_version("models:/painter/1"), SMOKE)
+        LocalEndpoint("other", root=endpoint.root, port=ours).deploy(resolve("models:/painter/1"), SMOKE)
     assert LocalEndpoint("other", root=endpoint.root).status().state == "stopped"
     assert endpoint.status().state == "serving"
 
@@ -133,7 +134,7 @@ def test_a_version_that_does_not_load_shows_its_log_and_the_old_one_keeps_servin
     with pytest.raises(
         EndpointError, match=r"(?s)ended with code.*the adapter file is damaged.*version 1 keeps serving"
     ):
-        endpoint.deploy(find_version("models:/painter/2"), SMOKE)
+        endpoint.deploy(resolve("models:/painter/2"), SMOKE)
     after = endpoint.status()
     assert (after.state, after.pid, after.url, after.version) == ("serving", before.pid, before.url, "1")
     assert len(endpoint.query({"prompt": "a chair"})) == 1

@@ -1,5 +1,6 @@
 """The served model: logged without pickle, loaded without network and without this checkout, honest about every row."""
 
+import ast
 import base64
 import io
 import json
@@ -195,7 +196,19 @@ def test_the_model_holds_its_weights_and_no_pickle(saved):
     assert "artifacts/base/unet/diffusion_pytorch_model.safetensors" in names
     assert "artifacts/adapter/pytorch_lora_weights.safetensors" in names
     assert not [name for name in names if name.endswith((".pkl", ".bin", ".pt", ".pth", ".ckpt", ".pyc"))]
-    assert sorted(n for n in names if n.startswith("code/")) == sorted(f"code/personalize/{m}" for m in package.MODULES)
+    assert sorted(n for n in names if n.startswith("code/")) == sorted(f"code/{m}" for m in package.modules())
+
+
+def test_the_code_that_travels_is_closed_under_imports(saved):
+    """Whatever a packaged module imports of this project, also in a branch that no test takes, is packaged."""
+    code = saved[1] / "code"
+    sources = [package.MODEL, *code.rglob("*.py")]
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            if module and module.startswith("personalize"):
+                place = code.joinpath(*module.split("."))
+                assert (place / "__init__.py").is_file() or place.with_suffix(".py").is_file(), (source, module)
 
 
 def test_the_serving_environment_is_pinned_to_the_projects_own_pins(saved):

@@ -65,6 +65,11 @@ def test_the_subject_fills_its_place_in_the_prompt(read):
     assert read({"prompt": "a zwvchr chair", "subject": "zwvchr"})[0].prompt == "a zwvchr chair"
 
 
+@pytest.mark.parametrize("prompt", ["a photo of zwvchr, on the beach", "ZWVCHR", "a (Zwvchr) chair", "zwvchr's legs"])
+def test_a_subject_is_mentioned_as_the_text_encoders_read_it_in_any_case_and_beside_any_mark(read, prompt):
+    assert read({"prompt": prompt, "subject": "zwvchr"})[0].prompt == prompt
+
+
 def test_control_characters_do_not_reach_the_model(read):
     assert read({"prompt": " a\x00photo\n\tof \ud800 a chair "})[0].prompt == "a photo of a chair"
 
@@ -94,6 +99,7 @@ def test_control_characters_do_not_reach_the_model(read):
         ({"prompt": "a", "subject": "eames"}, "subject 'eames' is not known. This model was taught: bcnchr, zwvchr"),
         ({"prompt": "a {subject}"}, "no subject is given: bcnchr, zwvchr"),
         ({"prompt": "a chair", "subject": "zwvchr"}, "does not mention subject 'zwvchr'"),
+        ({"prompt": "a zwvchrs chair", "subject": "zwvchr"}, "does not mention subject 'zwvchr'"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_the_row_and_the_bounds(read, row: dict, message: str):

@@ -16,6 +16,7 @@ from personalize.recipe import Input, Inputs, StepConfig
 from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
 
+METRICS = {"dino": 0.5, "dino_base": 0.25, "dino.bcnchr": 0.5, "system/cpu_utilization_percentage": 90.0}
 SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
 
 
@@ -76,7 +77,7 @@ def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return Inputs(
             {
                 "train": Input("a-train-run", "f1" * 32, lambda: train),
-                "evaluate": Input(run.info.run_id, "f2" * 32, lambda: evaluate),
+                "evaluate": Input(run.info.run_id, "f2" * 32, lambda: evaluate, lambda: METRICS),
             }
         )
 
@@ -94,8 +95,7 @@ def registered(
     from steps import register
 
     place = tmp_path_factory.mktemp("registered")
-    outputs, card = place / "outputs", Card("register")
-    outputs.mkdir()
+    outputs = place / "outputs"
     with active(new_database, place):
         config = register.Config(
             name="chairs",
@@ -105,7 +105,7 @@ def registered(
             device="cpu",
         )
         with mlflow.start_run(tags={"lineage.commit": "c0ffee", "lineage.dirty": "false"}):
-            register.run(config, trained("passed"), outputs, card)
+            card = perform("register", config, trained("passed"), outputs)
     return place, outputs, card
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from personalize.cards import Card
+from personalize.cards.commands import under_profile
 from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.config import load
 from personalize.recipe.outcome import next_words
@@ -20,6 +20,7 @@ from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
 from steps import deploy
 from tests.serving.test_local import SIGNATURE
+from tests.steps.conftest import perform
 
 EASEL = Path(deploy.__file__).parents[1] / "tests" / "serving" / "easel.py"
 
@@ -52,10 +53,9 @@ def act(tmp_path, model, capsys):
 
     def run(inputs=None, **config):
         settings = {"model": str(model), "folder": str(tmp_path / "endpoints"), "startup_timeout": 60, **config}
-        outputs, card = tmp_path / "outputs", Card("deploy")
-        outputs.mkdir(exist_ok=True)
+        outputs = tmp_path / "outputs"
         settings = deploy.Config(output=str(tmp_path / "output"), **settings)
-        deploy.run(settings, inputs or Inputs({}), outputs, card)
+        card = perform("deploy", settings, inputs or Inputs({}), outputs)
         return json.loads((outputs / "endpoint.json").read_text()), card, capsys.readouterr().out
 
     yield run
@@ -70,11 +70,16 @@ def test_deploy_query_status_and_stop(act, tmp_path):
     assert "a photo of a bcnchr chair" in json.dumps(card.as_dict())
     assert card.came_to == "serving"
 
-    _, _, printed = act(action="query", prompt="A photo, of ä <chair>!", seed=7, width=16, height=8)
+    _, card, printed = act(action="query", prompt="A photo, of ä <chair>!", seed=7, width=16, height=8)
     [picture] = (tmp_path / "output").iterdir()
     assert picture.name == "a-photo-of-ä-chair-7.png"
     assert str(picture) in printed
     assert Image.open(picture).size == (16, 8)
+    assert str(picture) in json.dumps(card.as_dict(), ensure_ascii=False)
+    assert (tmp_path / "outputs" / picture.name).read_bytes() == picture.read_bytes(), "the run keeps it as well"
+    act(action="query", prompt="A photo, of ä <chair>!", seed=7, width=8, height=8)
+    assert Image.open(picture).size == (16, 8), "a picture made earlier is never overwritten"
+    assert (tmp_path / "output" / "a-photo-of-ä-chair-7-2.png").is_file()
 
     assert act(action="status")[0]["url"] == told["url"]
     told, card, _ = act(action="stop")
@@ -121,15 +126,27 @@ def test_a_local_rollback_says_how_to_get_there(act):
         act(action="rollback")
 
 
+def test_an_alias_that_points_to_nothing_says_how_to_promote(act, store):
+    mlflow.MlflowClient().create_registered_model("chairs")
+    with under_profile("gpu"), pytest.raises(EndpointError) as refused:
+        act(model="models:/chairs@challenger")
+    assert "nothing to deploy at models:/chairs@challenger" in str(refused.value)
+    assert "-e promote -P profile=gpu -P approved_by=... -P reason=..." in str(refused.value)
+    with pytest.raises(EndpointError, match="models:/chairs/9"):
+        act(model="models:/chairs/9")
+
+
 @pytest.mark.parametrize(("model", "address"), [("chairs", "models:/chairs@champion"), ("models:/chairs/3", None)])
 def test_a_bare_name_means_its_champion(model, address):
     assert deploy.model_address(model) == (address or model)
 
 
-def test_the_step_costs_nothing_to_import():
+@pytest.mark.parametrize("cards", ["", "cards."])
+def test_the_steps_and_their_cards_cost_nothing_to_import(cards):
     import subprocess
 
-    code = "import sys, steps.deploy; print([m for m in ('torch', 'mlflow', 'databricks') if m in sys.modules])"
+    names = ", ".join(f"steps.{cards}{name}" for name in ("register", "promote", "deploy", "generate"))
+    code = f"import sys, {names}; print([m for m in ('torch', 'mlflow', 'databricks') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=EASEL.parents[2], capture_output=True, text=True, check=True
     )

@@ -7,10 +7,10 @@ import mlflow
 import pytest
 from PIL import Image
 
-from personalize.cards import Card
 from personalize.recipe import Inputs, RecipeError
-from personalize.serving.encoding import facts_of, free_path
+from personalize.serving.encoding import facts_of, file_stem
 from steps import generate
+from tests.steps.conftest import perform
 
 FAST = {"name": "chairs", "resolution": 64, "sampling_steps": 2, "device": "cpu", "seed": 7}
 
@@ -21,13 +21,11 @@ def run(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def run(prompt: str, **changes) -> list[Path]:
-        outputs = tmp_path / "outputs"
-        outputs.mkdir(exist_ok=True)
         config = generate.Config(
             prompt=prompt, **{**FAST, "base_model": str(tiny_models / "sdxl"), "output": "pictures here", **changes}
         )
         with mlflow.start_run():
-            generate.run(config, Inputs({}), outputs, Card("generate"))
+            perform("generate", config, Inputs({}), tmp_path / "outputs")
         return sorted(Path("pictures here").iterdir())
 
     return run
@@ -130,19 +128,19 @@ def test_a_prompt_past_77_tokens_is_refused_not_cut(store, run):
 @pytest.mark.parametrize(
     ("prompt", "name"),
     [
-        ("../../etc/passwd", "etc-passwd-1.png"),
-        ("Ein Stuhl, ölig & <b>schön</b>!", "ein-stuhl-ölig-b-schön-b-1.png"),
-        ("椅子の写真", "椅子の写真-1.png"),
-        ("???", "picture-1.png"),
-        ("x" * 500, "x" * 120 + "-1.png"),
-        ("椅" * 200, "椅" * 40 + "-1.png"),
+        ("../../etc/passwd", "etc-passwd-1"),
+        ("Ein Stuhl, ölig & <b>schön</b>!", "ein-stuhl-ölig-b-schön-b-1"),
+        ("椅子の写真", "椅子の写真-1"),
+        ("???", "picture-1"),
+        ("x" * 500, "x" * 120 + "-1"),
+        ("椅" * 200, "椅" * 40 + "-1"),
     ],
 )
 def test_file_names_come_from_the_prompt_and_stay_in_the_folder(tmp_path: Path, prompt: str, name: str):
-    path = free_path(tmp_path / "out", prompt, 1, "png")
-    assert path == tmp_path / "out" / name
+    assert file_stem(prompt, 1) == name
+    path = tmp_path / f"{file_stem(prompt, 1)}.png"
     path.touch()
-    assert path.exists()
+    assert [found.name for found in tmp_path.iterdir()] == [f"{name}.png"]
 
 
 def test_a_missing_base_model_is_named(store, run, tmp_path):

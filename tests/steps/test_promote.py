@@ -7,9 +7,11 @@ import mlflow
 import pytest
 
 from personalize.cards import Card
+from personalize.cards.commands import under_profile
 from personalize.recipe import Input, Inputs, RecipeError
 from personalize.serving.registry import RegistryError
 from steps import promote
+from tests.steps.conftest import perform
 
 APPROVED = {"approved_by": "Ada", "reason": "the legs are right"}
 
@@ -32,10 +34,9 @@ def version(client: mlflow.MlflowClient, **tags: str) -> str:
 
 
 def run(tmp_path: Path, inputs: Inputs | None = None, **config) -> tuple[dict, Card]:
-    outputs, card = tmp_path / "promoted", Card("promote")
-    outputs.mkdir(exist_ok=True)
+    outputs = tmp_path / "promoted"
     with mlflow.start_run():
-        promote.run(promote.Config(name="chairs", **config), inputs or Inputs({}), outputs, card)
+        card = perform("promote", promote.Config(name="chairs", **config), inputs or Inputs({}), outputs)
     return json.loads((outputs / "promotion.json").read_text()), card
 
 
@@ -48,6 +49,23 @@ def test_the_challenger_becomes_the_champion_and_who_when_why_stay_with_it(clien
     assert champion.tags["approval_reason"] == "the legs are right"
     assert champion.tags["approval_at"].startswith("20")
     assert "Ada" in card.html()
+
+
+def test_the_card_may_lie_in_a_folder_of_its_run(client, tmp_path):
+    with mlflow.start_run() as evaluation:
+        mlflow.log_text("<html></html>", "cards/evaluate.html")
+    number = version(client, card=f"runs:/{evaluation.info.run_id}/cards/evaluate.html")
+    assert run(tmp_path, **APPROVED)[0]["version"] == number
+    version(client, card=f"runs:/{evaluation.info.run_id}/cards/another.html")
+    with pytest.raises(RecipeError, match=r"card .*another\.html is gone"):
+        run(tmp_path, **APPROVED)
+
+
+def test_what_the_card_says_to_type_keeps_the_profile(client, tmp_path):
+    version(client)
+    with under_profile("gpu"):
+        _, card = run(tmp_path, **APPROVED)
+    assert "mlflow run . --env-manager local -e deploy -P profile=gpu" in card.html()
 
 
 def test_promoting_twice_changes_nothing_and_is_no_error(client, tmp_path, capsys):
@@ -126,7 +144,7 @@ def test_a_model_or_version_that_is_not_there_is_named_with_what_there_is(client
     with pytest.raises(RegistryError, match=r"no version '7'\. Versions: 1; aliases: challenger = version 1"):
         run(tmp_path, version="7", **APPROVED)
     with mlflow.start_run(), pytest.raises(RegistryError, match=r"'tables' has no alias.*No model of that name"):
-        promote.run(promote.Config(name="tables"), Inputs({}), tmp_path, Card("promote"))
+        promote.run(promote.Config(name="tables"), Inputs({}), tmp_path)
 
 
 def test_by_itself_it_needs_no_step_and_in_main_it_follows_register(client, tmp_path):

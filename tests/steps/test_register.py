@@ -13,6 +13,8 @@ from personalize.recipe.config import load
 from personalize.recipe.outcome import next_words
 from personalize.serving.registry import RegistryError
 from steps import register
+from steps.cards import register as register_card
+from tests.steps.conftest import perform
 
 
 @pytest.fixture
@@ -56,6 +58,41 @@ def test_tags_are_of_the_kind_that_unity_catalog_takes(client):
         assert len(value) <= 1000
 
 
+def test_rights_are_said_on_the_version_so_giving_them_later_registers_again(client):
+    assert "rights" in register.Config.result_keys()
+    assert "rights" not in client.get_model_version("chairs", "1").tags, "nothing is said where none are given"
+
+
+def test_the_description_has_a_link_that_opens_the_card_in_the_pages_around_it(client):
+    version = client.get_model_version("chairs", "1")
+    run_id = version.tags["evaluate_run"]
+    experiment = client.get_run(run_id).info.experiment_id
+    link = f"#/experiments/{experiment}/runs/{run_id}/artifacts/card.html"
+    assert f"[Evaluation card]({link})" in version.description
+    assert f"runs:/{run_id}/card.html" in version.description
+    assert "- dino: passed" in version.description
+    assert "- dino 0.5 (base 0.25)" in version.description
+
+
+def test_the_page_of_the_model_shows_what_evaluate_measured_over_all_subjects(registered, client):
+    made = json.loads((registered[1] / "model_version.json").read_text())
+    shown = {metric.key: metric.value for metric in client.get_logged_model(made["model_id"]).metrics}
+    assert shown == {"dino": 0.5, "dino_base": 0.25}
+
+
+def test_the_card_can_be_drawn_later_from_what_lies_in_the_outputs(registered, tiny_models):
+    card = Card("register")
+    register_card.show(config(tiny_models), Inputs({}), registered[1], card)
+    assert card.as_dict() == registered[2].as_dict()
+
+
+def test_how_long_it_took_is_told_apart_from_what_was_made(registered):
+    made = json.loads((registered[1] / "model_version.json").read_text())
+    assert (made["answer"]["prompt"], made["answer"]["seed"]) == ("a photo of a bcnchr chair", 0)
+    assert "latency_ms" not in made["answer"]
+    assert json.loads((registered[1] / "diagnostics/speed.json").read_text())["latency_ms"] > 0
+
+
 def test_the_sample_was_drawn_by_the_registered_model(registered):
     with Image.open(registered[1] / "sample.png") as picture:
         assert picture.size == (64, 64)
@@ -83,13 +120,8 @@ def _model_folder(place: Path) -> str:
 
 
 def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tiny_models, trained, tmp_path):
-    outputs, card = tmp_path / "outputs", Card("register")
-    outputs.mkdir()
-    inputs = trained("failed")
-    scores = inputs["evaluate"].path / "scores.json"
-    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"rights": "the museum"}))
     with mlflow.start_run():
-        register.run(config(tiny_models), inputs, outputs, card)
+        card = perform("register", config(tiny_models, rights="the museum"), trained("failed"), tmp_path / "outputs")
     tags = mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags
     assert (tags["verdict"], tags["rights"]) == ("failed", "the museum")
     assert "promote will refuse" in card.html()
@@ -121,13 +153,13 @@ def test_a_unity_catalog_name_has_three_levels_and_this_is_said_before_anything_
         inputs = trained("passed")
         mlflow.set_registry_uri("databricks-uc")
         with pytest.raises(RegistryError, match=r"three levels.*main\.default\.chairs"):
-            register.run(config(tiny_models), inputs, tmp_path, Card("register"))
+            register.run(config(tiny_models), inputs, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["my/chairs", "my:chairs", " "])
 def test_a_name_that_no_registry_takes_is_refused(store, tiny_models, trained, tmp_path, name):
     with mlflow.start_run(), pytest.raises(RegistryError, match="is no model name"):
-        register.run(config(tiny_models, name=name), trained("passed"), tmp_path, Card("register"))
+        register.run(config(tiny_models, name=name), trained("passed"), tmp_path)
 
 
 def test_scores_without_a_verdict_and_a_missing_adapter_are_named(store, tiny_models, trained, tmp_path):
@@ -136,11 +168,7 @@ def test_scores_without_a_verdict_and_a_missing_adapter_are_named(store, tiny_mo
         empty = tmp_path / "empty"
         empty.mkdir()
         with pytest.raises(RecipeError, match=r"scores\.json has no verdict.*run evaluate again"):
-            register.run(
-                config(tiny_models), Inputs({**inputs, "evaluate": Input("", "", lambda: empty)}), tmp_path, Card("r")
-            )
+            register.run(config(tiny_models), Inputs({**inputs, "evaluate": Input("", "", lambda: empty)}), tmp_path)
         (empty / "subjects.json").write_bytes((inputs["train"].path / "subjects.json").read_bytes())
         with pytest.raises(RecipeError, match=r"pytorch_lora_weights\.safetensors is missing; run train again"):
-            register.run(
-                config(tiny_models), Inputs({**inputs, "train": Input("", "", lambda: empty)}), tmp_path, Card("r")
-            )
+            register.run(config(tiny_models), Inputs({**inputs, "train": Input("", "", lambda: empty)}), tmp_path)

@@ -1,0 +1,32 @@
+"""The card of promote: which version is the champion, by whose word, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from personalize.cards import Card
+from personalize.files import read_json
+from personalize.recipe import Inputs
+from steps.promote import Config
+
+
+def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+    made = read_json(outputs / "promotion.json")
+    name, by, previous = f"{made['name']} version {made['version']}", made["approval_by"], made["previous"]
+    headline = f"{name} was the champion already" if made["already"] else f"{name} is the champion"
+    reasons = [f"approved by {by}: {made['approval_reason']}"] if by else []
+    card.verdict("passed", headline, ["gates passed", *reasons])
+    card.facts(
+        {
+            "model": made["name"],
+            "version": made["version"],
+            "instead of version": previous or "-",
+            "approved by": by or "-",
+            "at": made["approval_at"] or "-",
+        }
+    )
+    card.code("Serve it", card.command("deploy"))
+    if previous:
+        card.code("Take it back", card.command("promote", version=previous, approved_by="...", reason="take it back"))
+    card.code("Its evaluation card", f"mlflow artifacts download -u {made['tags'].get('card', '')}")
+    card.table("Tags of the version", ["tag", "value"], [[key, value] for key, value in sorted(made["tags"].items())])
