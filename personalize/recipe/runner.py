@@ -126,6 +126,7 @@ class Runner:
         try:
             run = mlflow.start_run(
                 run_name=name,
+                experiment_id=self.store.experiment_id,
                 nested=True,
                 tags={**tags, "recipe.fingerprint": components.digest},
                 log_system_metrics=_can_measure(),

@@ -15,7 +15,7 @@ from PIL import Image
 from personalize.cards.commands import under_profile
 from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.config import load
-from personalize.recipe.outcome import next_words
+from personalize.recipe.showing import next_words
 from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
 from steps import deploy

@@ -10,7 +10,7 @@ from PIL import Image
 from personalize.cards import Card
 from personalize.recipe import Input, Inputs, RecipeError
 from personalize.recipe.config import load
-from personalize.recipe.outcome import next_words
+from personalize.recipe.showing import next_words
 from personalize.serving.registry import RegistryError
 from steps import register
 from steps.cards import register as register_card
