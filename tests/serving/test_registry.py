@@ -11,17 +11,18 @@ from personalize.serving.registry import ModelVersion, RegistryError
 
 
 @pytest.fixture
-def chairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def chairs(tmp_path: Path):
     """A registry in which version 1 of `chairs` is the champion."""
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{tmp_path}/mlflow.db")
     client = mlflow.MlflowClient()
     client.create_registered_model("chairs")
     client.create_model_version("chairs", source=str(tmp_path))
     client.set_registered_model_alias("chairs", "champion", "1")
     yield client
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
 
 
 def test_an_alias_becomes_the_version_it_pointed_to(chairs):
