@@ -174,10 +174,10 @@ def inputs_of(store: Store, results: Mapping[str, Past], cards: Mapping[str, str
         return Input(
             past.run_id,
             past.tags.get("recipe.fingerprint", ""),
-            past.digest,
-            (cards or {}).get(name, ""),
             lambda: store.outputs(past),
             lambda: past.metrics,
+            past.digest,
+            (cards or {}).get(name, ""),
         )
 
     return Inputs({name: one(name, past) for name, past in results.items()})

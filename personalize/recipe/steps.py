@@ -74,10 +74,10 @@ class Input:
         self,
         run_id: str = "",
         fingerprint: str = "",
-        digest: str = "",
-        card: str = "",
         fetch_outputs: Callable[[], Path] | None = None,
         fetch_metrics: Callable[[], Mapping[str, float]] | None = None,
+        digest: str = "",
+        card: str = "",
     ) -> None:
         self.run_id = run_id
         self.fingerprint = fingerprint

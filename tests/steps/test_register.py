@@ -138,7 +138,7 @@ def test_what_to_type_next_is_true_of_the_verdict(profile):
     )
     for text in (passed, failed, undecided):
         assert "open the card" in text
-        assert f"-P profile={profile} -e generate -P prompt='a photo of a bcnchr chair'" in text
+        assert f"-e generate -P profile={profile} -P prompt='a photo of a bcnchr chair'" in text
     assert "-e promote" in passed
     assert "-e promote" not in failed + undecided
     assert "max_train_steps" in failed
