@@ -172,7 +172,7 @@ def _draw(config: Config, questions: Questions, lora: Path) -> tuple[Answers[Ima
     """
     import torch
 
-    from personalize.dreambooth.backbone import resolve_device
+    from personalize.hub import resolve_device
     from personalize.dreambooth.sampling import Sampling, load_adapter, load_pipeline, merge_adapter, sample
     from personalize.evaluation import baseline
 

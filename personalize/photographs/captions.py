@@ -151,7 +151,7 @@ class BlipCaptioner:
         from transformers import AutoTokenizer, BlipForConditionalGeneration
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        from personalize.dreambooth.backbone import quiet, resolve_device
+        from personalize.hub import quiet, resolve_device
 
         source = _source(path, revision)
         self.device = resolve_device(device)

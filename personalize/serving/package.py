@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 MODULES = (
     "__init__.py",
+    "files.py",
+    "hub.py",
     "dreambooth/__init__.py",
     "dreambooth/backbone.py",
     "photographs/prompts.py",
