@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import mlflow
@@ -11,11 +12,20 @@ import pytest
 
 from personalize.cards import Card
 from personalize.photographs.prompts import Subject, save_subjects
-from personalize.recipe import Input, Inputs
+from personalize.recipe import Input, Inputs, StepConfig
 from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
 
 SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
+
+
+def perform(name: str, config: StepConfig, inputs: Inputs, outputs: Path) -> Card:
+    """Run a step and draw its card, as the engine does."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    import_module(f"steps.{name}").run(config, inputs, outputs)
+    card = Card(name)
+    import_module(f"steps.cards.{name}").show(config, inputs, outputs, card)
+    return card
 
 
 @pytest.fixture(scope="session")
