@@ -19,7 +19,6 @@ from typing import Any
 
 from personalize.dreambooth import choice
 from personalize.dreambooth.settings import TrainSettings
-from personalize.dreambooth.validation import margins
 
 TOO_MUCH = {
     "prior_loss_weight": 0,
@@ -69,7 +68,7 @@ def history(profile: str, settings: dict[str, Any]) -> dict[str, Any]:
 def best(whole: dict[str, Any]) -> int:
     """The step of greatest likeness among those within the margins, with all of them known."""
     base, *points = [choice.Point.of(row["step"], row) for row in whole["scores"]]
-    kept = margins(TrainSettings.model_validate(whole["settings"]))
+    kept = choice.margins(TrainSettings.model_validate(whole["settings"]))
     good = [point for point in points if choice.admissible(point, base, kept)]
     return max(good or points, key=lambda point: point.fidelity).step
 

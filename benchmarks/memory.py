@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from personalize.dreambooth import fused, lora
+from personalize.dreambooth import lora
 
 
 class Held(TorchDispatchMode):
@@ -71,7 +71,7 @@ def kept(targets: lora.Targets, recomputes: bool, resolution: int) -> tuple[floa
         lora.add({"unet": unet}, lora.LoraSpec(targets=targets), seed=0)
         for layer in lora.layers(unet).values():
             layer.cast_input_dtype_enabled = False
-        fused.install({"unet": unet})
+        lora.fuse({"unet": unet})
         if recomputes:
             unet.enable_gradient_checkpointing()
         unet.train()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from personalize.dreambooth.examples import read_class_images, read_photographs
 from personalize.dreambooth.settings import TrainSettings
-from personalize.dreambooth.train import Base, Observer, train
+from personalize.dreambooth.setup import Base
+from personalize.dreambooth.train import Observer, train
 
 
 def main(job: dict[str, str], outputs: Path) -> None:

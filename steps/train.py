@@ -6,25 +6,24 @@ judge them; what is kept is the checkpoint most like the photographs among those
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from personalize.cards import Card
+from personalize import hub
 from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
-from personalize.files import tree_digest
+from personalize.files import read_json, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from personalize.dreambooth.examples import Example
-    from personalize.dreambooth.previews import Sample
     from personalize.dreambooth.train import Result
+    from personalize.dreambooth.validation import Sample
 
 NEEDS = ("ingest", "caption", "prior")
 
@@ -36,10 +35,8 @@ class Config(StepConfig, TrainSettings):
     clip_revision: str = Field("", description="commit of a Hugging Face CLIP")
     dino_model: str = Field("models/dino", description="DINO that judges checkpoints")
     dino_revision: str = Field("", description="commit of a Hugging Face DINO")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "bfloat16", description="precision of the frozen base; what learns is float32"
-    )
+    device: hub.Device = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
+    dtype: hub.Dtype = Field("bfloat16", description="precision of the frozen base; what learns is float32")
     processes: int = Field(1, ge=1, description="processes to train with, one a GPU")
     work: str = Field(
         "output/training",
@@ -53,13 +50,10 @@ def sources(config: Config) -> Mapping[str, str]:
     models = {"base model": (config.base_model, config.base_revision)}
     if config.clip_model and config.validation_every:
         models |= {"CLIP": (config.clip_model, config.clip_revision), "DINO": (config.dino_model, config.dino_revision)}
-    return {
-        name: tree_digest(model) if Path(model).is_dir() else f"{model}@{revision}"
-        for name, (model, revision) in models.items()
-    }
+    return {name: hub.identity(model, revision) for name, (model, revision) in models.items()}
 
 
-def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     import mlflow
 
     active, folders = mlflow.active_run(), read_from(config, inputs)
@@ -74,9 +68,6 @@ def run(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     else:
         _launch(job, config)
     shutil.copyfile(folders["captions"] / "subjects.json", outputs / "subjects.json")
-    history = json.loads((outputs / "history.json").read_text(encoding="utf-8"))
-    speed = json.loads((outputs / "speed.json").read_text(encoding="utf-8"))
-    _show(card, history, speed, outputs)
 
 
 def read_from(config: Config, inputs: Inputs) -> dict[str, Path]:
@@ -103,13 +94,14 @@ def teach(job: Mapping[str, Any]) -> None:
 
 
 def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Watch) -> Result:
-    """One training, from photographs on disk to an adapter. Raises train.Diverged, and what `watch` raises."""
+    """One training, from photographs on disk to an adapter. Raises progress.Diverged, and what `watch` raises."""
     from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
-    from personalize.dreambooth.previews import previews
-    from personalize.dreambooth.train import Base, Observer, train
+    from personalize.dreambooth.setup import Base
+    from personalize.dreambooth.train import Observer, train
+    from personalize.dreambooth.validation import previews
     from personalize.photographs.prompts import load_subjects
 
-    settings = TrainSettings(**config.model_dump(include=set(TrainSettings.model_fields)))
+    settings = settings_of(config)
     photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
     class_images = read_class_images(folders["prior"]) if "prior" in folders else []
     learnt, held_out = hold_out(photographs, settings.validation_photographs, settings.seed)
@@ -127,6 +119,10 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
         score=judge(config, learnt, held_out) if judged else None,
         observer=Observer(watch.phase, watch.logged, watch.scored),
     )
+
+
+def settings_of(config: Config) -> TrainSettings:
+    return TrainSettings(**config.model_dump(include=set(TrainSettings.model_fields)))
 
 
 def judge(
@@ -196,7 +192,7 @@ class Watch:
 def _launch(job: Mapping[str, Any], config: Config) -> None:
     """The same in several processes, one a GPU (or side by side on a CPU, through gloo)."""
     file = Path(job["outputs"]) / "job.json"
-    file.write_text(json.dumps(job), encoding="utf-8")
+    write_json(file, job)
     # torchrun is what `accelerate launch` starts on GPUs; on a CPU that would start one process whatever it is told
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
     command += ["--local_addr", "127.0.0.1"]  # a laptop's own host name often resolves to nothing
@@ -209,76 +205,5 @@ def _launch(job: Mapping[str, Any], config: Config) -> None:
         )
 
 
-SPEED = {
-    "images_per_second": "images a second",
-    "tflop_per_second": "TFLOP a second",
-    "mfu": "share of the chip's arithmetic",
-    "seconds_to_first_step": "seconds to the first step",
-    "peak_memory_gb": "peak memory, GB",
-    "seconds": "seconds in all",
-}
-"""What the card calls the numbers of speed.json."""
-
-
-def _show(card: Card, history: Mapping[str, Any], speed: Mapping[str, float], outputs: Path) -> None:
-    steps, scores, chosen = history["steps"], history["scores"], history["chosen"]
-    held_out = history["held_out"]
-    card.facts(
-        {
-            "chosen step": chosen["step"],
-            "steps trained": len(steps),
-            "stopped": history["stop_reason"],
-            "photographs trained on": len(history["photographs"]),
-            "held out for scoring": len(held_out),
-            **{SPEED.get(name, name): round(value, 3) for name, value in speed.items()},
-        }
-    )
-    if chosen["verdict"] in ("compromise", "still improving", "unlike"):
-        card.warning(chosen["reason"])
-    else:
-        card.text(chosen["reason"])
-    if scores:
-        if not held_out:
-            card.warning(
-                "No photograph was held out (subjects need at least four, and validation_photographs at least 1), so "
-                "likeness is to photographs that were trained on and rises with mere copying."
-            )
-        at, marks = [row["step"] for row in scores], {"chosen": chosen["step"]}
-        measured = {"likeness to the subject": "fidelity", "prompt following": "prompt", "class drift": "drift"}
-        measured |= {"likeness among its photographs": "ceiling"} if "ceiling" in scores[0] else {}
-        curves = {label: (at, [row[name] for row in scores]) for label, name in measured.items()}
-        card.chart("Checkpoints", curves, y="cosine", marks=marks)
-        card.grid(
-            "Checkpoints side by side",
-            [f"step {step}" + (" (chosen)" if step == chosen["step"] else " (base)" * (step == 0)) for step in at],
-            side_by_side([outputs / "samples" / f"step-{step:06d}" for step in at]),
-        )
-        bins = sorted(name for name in scores[0] if name.startswith("validation_loss"))
-        quarters = ("least noise", "little noise", "much noise", "most noise")
-        fixed = {label: (at, [row[b] for row in scores]) for label, b in zip(quarters, bins, strict=False)}
-        if fixed:
-            card.chart("Loss on a fixed batch, by noise", fixed, y="loss", marks=marks)
-    card.chart("Training loss", {"loss": _smooth(steps, "loss")}, y="loss")
-    card.table(
-        "Held out for scoring" if held_out else "Photographs",
-        ["photograph"],
-        [[name] for name in held_out or history["photographs"]],
-    )
-
-
-def side_by_side(folders: Sequence[Path]) -> list[tuple[str, list[Path]]]:
-    """A row for each prompt: the picture of it in each folder of samples, subjects before plain class pictures."""
-    files = folders[0].glob("*.png")  # <token, or class>-<prompt>-<seed>.png
-    names = sorted((file.name for file in files), key=lambda name: (name.startswith("class-"), name))
-    return [(" ".join(name.split("-")[1:-1]), [folder / name for folder in folders]) for name in names]
-
-
-def _smooth(rows: Sequence[Mapping[str, float]], name: str, points: int = 200) -> tuple[list[float], list[float]]:
-    """Means over equal stretches of steps: at most `points` of them."""
-    width = max(1, -(-len(rows) // points))
-    parts = [rows[i : i + width] for i in range(0, len(rows), width)]
-    return [part[-1]["step"] for part in parts], [sum(row[name] for row in part) / len(part) for part in parts]
-
-
 if __name__ == "__main__":
-    teach(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    teach(read_json(sys.argv[1]))

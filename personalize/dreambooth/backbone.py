@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from personalize import hub
 
 if TYPE_CHECKING:
     import torch
     from transformers import CLIPTokenizer
 
     from personalize.dreambooth.losses import PredictionType
-
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 NEEDED_FILES = {
     "unet": ("config.json", "diffusion_pytorch_model"),
@@ -57,35 +54,8 @@ class Pipeline(Protocol):
     def __call__(self, **options: Any) -> Any: ...
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """`auto` is CUDA where there is one. ValueError when CUDA is asked for and absent."""
-    import torch
-
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            "device: cuda was asked for, but torch sees no CUDA device. Use `device: auto` or `cpu`, or a machine "
-            "with a GPU and its driver."
-        )
-    return torch.device(device)
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The torch dtype of UNet and text encoders. ValueError for float16 on a CPU and bfloat16 on a GPU without it."""
-    import torch
-
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype: {dtype!r} is not one of float32, bfloat16, float16.")
-    if dtype == "float16" and device.type == "cpu":
-        raise ValueError("dtype: float16 needs a GPU. On a CPU use float32 (or bfloat16).")
-    if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError(f"dtype: {torch.cuda.get_device_name(device)} has no bfloat16. Use float16.")
-    return getattr(torch, dtype)
-
-
 def card_bytes(device: torch.device) -> int | None:
-    """The memory of a card; None for a CPU."""
+    """The memory of a card; None for a CPU, and for Apple's mps, whose memory is the host's."""
     import torch
 
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
@@ -115,7 +85,7 @@ def local_folder(base: str | Path, revision: str | None = None, dtype: str = "fl
             f"models.dvc`; for a Hugging Face model set BASE_REVISION beside BASE_MODEL in the profile (its commit, 40 "
             f"hexadecimal digits)."
         )
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+    if not hub.is_commit(revision):
         raise ValueError(
             f"BASE_REVISION {revision!r} of {str(base)!r} is not a commit (40 hexadecimal digits). A branch or a tag "
             f"can move; the commit is shown on the model's page under 'Files and versions'."
@@ -240,11 +210,11 @@ def load_pipeline(
     asked for, never a matter of what happens to be installed. On a card of less than 14 GB the parts take turns, which
     is slower; without `place` all stay in the host's memory, for a caller that brings each to the device in its turn.
     """
-    on = resolve_device(device)
-    torch_dtype = resolve_dtype(dtype, on)
+    on = hub.resolve_device(device)
+    torch_dtype = hub.resolve_dtype(dtype, on)
     folder = local_folder(base, revision, dtype)
     try:
-        with quiet():
+        with hub.quiet("diffusers", "transformers"):
             from diffusers import StableDiffusionXLPipeline
 
             pipe: Any = StableDiffusionXLPipeline.from_pretrained(
@@ -282,24 +252,3 @@ def noise_schedule(config: Mapping[str, Any]) -> tuple[PredictionType, torch.Ten
             f"epsilon, v_prediction or sample; EDM models are not supported."
         )
     return prediction_type, DDPMScheduler.from_config(config).alphas_cumprod.float()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the loaders' own progress bars and remarks (a bar per file, absent torchvision) off the user's terminal."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
-    for log, _ in levels:
-        log.set_verbosity_error()
-    bars = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in bars:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in bars:
-            log.enable_progress_bar()
-        for log, level in levels:
-            log.set_verbosity(level)

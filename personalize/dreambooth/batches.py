@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from personalize.dreambooth import conditioning, latents
-from personalize.dreambooth.conditioning import Size, TextTable
-from personalize.dreambooth.examples import Example, Order
-from personalize.dreambooth.randomness import derive, generator
+from personalize.dreambooth.latents import Encoded
+from personalize.dreambooth.randomness import derive, generator, permutation
 from personalize.dreambooth.settings import TrainSettings
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch: `instances` photographs first, class images after them. B rows in all."""
 
@@ -43,11 +41,11 @@ class Batch:
     files: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device. The copy does not wait, where the memory is pinned."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on a device. Without waiting for the copy on a CUDA device, whose batches are pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pinned(self) -> Batch:
-        """The same batch in memory that a GPU reads by itself; pinning takes time, so the thread ahead does it."""
+        """The same batch in memory that a CUDA device reads by itself. Pinning takes time: the thread ahead does it."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -55,112 +53,91 @@ class Batch:
         return replace(self, **changed)
 
 
-class Pictures:
-    """A set of examples cut to buckets and encoded: for each example its bucket and its cuts' moments."""
+@dataclass(frozen=True)
+class Epochs:
+    """Which pictures are shown at which step, a pure function of the seed.
 
-    def __init__(self, examples: Sequence[Example], shapes: Sequence[Size]) -> None:
-        self.examples = list(examples)
-        self.shapes = list(shapes)
-        self.bucket_of: list[int] = []
-        self.cuts: list[list[latents.Variant]] = []
-        self.moments: list[list[Tensor]] = []
+    `groups` holds, for each bucket, the indices of its pictures. A step takes all its samples from one bucket, so that
+    every micro-batch of every process has one shape; buckets take turns in proportion to their size. In a bucket the
+    pictures pass in shuffled epochs without end, so each is shown equally often to within one.
+    """
 
-    def cut(self, settings: TrainSettings, count: int, choose_bucket: Callable[[int, Size], int]) -> Pictures:
-        """Decides bucket and cuts of each example. Reads image headers only."""
-        for index, example in enumerate(self.examples):
-            with Image.open(example.path) as image:
-                original = Size(image.height, image.width)
-            bucket = choose_bucket(index, original)
-            self.bucket_of.append(bucket)
-            self.cuts.append(
-                latents.variants(
-                    original, self.shapes[bucket], count, settings.zoom, settings.flip, settings.seed, example.name
-                )
-            )
-        return self
+    groups: tuple[tuple[int, ...], ...]
+    samples_a_step: int
+    steps: int
+    seed: int
+    name: str = "photographs"
 
-    def jobs(self) -> list[tuple[Path, latents.Variant]]:
-        return [(example.path, cut) for example, cuts in zip(self.examples, self.cuts, strict=True) for cut in cuts]
+    def buckets(self) -> list[int]:
+        """The bucket of every step: always the one that lags furthest behind its share."""
+        total = sum(len(group) for group in self.groups)
+        served = [0.0] * len(self.groups)
+        turns = []
+        for step in range(self.steps):
+            lag = [(step + 1) * len(group) / total - s for group, s in zip(self.groups, served, strict=True)]
+            turn = max(range(len(lag)), key=lambda i: (round(lag[i], 9), -i))
+            served[turn] += 1
+            turns.append(turn)
+        return turns
 
-    def encode(self, cache: latents.MomentCache, batch_size: int, on_done: Callable[[int], None] | None = None) -> None:
-        encoded = iter(cache.encode(self.jobs(), batch_size, on_done))
-        self.moments = [[next(encoded) for _ in cuts] for cuts in self.cuts]
+    def draws(self, bucket: int, first: int, count: int) -> list[int]:
+        """Pictures number `first` to `first + count` of a bucket's endless stream."""
+        group = self.groups[bucket]
+        epochs: Mapping[int, list[int]] = {
+            e: permutation(len(group), self.seed, self.name, bucket, e)
+            for e in range(first // len(group), (first + count - 1) // len(group) + 1)
+        }
+        return [group[epochs[k // len(group)][k % len(group)]] for k in range(first, first + count)]
 
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Indices of the examples of each bucket; buckets without any keep their place, empty."""
-        return tuple(
-            tuple(i for i, b in enumerate(self.bucket_of) if b == bucket) for bucket in range(len(self.shapes))
-        )
-
-
-def bucket_step(resolution: int, needed: int) -> int:
-    """Steps of 64 pixels for large pictures (kernels like them), else the least that the base's levels allow."""
-    return max(needed, 64) if resolution >= 512 else needed
-
-
-def photograph_pictures(examples: Sequence[Example], settings: TrainSettings, step: int) -> Pictures:
-    """Photographs in the buckets that some of them need; `step` is what the base's shapes must be multiples of."""
-    square = Size(settings.resolution, settings.resolution)
-    shapes = latents.buckets(settings.resolution, step) if settings.aspect_ratio_buckets else [square]
-    sizes = []
-    for example in examples:
-        with Image.open(example.path) as image:
-            sizes.append(Size(image.height, image.width))
-    used = sorted({latents.nearest_bucket(size, shapes) for size in sizes})
-    pictures = Pictures(examples, used)
-    return pictures.cut(settings, settings.variants, lambda _, size: used.index(latents.nearest_bucket(size, used)))
+    def plan(self) -> list[tuple[int, list[int]]]:
+        """(bucket, pictures) of every step."""
+        visits = [0] * len(self.groups)
+        steps = []
+        for bucket in self.buckets():
+            steps.append((bucket, self.draws(bucket, visits[bucket] * self.samples_a_step, self.samples_a_step)))
+            visits[bucket] += 1
+        return steps
 
 
-def class_pictures(examples: Sequence[Example], photographs: Pictures, settings: TrainSettings) -> Pictures:
-    """Class images dealt to the photographs' buckets in proportion, at least one each: a step has one shape."""
-    groups = photographs.groups()
-    wanted = [max(1, round(len(examples) * len(group) / len(photographs.examples))) for group in groups]
-    dealt = [bucket for bucket, count in enumerate(wanted) for _ in range(count)]
-    pictures = Pictures([examples[i % len(examples)] for i in range(len(dealt))], photographs.shapes)
-    return pictures.cut(settings, 1, lambda index, _: dealt[index])
-
-
-@dataclass
+@dataclass(frozen=True)
 class BatchMaker:
     """Makes the micro-batches of one process out of encoded pictures."""
 
     settings: TrainSettings
-    photographs: Pictures
-    class_images: Pictures | None
-    text: TextTable
+    photographs: Encoded
+    class_images: Encoded | None
+    caption_rows: Mapping[str, int]
     vae_config: Any
     train_timesteps: int
     rank: int = 0
     processes: int = 1
 
-    def __post_init__(self) -> None:
-        s = self.settings
-        parts = s.gradient_accumulation * self.processes
-        self.plan = Order(
-            self.photographs.groups(), s.batch_size * parts, s.max_train_steps, s.seed, "photographs"
-        ).plan()
-        self.class_order = self.class_visits = None
-        if self.class_images is not None:
-            self.class_order = Order(
-                self.class_images.groups(), s.class_images_a_step * parts, s.max_train_steps, s.seed, "class images"
-            )
-            seen: dict[int, int] = {}
-            self.class_visits = []
-            for bucket, _ in self.plan:
-                self.class_visits.append(seen.get(bucket, 0))
-                seen[bucket] = seen.get(bucket, 0) + 1
+    @cached_property
+    def plan(self) -> list[tuple[int, list[int]]]:
+        """(bucket, photographs) of every step."""
+        return self._epochs(self.photographs, self.settings.batch_size, "photographs").plan()
+
+    @cached_property
+    def visits(self) -> list[int]:
+        """How often each step's bucket had its turn before."""
+        turns = [bucket for bucket, _ in self.plan]
+        seen = dict.fromkeys(turns, -1)
+        visits = []
+        for bucket in turns:
+            seen[bucket] += 1
+            visits.append(seen[bucket])
+        return visits
 
     def batch(self, step: int, micro: int) -> Batch:
         """Micro-batch `micro` of 0-based `step` for this process."""
-        s = self.settings
+        s, part = self.settings, micro * self.processes + self.rank
         bucket, drawn = self.plan[step]
-        part = micro * self.processes + self.rank
         rows = []
         for number in range(part * s.batch_size, (part + 1) * s.batch_size):
             rows.append(self._sample(self.photographs, drawn[number], step, number, "photograph"))
-        if self.class_images is not None and self.class_order is not None and self.class_visits is not None:
-            a_step = self.class_order.samples_a_step
-            drawn = self.class_order.draws(bucket, self.class_visits[step] * a_step, a_step)
+        if self.class_images is not None:
+            epochs = self._epochs(self.class_images, s.class_images_a_step, "class images")
+            drawn = epochs.draws(bucket, self.visits[step] * epochs.samples_a_step, epochs.samples_a_step)
             for number in range(part * s.class_images_a_step, (part + 1) * s.class_images_a_step):
                 rows.append(self._sample(self.class_images, drawn[number], step, number, "class image"))
         z, noise, timesteps, captions, ids, files = zip(*rows, strict=True)
@@ -174,14 +151,19 @@ class BatchMaker:
             list(files),
         )
 
+    def _epochs(self, encoded: Encoded, batch_size: int, name: str) -> Epochs:
+        s = self.settings
+        samples = batch_size * s.gradient_accumulation * self.processes
+        return Epochs(encoded.groups(), samples, s.max_train_steps, s.seed, name)
+
     def _sample(
-        self, pictures: Pictures, index: int, step: int, number: int, kind: str
+        self, encoded: Encoded, index: int, step: int, number: int, kind: str
     ) -> tuple[Tensor, Tensor, int, int, Tensor, str]:
         s = self.settings
-        example, cuts = pictures.examples[index], pictures.cuts[index]
+        example, cuts = encoded.examples[index], encoded.cuts[index]
         cut = derive(s.seed, "cut", kind, step, number) % len(cuts)
         g = generator(s.seed, "noise", kind, step, number)
-        mean, std = pictures.moments[index][cut]
+        mean, std = encoded.moments[index][cut]
         z = latents.scale_latents(mean + std * torch.randn(mean.shape, generator=g), self.vae_config)
         noise = torch.randn(mean.shape, generator=g)
         if s.noise_offset:
@@ -189,7 +171,7 @@ class BatchMaker:
         timestep = int(torch.randint(self.train_timesteps, (1,), generator=g))
         # class images keep their captions: dropping them would teach the unconditional model the class
         dropped = kind == "photograph" and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
-        caption = conditioning.NO_CAPTION if dropped else self.text.row(example.caption)
+        caption = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
         return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), example.name
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from personalize.dreambooth.settings import TrainSettings
+
 Verdict = Literal["knee", "still improving", "unlike", "compromise", "base"]
 
 
@@ -46,6 +48,12 @@ class Margins:
     drift: float = 0.1
     gain: float = 0.005
     reach: float = 0.5
+
+
+def margins(settings: TrainSettings) -> Margins:
+    """How much prompt following and class drift a checkpoint may cost."""
+    s = settings
+    return Margins(s.prompt_margin, s.drift_margin, s.fidelity_gain, s.fidelity_reach)
 
 
 @dataclass(frozen=True)
@@ -131,18 +139,6 @@ def still_improving(points: Sequence[Point], base: Point, margins: Margins) -> b
     ordered = sorted(points, key=lambda point: point.step)
     before = ordered[-2].fidelity if len(ordered) > 1 else base.fidelity
     return ordered[-1].fidelity > before + margins.gain
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """The checkpoints that no other beats in both fidelity and prompt following, by step."""
-    return [
-        p
-        for p in sorted(points, key=lambda point: point.step)
-        if not any(
-            q.fidelity >= p.fidelity and q.prompt >= p.prompt and (q.fidelity, q.prompt) != (p.fidelity, p.prompt)
-            for q in points
-        )
-    ]
 
 
 def stalled(points: Sequence[Point], base: Point, margins: Margins, patience: int) -> bool:

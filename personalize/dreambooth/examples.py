@@ -1,16 +1,24 @@
-"""Examples: the pictures of a run and the order in which they are shown, a pure function of the seed and the step."""
+"""Examples: the pictures a run learns from, with what the UNet is told of each, and those kept back for scoring."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from personalize.dreambooth.randomness import permutation
+from personalize.files import read_rows
 
 ENOUGH_TO_SPARE_ONE = 4
 """Photographs a subject needs before some are kept from training for scoring."""
+
+
+class Size(NamedTuple):
+    """In pixels."""
+
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,7 @@ class Example:
     """A picture and what the UNet is told about it. `token` is empty for a class image."""
 
     path: Path
+    size: Size
     caption: str
     class_noun: str = ""
     token: str = ""
@@ -32,13 +41,14 @@ def read_photographs(images: Path, captions: Path) -> list[Example]:
 
     Raises ValueError naming a photograph that has a caption and no file.
     """
-    rows = _rows(captions)
+    rows = sorted(read_rows(captions), key=lambda row: row["file_name"])
     for row in rows:
         if not (images / row["file_name"]).is_file():
             raise ValueError(f"{captions}: {row['file_name']} has a caption but is not in {images}.")
+    paths = [images / row["file_name"] for row in rows]
     return [
-        Example(images / row["file_name"], row["text"], row["class_noun"], row["token"])
-        for row in sorted(rows, key=lambda row: row["file_name"])
+        Example(path, picture_size(path), row["text"], row["class_noun"], row["token"])
+        for path, row in zip(paths, rows, strict=True)
     ]
 
 
@@ -46,13 +56,19 @@ def read_class_images(folder: Path) -> list[Example]:
     """The class images of `folder`/metadata.jsonl (file_name, class_noun, text); none when it has none."""
     if not (folder / "metadata.jsonl").is_file():
         return []
-    rows = sorted(_rows(folder / "metadata.jsonl"), key=lambda row: row["file_name"])
-    return [Example(folder / row["file_name"], row["text"], row["class_noun"]) for row in rows]
+    rows = sorted(read_rows(folder / "metadata.jsonl"), key=lambda row: row["file_name"])
+    paths = [folder / row["file_name"] for row in rows]
+    return [
+        Example(path, picture_size(path), row["text"], row["class_noun"]) for path, row in zip(paths, rows, strict=True)
+    ]
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+def picture_size(path: Path) -> Size:
+    """From the file's header."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return Size(image.height, image.width)
 
 
 def hold_out(photographs: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -67,49 +83,3 @@ def hold_out(photographs: Sequence[Example], count: int, seed: int) -> tuple[lis
             order = permutation(len(own), seed, "held out", token, class_noun)
             kept |= {own[i].path for i in order[: min(count, len(own) - ENOUGH_TO_SPARE_ONE + 1)]}
     return [p for p in photographs if p.path not in kept], [p for p in photographs if p.path in kept]
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which pictures are shown at which step.
-
-    `groups` holds, for each bucket, the indices of its pictures. A step takes all its samples from one bucket, so that
-    every micro-batch of every process has one shape; buckets take turns in proportion to their size. In a bucket the
-    pictures pass in shuffled rounds without end, so each is shown equally often to within one.
-    """
-
-    groups: tuple[tuple[int, ...], ...]
-    samples_a_step: int
-    steps: int
-    seed: int
-    name: str = "photographs"
-
-    def buckets(self) -> list[int]:
-        """The bucket of every step: always the one that lags furthest behind its share."""
-        total = sum(len(group) for group in self.groups)
-        served = [0.0] * len(self.groups)
-        turns = []
-        for step in range(self.steps):
-            lag = [(step + 1) * len(group) / total - s for group, s in zip(self.groups, served, strict=True)]
-            turn = max(range(len(lag)), key=lambda i: (round(lag[i], 9), -i))
-            served[turn] += 1
-            turns.append(turn)
-        return turns
-
-    def draws(self, bucket: int, first: int, count: int) -> list[int]:
-        """Pictures number `first` to `first + count` of a bucket's endless stream."""
-        group = self.groups[bucket]
-        rounds: Mapping[int, list[int]] = {
-            r: permutation(len(group), self.seed, self.name, bucket, r)
-            for r in range(first // len(group), (first + count - 1) // len(group) + 1)
-        }
-        return [group[rounds[k // len(group)][k % len(group)]] for k in range(first, first + count)]
-
-    def plan(self) -> list[tuple[int, list[int]]]:
-        """(bucket, pictures) of every step."""
-        visits = [0] * len(self.groups)
-        steps = []
-        for bucket in self.buckets():
-            steps.append((bucket, self.draws(bucket, visits[bucket] * self.samples_a_step, self.samples_a_step)))
-            visits[bucket] += 1
-        return steps

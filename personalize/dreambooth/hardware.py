@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from personalize.dreambooth import lora
+from personalize.dreambooth.conditioning import Denoiser
+from personalize.photographs.prompts import MAX_TOKENS
 
 Memory = Literal["fast", "balanced", "low"]
 
@@ -39,8 +46,9 @@ OTHERS = 1.5e9
 """Adapters, their optimiser state, the judges, kernels' own room and CUDA itself, in bytes."""
 
 
-def peak_tflops(device_name: str) -> float | None:
-    """The published peak, or None for an unknown device (a CPU). The longest matching name wins."""
+def peak_tflops(device: torch.device) -> float | None:
+    """The published peak, or None for a device that is not in the list (a CPU). The longest matching name wins."""
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     found = [name for name in PEAK_TFLOPS if name in device_name]
     return PEAK_TFLOPS[max(found, key=len)] if found else None
 
@@ -92,82 +100,74 @@ def decode_in_tiles(vae: Any) -> None:
     vae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64
 
 
-class FlopCount:
-    """Counts the arithmetic of the first micro-batch's forward and backward pass; a multiply-add counts as two.
+def count_flops(parts: lora.Parts, spec: lora.LoraSpec, samples: int, side: int) -> float:
+    """Arithmetic of a micro-batch of `samples` square pictures of `side` latent pixels, forward and backward pass.
 
-    Where activations are recomputed, the backward pass holds the forward pass a second time, so that it alone is
-    counted: recomputing is a price of memory, not work of the method. A compiled model cannot be watched; the same
-    model before it is compiled can.
+    A multiply-add counts as two. Counted without computing: the same model is built anew on torch's meta device, where
+    tensors have sizes and no contents. Nothing is recomputed there, whatever the memory level: recomputing is a price
+    of memory, not work of the method.
     """
-
-    def __init__(self, recomputes: bool) -> None:
-        self.recomputes = recomputes
-        self.flops = 0.0
-        self.counted: set[str] = set()
-
-    def know(self, flops: float) -> None:
-        """Takes what an earlier part of the run has counted; nothing is watched then."""
-        self.flops, self.counted = flops, {"forward", "backward"}
-
-    @contextlib.contextmanager
-    def watch(self, what: Literal["forward", "backward"]) -> Iterator[None]:
-        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
-        aten: Any = torch.ops.aten
-        on_cpu = {  # torch counts the attention of GPUs only
-            aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-                lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
-            ),
-        }
-        if what in self.counted:
-            yield
-            return
-        self.counted.add(what)
-        with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
-            yield
-        if what == "backward" or not self.recomputes:
-            self.flops += counter.get_total_flops()
+    with torch.device("meta"):
+        empty: dict[str, Any] = {name: _unfilled(part) for name, part in parts.items()}
+        lora.add(empty, spec, seed=0)
+        unet, encoders = empty["unet"], [part for name, part in empty.items() if name != "unet"]
+        noisy = torch.empty(samples, unet.config.in_channels, side, side)
+        timesteps, time_ids = torch.empty(samples, dtype=torch.int64), torch.empty(samples, 6)
+        ids, mask = torch.empty(samples, 2, MAX_TOKENS, dtype=torch.int64), torch.empty(samples)
+        pooled = unet.add_embedding.linear_1.in_features - 6 * unet.config.addition_time_embed_dim
+        known = torch.empty(samples, MAX_TOKENS, unet.config.cross_attention_dim), torch.empty(samples, pooled)
+    denoiser = Denoiser(unet, encoders).train()
+    with _Flops() as counted:
+        denoiser(noisy, timesteps, time_ids, *((ids, mask) if encoders else known)).square().mean().backward()
+    return counted.total
 
 
-@dataclass
-class Meter:
-    """Speed of a run: seconds spent in training steps (validation and saving left out) and what was done in them."""
+class _Flops(TorchDispatchMode):
+    """Adds up what operations cost. (torch's FlopCounterMode takes apart all those that cost nothing, for seconds.)"""
 
-    images_a_step: int
-    devices: int
-    peak: float | None
-    flops_a_step: float = 0.0
-    seconds: float = 0.0
-    steps: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
 
-    def add(self, steps: int, seconds: float) -> dict[str, float]:
-        """Counts `steps` steps that took `seconds`; returns the speed of these."""
-        self.steps += steps
-        self.seconds += seconds
-        return self._speed(steps, seconds)
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if price := flop_registry.get(function._overloadpacket):
+            self.total += price(*args, **(kwargs or {}), out_val=made)
+        return made
 
-    def total(self) -> dict[str, float]:
-        """The speed of the whole run."""
-        return self._speed(self.steps, self.seconds)
 
-    def _speed(self, steps: int, seconds: float) -> dict[str, float]:
-        if not steps or seconds <= 0:
-            return {}
-        speed = {"images_per_second": self.images_a_step * steps / seconds}
-        if not self.flops_a_step:
-            return speed
-        tflops = self.flops_a_step * steps / seconds / 1e12
-        speed["tflop_per_second"] = tflops
-        if self.peak:
-            speed["mfu"] = tflops / (self.peak * self.devices)
-        return speed
+def _unfilled(part: Any) -> Any:
+    """A model of the same architecture, its base without an adapter."""
+    kind = type(part)
+    return kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
+
+
+@contextlib.contextmanager
+def working_on(device: torch.device, *parts: nn.Module) -> Iterator[None]:
+    """Has parts of the base on the device for as long as they work, and in the host's memory afterwards."""
+    for part in parts:
+        part.to(device)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.to("cpu")
+        release_memory()
+
+
+def release_memory() -> None:
+    """Gives back what torch keeps of a GPU's memory and does not use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory held so far: of the device, or of the process on a CPU. In 10⁹ bytes."""
+    """The most memory held so far: of the card, or of the process where there is none. In 10⁹ bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,4 +1,4 @@
-"""Kohya: the adapter in the naming that ComfyUI, A1111 and Forge load, with modelspec metadata, and back.
+"""Kohya: the adapter in the naming that ComfyUI, A1111 and Forge load, with modelspec metadata.
 
 `lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight`: the original SDXL UNet's block numbers,
 lora_down and lora_up for A and B, and each layer's alpha. See networks/lora.py in kohya-ss/sd-scripts and
@@ -93,32 +93,6 @@ def _weight_dim(parts: Parts, layer: str) -> int:
     part, path = layer.split(".", 1)
     base: Any = parts[part].get_submodule(path).base_layer
     return int(base.weight.dim())
-
-
-def from_kohya(tensors: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
-    """Kohya's names -> diffusers', at the scale of `parts`' own adapter (A is multiplied by what the scales differ).
-
-    Raises ValueError for a tensor that belongs to no layer of `parts`.
-    """
-    layer_of = {kohya: layer for layer, kohya in layer_names(parts).items()}
-    suffix_of = {kohya: suffix for suffix, kohya in _SUFFIX.items()}
-    shapes = {key: tensor.shape for key, tensor in lora.state(parts).items()}
-    found: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name, suffix = key.split(".", 1)
-        if name not in layer_of:
-            raise ValueError(f"{key}: this model has no such adapted layer.")
-        if suffix == "alpha":
-            continue
-        if suffix == "lora_down.weight":
-            part, path = layer_of[name].split(".", 1)
-            module: Any = parts[part].get_submodule(path)
-            stored = float(tensors.get(f"{name}.alpha", torch.tensor(float(len(tensor))))) / len(tensor)
-            ratio = stored / module.scaling[lora.ADAPTER]
-            tensor = tensor if ratio == 1.0 else tensor * ratio
-        own = f"{layer_of[name]}.{suffix_of[suffix]}"
-        found[own] = tensor.reshape(shapes[own])
-    return found
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -6,19 +6,20 @@ in the matrices: a file without it is reloaded with s = 1 whatever was trained. 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from personalize.dreambooth import tensorfile
 from personalize.dreambooth.randomness import derive
+from personalize.dreambooth.settings import Targets
 
-Targets = Literal["attention", "attention+feed-forward", "all"]
 Parts = Mapping[str, nn.Module]
 """The adapted modules under diffusers' names: unet, and text_encoder and text_encoder_2 where they learn too."""
 
@@ -88,9 +89,66 @@ def layers(part: nn.Module) -> dict[str, Any]:
     return {path: module for path, module in part.named_modules() if isinstance(module, LoraLayer) and module.r}
 
 
-def scales(part: nn.Module, adapter: str = ADAPTER) -> set[float]:
-    """The strengths at which an adapter acts in a part; one number when all is well."""
-    return {float(layer.scaling[adapter]) for layer in layers(part).values()}
+def fuse(parts: Parts) -> int:
+    """Lets the adapted linear layers of `parts` compute by `LoraLinear` -> how many could.
+
+    Left to peft: convolutions, DoRA, dropout inside the adapter, quantised bases.
+    """
+    fitting = {name: layer for part in parts.values() for name, layer in layers(part).items() if _fits(layer)}
+    for layer in fitting.values():
+        layer.forward = functools.partial(_fused_forward, layer, layer.forward)
+    return len(fitting)
+
+
+def _fits(layer: Any) -> bool:
+    base = layer.get_base_layer()
+    return (
+        type(base) is nn.Linear
+        and type(base.weight) is nn.Parameter
+        and not layer.lora_variant
+        and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
+    )
+
+
+def _fused_forward(layer: Any, original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    plain = not (args or kwargs or layer.disable_adapters or layer.merged)
+    if not plain or layer.active_adapters != [ADAPTER] or base.weight.dtype != dtype:
+        return original(x, *args, **kwargs)
+    return LoraLinear.apply(x.to(dtype), base.weight, base.bias, down.to(dtype), up.to(dtype), layer.scaling[ADAPTER])
+
+
+class LoraLinear(torch.autograd.Function):
+    """y = W x + b + s · B A x for x [..., m], W [n, m], A [r, m], B [n, r], all of one dtype; W and b are frozen.
+
+    peft computes W x, A x, B (A x), the scaling and the sum as operations of their own: each writes its result, and
+    most keep their input for the backward pass. Here sum and scaling happen inside the matrix products, and only x and
+    A x are kept (cf. LoRAFusion, Zhu et al. 2025). Same function, same gradients up to the order of additions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        inner = rows @ a.T
+        y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        torch.addmm(y, inner, b.T, alpha=scale, out=y)
+        ctx.save_for_backward(rows, inner, weight, a, b)
+        ctx.scale, ctx.shape = scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
+        rows, inner, weight, a, b = ctx.saved_tensors
+        g = gradient.reshape(-1, gradient.shape[-1])
+        at_inner = (g @ b).mul_(ctx.scale)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = g @ weight
+            torch.addmm(to_x, at_inner, a, out=to_x)
+            to_x = to_x.view(ctx.shape)
+        return to_x, None, None, at_inner.T @ rows, (g.T @ inner).mul_(ctx.scale), None
 
 
 def state(parts: Parts) -> dict[str, Tensor]:
@@ -120,15 +178,3 @@ def save(folder: Path, parts: Parts) -> Path:
     packed = json.dumps(metadata(parts), sort_keys=True, default=str)
     tensorfile.save(file, state(parts), {"lora_adapter_metadata": packed})
     return file
-
-
-def load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and LoRA configuration of a file written by `save`."""
-    from safetensors import safe_open
-
-    with safe_open(str(file), framework="pt") as tensors:
-        found = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118  (not a dict)
-        packed = (tensors.metadata() or {}).get("lora_adapter_metadata")
-    if packed is None:
-        raise ValueError(f"{file} does not say its alpha, so the scale it was trained with is unknown.")
-    return found, json.loads(packed)

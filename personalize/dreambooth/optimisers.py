@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-    from personalize.dreambooth.settings import TrainSettings
-
-OptimizerName = Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"]
-ScheduleName = Literal["constant", "cosine", "linear"]
-
-PACKAGES = {"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule-free": "schedulefree"}
-"""The package each optimiser lives in, imported only when asked for. AdamW is torch's own."""
-
-
-def check_installed(name: OptimizerName) -> None:
-    """Raises ValueError with the way out when an optimiser's package is missing."""
-    package = PACKAGES.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        raise ValueError(
-            f"optimizer: {name} needs the package {package}, which is not installed. Install it (`pip install "
-            f"{package}`) or set `optimizer: adamw`."
-        )
+from personalize.dreambooth.settings import ScheduleName, TrainSettings
 
 
 def learning_rate_factor(step: int, schedule: ScheduleName, warmup: int, total: int) -> float:
@@ -54,20 +36,10 @@ def parameter_groups(
     return groups, [float(cast(float, group["lr"])) for group in groups]
 
 
-def make_optimizer(
-    name: OptimizerName,
-    groups: list[dict[str, Any]],
-    *,
-    betas: tuple[float, float],
-    weight_decay: float,
-    eps: float,
-    warmup: int,
-) -> torch.optim.Optimizer:
-    """An optimiser over `groups` of {"params", "lr"}. AdamW is fused where torch can. Raises ValueError, see above."""
-    import torch
-
-    check_installed(name)
-    shared: dict[str, Any] = {"betas": betas, "weight_decay": weight_decay}
+def make_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimiser asked for over `groups` of {"params", "lr"}. AdamW is fused where torch can."""
+    name, eps = settings.optimizer, settings.adam_eps
+    shared: dict[str, Any] = {"betas": settings.adam_betas, "weight_decay": settings.weight_decay}
     if name == "adamw":
         return torch.optim.AdamW(groups, eps=eps, fused=_can_fuse(groups), **shared)
     if name == "adamw-8bit":
@@ -80,7 +52,7 @@ def make_optimizer(
         return Prodigy(groups, eps=eps, decouple=True, use_bias_correction=True, safeguard_warmup=True, **shared)
     from schedulefree import AdamWScheduleFree
 
-    return AdamWScheduleFree(groups, eps=eps, warmup_steps=warmup, **shared)
+    return AdamWScheduleFree(groups, eps=eps, warmup_steps=settings.warmup_steps, **shared)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, base_rates: Iterable[float], factor: float) -> None:

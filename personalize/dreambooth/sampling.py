@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personalize import hub
 from personalize.dreambooth import backbone
 from personalize.dreambooth.backbone import Pipeline
 from personalize.photographs.prompts import check_prompt
@@ -60,7 +61,7 @@ def load_adapter(pipe: Pipeline, lora: str | Path, name: str = ADAPTER) -> None:
     file = adapter_file(lora)
     check_scale_is_known(file)
     try:
-        with backbone.quiet():
+        with hub.quiet("diffusers", "transformers"):
             pipe.load_lora_weights(
                 str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True, local_files_only=True
             )
@@ -164,26 +165,6 @@ def sample(
         if on_batch is not None:
             on_batch(len(batch))
     return images
-
-
-def sample_grid(
-    pipe: Pipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    sampling: Sampling,
-    batch_size: int = 8,
-    on_batch: Callable[[int], object] | None = None,
-) -> list[list[Image.Image]]:
-    """Every prompt with every seed: a row per prompt, a column per seed."""
-    flat = sample(
-        pipe,
-        [prompt for prompt in prompts for _ in seeds],
-        [seed for _ in prompts for seed in seeds],
-        sampling,
-        batch_size,
-        on_batch,
-    )
-    return [flat[row * len(seeds) : (row + 1) * len(seeds)] for row in range(len(prompts))]
 
 
 def decode(pipe: Pipeline, latents: torch.Tensor) -> list[Image.Image]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_ori
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from personalize.dreambooth.choice import Margins, Point, admissible, excess
-from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
+from personalize.dreambooth.settings import NOT_THE_RESULT, TrainSettings
 
 if TYPE_CHECKING:
     import optuna
@@ -30,9 +30,6 @@ MEASURE = (
     *(name for name in TrainSettings.model_fields if name.startswith("validation_")),
 )
 """Settings that decide how trials are measured. Were they searched, trials could not be compared."""
-
-NOT_THE_RESULT = tuple(n for n, field in TrainSettings.model_fields.items() if field.json_schema_extra == HOW_NOT_WHAT)
-"""Settings that change how a run goes and not what it makes."""
 
 DIGITS = 3
 """Significant digits of a proposed number, so that the command that trains with it can be read and typed."""
@@ -105,6 +102,11 @@ def check_combinations(space: Space, settings: Mapping[str, Any]) -> None:
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """A value for each setting of the space, whatever the order in which they are named."""
     return {name: _suggested(trial, name, space[name]) for name in sorted(space)}
+
+
+def spelt(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def start(space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:

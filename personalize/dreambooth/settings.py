@@ -5,11 +5,18 @@ Wrong combinations are refused here, before a model is loaded.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from personalize.dreambooth import optimisers
+OptimizerName = Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"]
+ScheduleName = Literal["constant", "cosine", "linear"]
+SizeConditioning = Literal["true", "as sampled"]
+Targets = Literal["attention", "attention+feed-forward", "all"]
+
+PACKAGES = {"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule-free": "schedulefree"}
+"""The package each optimiser lives in, imported only when asked for. AdamW is torch's own."""
 
 HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 """Marks a setting that changes how a run goes and not what it makes."""
@@ -25,7 +32,7 @@ class TrainSettings(BaseModel):
     alpha: float | None = Field(
         None, gt=0, description="LoRA alpha, strength is alpha / rank; empty means alpha = rank"
     )
-    targets: Literal["attention", "attention+feed-forward", "all"] = Field(
+    targets: Targets = Field(
         "attention+feed-forward", description="UNet layers that get an adapter; all adds the convolutions"
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the adapter")
@@ -45,9 +52,9 @@ class TrainSettings(BaseModel):
     gradient_accumulation: int = Field(
         1, ge=1, description="micro-batches an optimiser step; N of B equal one of N x B"
     )
-    optimizer: Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"] = Field("adamw", description="optimiser")
+    optimizer: OptimizerName = Field("adamw", description="optimiser")
     learning_rate: float = Field(1e-4, gt=0, description="learning rate; prodigy wants 1.0")
-    lr_scheduler: Literal["constant", "cosine", "linear"] = Field("cosine", description="learning rate after warm-up")
+    lr_scheduler: ScheduleName = Field("cosine", description="learning rate after warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises linearly")
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
     adam_betas: tuple[float, float] = Field((0.9, 0.99), description="decay of the optimiser's two averages")
@@ -75,7 +82,7 @@ class TrainSettings(BaseModel):
     variants: int = Field(4, ge=1, le=64, description="cuts kept of each photograph, the whole one among them")
     zoom: float = Field(1.15, ge=1, le=2, description="how much a cut may be enlarged before it is cropped")
     flip: bool = Field(False, description="mirror every second cut; not for lettering or lopsided subjects")
-    size_conditioning: Literal["true", "as sampled"] = Field(
+    size_conditioning: SizeConditioning = Field(
         "true",
         description="size and crop told to the UNet: the photograph's own, or (for a base that never learnt these) "
         "those of an uncut picture",
@@ -139,6 +146,10 @@ class TrainSettings(BaseModel):
             return 0
         return self.batch_size if self.prior_batch_size is None else self.prior_batch_size
 
+    def deciding(self) -> dict[str, JsonValue]:
+        """The settings that decide what a run makes."""
+        return self.model_dump(mode="json", exclude=set(NOT_THE_RESULT))
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.prior_loss_weight > 0 and self.prior_batch_size == 0:
@@ -171,5 +182,14 @@ class TrainSettings(BaseModel):
             raise ValueError(
                 "use_dora: needs the base in full precision, memory: low quantises it; use memory: balanced."
             )
-        optimisers.check_installed(self.optimizer)
+        package = PACKAGES.get(self.optimizer)
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"optimizer: {self.optimizer} needs the package {package}, which is not installed. Install it (`pip "
+                f"install {package}`) or set `optimizer: adamw`."
+            )
         return self
+
+
+NOT_THE_RESULT = tuple(n for n, field in TrainSettings.model_fields.items() if field.json_schema_extra == HOW_NOT_WHAT)
+"""Settings that change how a run goes and not what it makes."""

@@ -1,12 +1,12 @@
 """Setup: from settings and pictures to everything the loop needs, in the order that wastes least memory.
 
-Load the base, read and encode captions, encode pictures, free what is done, add the adapter, make the optimiser. The
-base waits in the host's memory and each part is on the device only while it works: a small card never holds all of it.
+Load the base, read and encode captions, cut and encode pictures, free what is done, add the adapter, make the
+optimiser. The base waits in the host's memory and each part is on the device only while it works: a small card never
+holds all of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import json
@@ -18,13 +18,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from personalize.dreambooth import backbone, fused, hardware, kohya, latents, lora, losses, optimisers
-from personalize.dreambooth.batches import BatchMaker, Pictures, bucket_step, class_pictures, photograph_pictures
-from personalize.dreambooth.conditioning import NO_CAPTION, TextTable
-from personalize.dreambooth.denoiser import Denoiser
+from personalize import hub
+from personalize.dreambooth import backbone, hardware, latents, lora, losses, optimisers
+from personalize.dreambooth.batches import BatchMaker
+from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs, shape_step
+from personalize.dreambooth.conditioning import Denoiser, TextTable, encode_captions
 from personalize.dreambooth.examples import Example
-from personalize.dreambooth.previews import Preview
-from personalize.dreambooth.randomness import derive
+from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.settings import TrainSettings
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -36,74 +36,62 @@ class Base:
 
     path: str
     revision: str | None = None
-    device: backbone.Device = "auto"
-    dtype: backbone.Dtype = "float32"
+    device: hub.Device = "auto"
+    dtype: hub.Dtype = "float32"
 
 
-@dataclass
-class Setup:
-    """A run that is ready to step. `pipe` shares the UNet and draws the previews."""
+@dataclass(frozen=True)
+class Model:
+    """What learns, and what steps it."""
 
-    settings: TrainSettings
-    base: Base
-    accelerator: Any
     pipe: Any
+    """draws the checkpoints' pictures with the UNet that learns"""
     denoiser: Denoiser
     parts: lora.Parts
     spec: lora.LoraSpec
     params: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     base_rates: list[float]
-    maker: BatchMaker
-    text: TextTable
-    captions: fused.Captions | None
     alphas_cumprod: Tensor
+    """ᾱ_t [T] of the base's noise schedule"""
     prediction_type: losses.PredictionType
-    held_out: Pictures | None
-    previews: Sequence[Preview]
-    meter: hardware.Meter
-    arithmetic: hardware.FlopCount
-    folder: Path
-    identity: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return backbone.resolve_dtype(self.base.dtype, self.accelerator.device)
 
     def train_mode(self) -> None:
         self.denoiser.train()
         optimisers.evaluation_weights(self.optimizer, False)
 
-    def seed_dropout(self, step: int, micro: int) -> None:
-        """Dropout inside the adapter is the one draw that torch's global generator makes."""
-        if self.settings.lora_dropout:
-            torch.manual_seed(derive(self.settings.seed, "dropout", step, micro, self.maker.rank))
 
-    def text_inputs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What `Denoiser` is given for these captions."""
-        if self.captions is not None:
-            return self.captions.look_up(rows), self.text.pooled[rows]
-        if not self.settings.train_text_encoder:
-            return self.text.lookup(rows)
-        kept = (rows != NO_CAPTION) if self.text.zeros_for_empty else torch.ones_like(rows, dtype=torch.bool)
-        return self.text.ids[rows], kept.to(torch.float32)
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from."""
 
-    def save_adapter(self, folder: Path, photographs: Sequence[Example], step: int) -> None:
-        """Writes both forms of the adapter; the diffusers one last, since others wait for it."""
-        words = {p.token: sum(q.token == p.token for q in photographs) for p in photographs}
-        kohya.export(
-            folder / "kohya.safetensors",
-            self.parts,
-            self.spec,
-            base=Path(self.base.path).name,
-            title=", ".join(sorted({f"{p.token} {p.class_noun}" for p in photographs})),
-            trigger_words=list(words),
-            resolution=self.settings.resolution,
-            prediction_type=self.prediction_type,
-            steps=step,
-            images=words,
-        )
-        lora.save(folder, self.parts)
+    maker: BatchMaker
+    text: TextTable
+    watched: Encoded
+    """whose loss is followed on fixed noise: the photographs held out, or all where none are"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it happens."""
+
+    accelerator: Any
+    dtype: torch.dtype
+    """the frozen base's"""
+    identity: str
+    folder: Path
+    """the run's own, for what it leaves on its way: states, scored checkpoints, their pictures"""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that is ready to step."""
+
+    settings: TrainSettings
+    base: Base
+    model: Model
+    data: Data
+    place: Place
 
 
 def set_up(
@@ -112,11 +100,14 @@ def set_up(
     photographs: Sequence[Example],
     class_images: Sequence[Example],
     held_out: Sequence[Example],
-    wanted: Sequence[Preview],
+    prompts: Sequence[str],
     work: Path,
     phase: Callable[[str], None],
 ) -> Setup:
-    """Everything the loop needs. Raises ValueError for data and choices that cannot be trained with."""
+    """Everything the loop needs. `prompts` will be drawn on the way. `phase` hears what is being done.
+
+    Raises ValueError for data and choices that cannot be trained with.
+    """
     if not photographs:
         raise ValueError("there are no photographs to train on.")
     if settings.class_images_a_step and not class_images:
@@ -131,80 +122,33 @@ def set_up(
     prediction_type, alphas_cumprod = backbone.noise_schedule(pipe.scheduler.config)
 
     phase("reading captions")
-    captions = [e.caption for e in (*photographs, *class_images, *held_out)] + [p.prompt for p in wanted]
-    text = TextTable(captions, pipe.config.force_zeros_for_empty_prompt)
-    text.tokenize([pipe.tokenizer, pipe.tokenizer_2])
-    with working_on(device, pipe.text_encoder, pipe.text_encoder_2):
-        text.encode([pipe.text_encoder, pipe.text_encoder_2])
-    text.ids = text.ids.to(device)
+    captions = [*(example.caption for example in (*photographs, *class_images, *held_out)), *prompts]
+    tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
+    with hardware.working_on(device, *encoders):
+        text = encode_captions(captions, tokenizers, encoders, pipe.config.force_zeros_for_empty_prompt)
 
-    levels = len(pipe.unet.config.block_out_channels) - 1
-    shape_step = bucket_step(settings.resolution, pipe.vae_scale_factor * 2**levels)
-    shown = photograph_pictures(photographs, settings, shape_step)
-    regular = class_pictures(class_images, shown, settings) if settings.class_images_a_step else None
-    watched = photograph_pictures(held_out or photographs, settings.model_copy(update={"variants": 1}), shape_step)
-    every = [pictures for pictures in (shown, regular, watched) if pictures is not None]
-    with accelerator.main_process_first(), working_on(device, pipe.vae):  # the others find the latents on disk
-        encode(every, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
+    step = shape_step(settings.resolution, pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+    cuts = {"photographs": cut_photographs(photographs, settings, step)}
+    if settings.class_images_a_step:
+        cuts["class images"] = cut_class_images(class_images, cuts["photographs"], settings)
+    cuts["watched"] = cut_photographs(held_out or photographs, settings, step, 1)
+    with accelerator.main_process_first(), hardware.working_on(device, pipe.vae):  # the others find them on disk
+        encoded = encode(cuts, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
 
-    memory = memory_level(settings, pipe.unet, device)
-    parts = keep_what_learns(pipe, settings, memory, device)
-    # on a GPU they are under a hundredth of SDXL's step, and 27 MB a caption
-    constant = device.type == "cpu" and not (settings.train_text_encoder or settings.compile)
-    known = fused.Captions(text.hidden) if constant else None
-    spec, params = add_adapter(parts, settings, base, known)
-    if memory != "fast":
-        pipe.unet.enable_gradient_checkpointing()
-    if device.type == "cuda":
-        pipe.unet.to(memory_format=torch.channels_last)  # tensor cores want it; on a CPU it is slower
-    unet = torch.compile(pipe.unet, dynamic=False) if settings.compile else pipe.unet
-    denoiser = Denoiser(cast(nn.Module, unet), [part for name, part in parts.items() if name != "unet"])
-
-    groups, rates = optimisers.parameter_groups(params, settings)
-    optimizer = optimisers.make_optimizer(
-        settings.optimizer,
-        groups,
-        betas=settings.adam_betas,
-        weight_decay=settings.weight_decay,
-        eps=settings.adam_eps,
-        warmup=settings.warmup_steps,
+    model = adapt(pipe, settings, base, device, prediction_type, alphas_cumprod)
+    identity = run_identity(settings, base, list(encoded.values()), pipe, model.params)
+    maker = BatchMaker(
+        settings,
+        encoded["photographs"],
+        encoded.get("class images"),
+        text.rows,
+        pipe.vae.config,
+        len(alphas_cumprod),
+        accelerator.process_index,
+        accelerator.num_processes,
     )
-    processes = accelerator.num_processes
-    images = (settings.batch_size + settings.class_images_a_step) * settings.gradient_accumulation * processes
-    peak = hardware.peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    identity = run_identity(settings, base, every, pipe, params)
-    return Setup(
-        settings=settings,
-        base=base,
-        accelerator=accelerator,
-        pipe=pipe,
-        denoiser=denoiser,
-        parts=parts,
-        spec=spec,
-        params=params,
-        optimizer=optimizer,
-        base_rates=rates,
-        maker=BatchMaker(
-            settings,
-            shown,
-            regular,
-            text,
-            pipe.vae.config,
-            len(alphas_cumprod),
-            accelerator.process_index,
-            processes,
-        ),
-        text=text,
-        captions=known,
-        alphas_cumprod=alphas_cumprod.to(device),
-        prediction_type=prediction_type,
-        held_out=watched,
-        previews=wanted,
-        meter=hardware.Meter(images, processes, peak),
-        arithmetic=hardware.FlopCount(recomputes=memory != "fast"),
-        folder=work / "runs" / identity[:16],
-        identity=identity,
-    )
+    place = Place(accelerator, hub.resolve_dtype(base.dtype, device), identity, work / "runs" / identity[:16])
+    return Setup(settings, base, model, Data(maker, text, encoded["watched"]), place)
 
 
 def make_accelerator(settings: TrainSettings, base: Base) -> Any:
@@ -212,7 +156,7 @@ def make_accelerator(settings: TrainSettings, base: Base) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     accelerator = Accelerator(
-        cpu=backbone.resolve_device(base.device).type == "cpu",
+        cpu=hub.resolve_device(base.device).type == "cpu",
         mixed_precision=MIXED_PRECISION[base.dtype],
         kwargs_handlers=[
             # the last layer of the first text encoder feeds nothing
@@ -228,18 +172,49 @@ def make_accelerator(settings: TrainSettings, base: Base) -> Any:
 
 
 def encode(
-    every: Sequence[Pictures], cache: latents.MomentCache, settings: TrainSettings, phase: Callable[[str], None]
-) -> None:
-    """All cuts of all pictures to moments of the VAE's posterior, through the cache on disk."""
-    total, done = sum(len(pictures.jobs()) for pictures in every), 0
-    for pictures in every:
-        before = done
+    every: Mapping[str, Cuts], cache: latents.MomentCache, settings: TrainSettings, phase: Callable[[str], None]
+) -> dict[str, Encoded]:
+    """All cuts of all pictures to moments of the VAE's posterior; `phase` hears how many are done."""
+    total, before, encoded = sum(cuts.count for cuts in every.values()), 0, {}
+    for name, cuts in every.items():
 
-        def encoded(count: int, before: int = before) -> None:
+        def tell(count: int, before: int = before) -> None:
             phase(f"encoding pictures {before + count}/{total}")
 
-        pictures.encode(cache, settings.pictures_at_a_time, encoded)
-        done += len(pictures.jobs())
+        encoded[name] = latents.encode(cuts, cache, settings.pictures_at_a_time, tell)
+        before += cuts.count
+    return encoded
+
+
+def adapt(
+    pipe: Any,
+    settings: TrainSettings,
+    base: Base,
+    device: torch.device,
+    prediction_type: losses.PredictionType,
+    alphas_cumprod: Tensor,
+) -> Model:
+    """The base with what learns on the device, an adapter added, and the optimiser for it. What is done is let go."""
+    memory = memory_level(settings, pipe.unet, device)
+    parts = keep_what_learns(pipe, settings, memory, device)
+    spec, params = add_adapter(parts, settings, base)
+    if memory != "fast":
+        pipe.unet.enable_gradient_checkpointing()
+    if device.type == "cuda":
+        pipe.unet.to(memory_format=torch.channels_last)  # tensor cores want it; on a CPU it is slower
+    unet = torch.compile(pipe.unet, dynamic=False) if settings.compile else pipe.unet
+    groups, rates = optimisers.parameter_groups(params, settings)
+    return Model(
+        pipe=pipe,
+        denoiser=Denoiser(cast(nn.Module, unet), [part for name, part in parts.items() if name != "unet"]),
+        parts=parts,
+        spec=spec,
+        params=params,
+        optimizer=optimisers.make_optimizer(groups, settings),
+        base_rates=rates,
+        alphas_cumprod=alphas_cumprod.to(device),
+        prediction_type=prediction_type,
+    )
 
 
 def memory_level(settings: TrainSettings, unet: nn.Module, device: torch.device) -> hardware.Memory:
@@ -253,20 +228,6 @@ def memory_level(settings: TrainSettings, unet: nn.Module, device: torch.device)
         width=next(unet.parameters()).element_size(),
     )
     return "balanced" if level == "low" and settings.use_dora else level
-
-
-@contextlib.contextmanager
-def working_on(device: torch.device, *parts: nn.Module) -> Iterator[None]:
-    """Has parts of the base on the device for as long as they work, and in the host's memory afterwards."""
-    for part in parts:
-        part.to(device)
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.to("cpu")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory, device: torch.device) -> lora.Parts:
@@ -289,7 +250,7 @@ def keep_what_learns(pipe: Any, settings: TrainSettings, memory: hardware.Memory
 
 
 def add_adapter(
-    parts: lora.Parts, settings: TrainSettings, base: Base, captions: fused.Captions | None = None
+    parts: lora.Parts, settings: TrainSettings, base: Base
 ) -> tuple[lora.LoraSpec, dict[str, nn.Parameter]]:
     """LoRA as the settings ask -> (its shape, its parameters by name)."""
     s = settings
@@ -300,21 +261,21 @@ def add_adapter(
             for layer in lora.layers(part).values():
                 layer.cast_input_dtype_enabled = False  # autocast casts the small matrices, not the large inputs
     if not s.compile:  # the compiler fuses peft's own
-        fused.install(parts, captions)
+        lora.fuse(parts)
     return spec, params
 
 
 def run_identity(
-    settings: TrainSettings, base: Base, every: Sequence[Pictures], pipe: Any, params: Mapping[str, nn.Parameter]
+    settings: TrainSettings, base: Base, every: Sequence[Encoded], pipe: Any, params: Mapping[str, nn.Parameter]
 ) -> str:
     """sha256 of what decides a run's result: settings, base, pictures, captions. Only its equal is resumed."""
 
     def lines() -> Iterator[str]:
-        yield json.dumps(settings.model_dump(mode="json", exclude={"log_every", "resume_every"}), sort_keys=True)
+        yield json.dumps(settings.deciding(), sort_keys=True)
         yield f"{base.path} {base.revision} {base.dtype}"
         yield latents.module_digest(pipe.vae) + str(sorted((n, tuple(p.shape)) for n, p in params.items()))
-        for pictures in every:
-            for example, cuts, moments in zip(pictures.examples, pictures.cuts, pictures.moments, strict=True):
+        for encoded in every:
+            for example, cuts, moments in zip(encoded.examples, encoded.cuts, encoded.moments, strict=True):
                 yield f"{example.name} {example.caption!r} {cuts}"
                 yield from (hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in moments)
 

@@ -1,15 +1,16 @@
-"""Tensor files: safetensors whose bytes depend on their content alone, written whole or not at all."""
+"""Tensor files: safetensors whose bytes depend on their content alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
+
+from personalize.files import write_bytes
 
 
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -31,19 +32,13 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(raw[8 + length :]).hexdigest()
 
 
-def write(file: Path, data: bytes) -> None:
-    """Writes beside `file`, then renames: a killed process leaves the old file or the new one, never half of one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+def save(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Replaces a file in one step."""
+    write_bytes(file, serialize(tensors, {"format": "pt", **(metadata or {})}))
 
 
-def save(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    write(file, serialize(tensors, {"format": "pt", **metadata}))
+def load(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU."""
+    from safetensors.torch import load_file
+
+    return load_file(str(file))

@@ -29,15 +29,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalize.dreambooth import checkpoints, choice, hardware, losses, optimisers, tensorfile
+from personalize.dreambooth import (
+    choice,
+    hardware,
+    kohya,
+    lora,
+    losses,
+    optimisers,
+    tensorfile,
+    training_state,
+)
 from personalize.dreambooth.batches import Batch, prefetch
-from personalize.dreambooth.denoiser import Denoiser
 from personalize.dreambooth.examples import Example
-from personalize.dreambooth.losslog import Diverged, LossLog
-from personalize.dreambooth.previews import Preview, Sample
+from personalize.dreambooth.progress import LossLog
+from personalize.dreambooth.randomness import derive
 from personalize.dreambooth.settings import TrainSettings
 from personalize.dreambooth.setup import Base, Setup, set_up
-from personalize.dreambooth.validation import Score, Validation, evaluating, margins
+from personalize.dreambooth.validation import Preview, Sample, Score, Validation, evaluating
+from personalize.files import write_json, write_text
 
 
 @dataclass
@@ -71,7 +80,7 @@ def train(
     score: Score | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Teaches the base model the subjects of `photographs`; writes lora/, samples/, history.json and speed.json.
+    """Teaches the base model the subjects of `photographs`; writes lora/, samples/, history.json (and speed.json).
 
     `class_images` preserve the prior; `held_out` photographs give the validation loss; `previews` are drawn at every
     checkpoint and judged by `score` (without it the last step is kept). `work` holds the latent cache and the states
@@ -79,37 +88,35 @@ def train(
     """
     began = time.perf_counter()
     watch = observer or Observer()
-    run = set_up(settings, base, photographs, class_images, held_out, previews, work, watch.phase)
-    accelerator, main = run.accelerator, run.accelerator.is_main_process
-    model, optimizer = accelerator.prepare(run.denoiser, run.optimizer)
-    step, average, history = resume(run, optimizer)
+    prompts = [preview.prompt for preview in previews]
+    run = set_up(settings, base, photographs, class_images, held_out, prompts, work, watch.phase)
+    accelerator, main = run.place.accelerator, run.place.accelerator.is_main_process
+    denoiser, optimizer = accelerator.prepare(run.model.denoiser, run.model.optimizer)
+    step, average, history = training_state.resume(run, optimizer)
     if step:
         watch.phase(f"resuming after step {step}")
-    validation = Validation(run, score, average, history, watch.scored)
-    if validation.wanted and not history["scores"]:
+    validation = Validation(run, previews, score, average, history, watch.scored)
+    if validation.previews and not history["scores"]:
         watch.phase("drawing the base model's pictures")
         validation.at(0)
 
     accumulation, last = settings.gradient_accumulation, settings.max_train_steps
     micro_steps = range(step * accumulation, last * accumulation)
     on_gpu = accelerator.device.type == "cuda"
-    batches = prefetch(lambda k: run.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
+    batches = prefetch(lambda k: run.data.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
     log = LossLog(run, history)
     first_step_seconds = 0.0
-    run.train_mode()
-    if settings.compile and not run.arithmetic.flops:
-        count_arithmetic(run, run.maker.batch(step, 0).to(accelerator.device))
+    run.model.train_mode()
     watch.phase("training")
     with contextlib.closing(batches):
         while step < last and not history["stop_reason"]:
-            norm, rate = take_step(step, run, model, optimizer, batches, log)
-            follow(average, run.params, settings.ema_decay, step)
+            norm, rate = take_step(step, run, denoiser, optimizer, batches, log)
+            follow(average, run.model.params, settings.ema_decay, step)
             step += 1
             log.close_step(norm, rate)
             if not first_step_seconds:
                 log.wait()
                 first_step_seconds = time.perf_counter() - began
-                run.meter.flops_a_step = run.arithmetic.flops * accumulation * accelerator.num_processes
                 log.restart()
 
             saving_due = settings.resume_every > 0 and step % settings.resume_every == 0
@@ -120,15 +127,16 @@ def train(
             if validation.due(step):
                 validation.at(step)
                 history["stop_reason"] = validation.stop_reason()
-                run.train_mode()
+                run.model.train_mode()
                 log.restart()
             if saving_due and main:
-                checkpoints.save(run.folder, state_of(step, run, optimizer, average, history), run.identity)
+                state = training_state.state_of(step, run, optimizer, average, history)
+                training_state.save(run.place.folder, state, run.place.identity)
                 log.restart()
 
     history["stop_reason"] = history["stop_reason"] or "all steps done"
     chosen = validation.choose(step)
-    speed = run.meter.total() | {
+    speed = log.meter.total() | {
         "seconds_to_first_step": first_step_seconds,
         "peak_memory_gb": hardware.peak_memory_gb(accelerator.device),
         "seconds": time.perf_counter() - began,
@@ -138,63 +146,51 @@ def train(
             "chosen": asdict(chosen),
             "photographs": [example.name for example in photographs],
             "held_out": [example.name for example in held_out],
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.deciding(),
         }
         with evaluating(run, average):
             finish(outputs, run, photographs, chosen, history, speed)
     accelerator.wait_for_everyone()
     if main:
-        shutil.rmtree(run.folder, ignore_errors=True)
+        shutil.rmtree(run.place.folder, ignore_errors=True)
     return Result(chosen, history["stop_reason"], step, speed, history)
 
 
-def count_arithmetic(run: Setup, batch: Batch) -> None:
-    """Counts a micro-batch's arithmetic on the UNet as it is before it is compiled; nothing is learnt from it."""
-    eager = Denoiser(run.parts["unet"], list(run.denoiser.text_encoders))
-    run.seed_dropout(0, 0)
-    with run.accelerator.autocast():
-        with run.arithmetic.watch("forward"):
-            loss = training_loss(eager, batch, run)
-        with run.arithmetic.watch("backward"):
-            loss.backward()
-    run.optimizer.zero_grad(set_to_none=True)
-
-
 def take_step(
-    step: int, run: Setup, model: nn.Module, optimizer: Any, batches: Iterator[Batch], log: LossLog
+    step: int, run: Setup, denoiser: nn.Module, optimizer: Any, batches: Iterator[Batch], log: LossLog
 ) -> tuple[Tensor, float]:
     """One optimiser step (0-based) over its micro-batches -> (gradient norm, factor of the learning rates)."""
-    s, accelerator, accumulation = run.settings, run.accelerator, run.settings.gradient_accumulation
+    s, accelerator, accumulation = run.settings, run.place.accelerator, run.settings.gradient_accumulation
     for micro in range(accumulation):
         batch = next(batches).to(accelerator.device)
-        run.seed_dropout(step, micro)
-        with accelerator.no_sync(model) if micro < accumulation - 1 else contextlib.nullcontext():
-            with run.arithmetic.watch("forward"):
-                loss = training_loss(model, batch, run)
-            with run.arithmetic.watch("backward"):
-                accelerator.backward(loss / accumulation)
+        if s.lora_dropout:  # the one draw that torch's global generator makes
+            torch.manual_seed(derive(s.seed, "dropout", step, micro, accelerator.process_index))
+        with accelerator.no_sync(denoiser) if micro < accumulation - 1 else contextlib.nullcontext():
+            loss = training_loss(denoiser, batch, run)
+            accelerator.backward(loss / accumulation)
         log.loss += loss.detach() / accumulation
-    norm = accelerator.clip_grad_norm_(run.params.values(), s.max_grad_norm)
+    norm = accelerator.clip_grad_norm_(run.model.params.values(), s.max_grad_norm)
     rate = optimisers.learning_rate_factor(step, s.lr_scheduler, s.warmup_steps, s.max_train_steps)
-    optimisers.set_learning_rates(optimizer, run.base_rates, rate)
+    optimisers.set_learning_rates(optimizer, run.model.base_rates, rate)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm, rate
 
 
-def training_loss(model: nn.Module, batch: Batch, run: Setup) -> Tensor:
+def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
     """DreamBooth's loss of one micro-batch, in float32."""
-    s = run.settings
-    noisy = losses.add_noise(batch.latents, batch.noise, batch.timesteps, run.alphas_cumprod)
-    prediction = model(noisy, batch.timesteps, batch.time_ids, *run.text_inputs(batch.captions))
+    s, model, text = run.settings, run.model, run.data.text
+    look_up = text.tokens if s.train_text_encoder else text.lookup
+    noisy = losses.add_noise(batch.latents, batch.noise, batch.timesteps, model.alphas_cumprod)
+    prediction = denoiser(noisy, batch.timesteps, batch.time_ids, *look_up(batch.captions))
     target = losses.prediction_target(
-        batch.latents, batch.noise, batch.timesteps, run.alphas_cumprod, run.prediction_type
+        batch.latents, batch.noise, batch.timesteps, model.alphas_cumprod, model.prediction_type
     )
     errors = losses.squared_error(prediction, target)
     weights = torch.ones_like(errors)
     if s.snr_gamma is not None:
-        snr = losses.signal_to_noise(batch.timesteps, run.alphas_cumprod)
-        weights = losses.min_snr_weights(snr, s.snr_gamma, run.prediction_type)
+        snr = losses.signal_to_noise(batch.timesteps, model.alphas_cumprod)
+        weights = losses.min_snr_weights(snr, s.snr_gamma, model.prediction_type)
     return losses.dreambooth_loss(errors, weights, batch.instances, s.prior_loss_weight)
 
 
@@ -203,37 +199,6 @@ def follow(average: Mapping[str, Tensor], params: Mapping[str, nn.Parameter], de
     if average:
         decay = min(decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in params.values()], 1 - decay)
-
-
-def resume(run: Setup, optimizer: Any) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-    """Puts the newest state of this very run back, where there is one -> (steps done, EMA weights, history)."""
-    state = checkpoints.latest(run.folder, run.identity) or checkpoints.State()
-    if state.step:
-        checkpoints.load_weights(run.params, state.weights)
-        optimizer.load_state_dict(state.optimizer)
-        run.arithmetic.know(state.flops)
-        if run.accelerator.scaler is not None and state.scaler:
-            run.accelerator.scaler.load_state_dict(state.scaler)
-    average = {name: p.detach().clone() for name, p in run.params.items()} if run.settings.ema_decay else {}
-    if state.average:
-        checkpoints.load_weights(average, state.average)
-    return state.step, average, state.history or {"steps": [], "scores": [], "stop_reason": ""}
-
-
-def state_of(
-    step: int, run: Setup, optimizer: Any, average: Mapping[str, Tensor], history: dict[str, Any]
-) -> checkpoints.State:
-    """What `resume` puts back."""
-    scaler = run.accelerator.scaler
-    return checkpoints.State(
-        step,
-        {name: p.detach() for name, p in run.params.items()},
-        dict(average),
-        optimizer.state_dict(),
-        history,
-        scaler.state_dict() if scaler is not None else {},
-        run.arithmetic.flops,
-    )
 
 
 def finish(
@@ -245,15 +210,30 @@ def finish(
     speed: Mapping[str, float],
 ) -> None:
     """Writes the outputs with the chosen weights; the adapter last, so that a folder with lora/ in it is complete."""
-    scored = run.folder / "scored" / f"step-{chosen.step:06d}.safetensors"
+    folder = run.place.folder
+    scored = folder / "scored" / f"step-{chosen.step:06d}.safetensors"
     if scored.exists():
-        checkpoints.load_weights(run.params, checkpoints.read_weights(scored))
-    outputs.mkdir(parents=True, exist_ok=True)
-    if (run.folder / "samples").exists():
-        shutil.copytree(run.folder / "samples", outputs / "samples", dirs_exist_ok=True)
-    tensorfile.write(outputs / "history.json", (json.dumps(history, indent=1) + "\n").encode())
-    tensorfile.write(outputs / "speed.json", (json.dumps(speed, indent=1) + "\n").encode())
-    run.save_adapter(outputs / "lora", photographs, chosen.step)
+        training_state.load_weights(run.model.params, tensorfile.load(scored))
+    if (folder / "samples").exists():
+        shutil.copytree(folder / "samples", outputs / "samples", dirs_exist_ok=True)
+    write_text(outputs / "history.json", json.dumps(history, indent=1) + "\n")  # an overflow's norm may be infinite
+    write_json(outputs / "diagnostics" / "speed.json", speed)
+    save_adapter(outputs / "lora", run, photographs, chosen.step)
 
 
-__all__ = ["Base", "Diverged", "Observer", "Result", "Score", "margins", "train"]
+def save_adapter(folder: Path, run: Setup, photographs: Sequence[Example], step: int) -> None:
+    """Writes both forms of the adapter; the diffusers one last, since others wait for it."""
+    words = {p.token: sum(q.token == p.token for q in photographs) for p in photographs}
+    kohya.export(
+        folder / "kohya.safetensors",
+        run.model.parts,
+        run.model.spec,
+        base=Path(run.base.path).name,
+        title=", ".join(sorted({f"{p.token} {p.class_noun}" for p in photographs})),
+        trigger_words=list(words),
+        resolution=run.settings.resolution,
+        prediction_type=run.model.prediction_type,
+        steps=step,
+        images=words,
+    )
+    lora.save(folder, run.model.parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from personalize import hub
 from personalize.dreambooth import backbone
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
@@ -124,14 +125,14 @@ def test_no_watermark_unless_asked_for(tiny_models: Path):
 
 def test_float16_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match=r"dtype: float16 needs a GPU.*float32"):
-        backbone.resolve_dtype("float16", torch.device("cpu"))
+        hub.resolve_dtype("float16", torch.device("cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_where_there_is_none_is_refused_and_auto_is_the_cpu():
     with pytest.raises(ValueError, match="no CUDA device"):
-        backbone.resolve_device("cuda")
-    assert backbone.resolve_device("auto").type == "cpu"
+        hub.resolve_device("cuda")
+    assert hub.resolve_device("auto").type == "cpu"
 
 
 def test_loading_writes_nothing_on_the_terminal(tiny_models: Path, capfd: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 """What a micro-batch holds: every latent beside its own caption, size and noise, however the step is split."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
-from personalize.dreambooth.batches import Batch, BatchMaker, class_pictures, photograph_pictures, prefetch
-from personalize.dreambooth.conditioning import NO_CAPTION, TextTable
+from personalize.dreambooth.batches import Batch, BatchMaker, Epochs, prefetch
+from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
+from personalize.dreambooth.conditioning import NO_CAPTION, caption_rows
+from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.settings import TrainSettings
 from tests.dreambooth import training
 
@@ -19,19 +22,22 @@ def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, *
     """Moments tell the picture they are of: photograph i has mean i + 1, class image i has mean -(i + 1); no spread."""
     photographs = training.photographs(tmp_path, 3, **size)
     others = [
-        training.Example(e.path, f"a photo of a chair, {i}", "chair")
+        training.Example(e.path, e.size, f"a photo of a chair, {i}", "chair")
         for i, e in enumerate(training.class_images(tmp_path))
     ]
-    shown = photograph_pictures(photographs, s, 32)
-    regular = class_pictures(others, shown, s)
-    for pictures, sign in ((shown, 1.0), (regular, -1.0)):
-        numbers = [int(e.path.stem) + 1 for e in pictures.examples]
-        pictures.moments = [
-            [torch.stack([torch.full((4, 8, 8), sign * n), torch.zeros(4, 8, 8)]) for _ in cuts]
-            for n, cuts in zip(numbers, pictures.cuts, strict=True)
-        ]
-    text = TextTable([e.caption for e in (*photographs, *others)], zeros_for_empty=True)
-    return BatchMaker(s, shown, regular, text, VAE_CONFIG, 1000, rank, processes)
+    shown = cut_photographs(photographs, s, 32)
+    regular = told(cut_class_images(others, shown, s), -1.0) if s.class_images_a_step else None
+    rows = caption_rows(e.caption for e in (*photographs, *others))
+    return BatchMaker(s, told(shown, 1.0), regular, rows, VAE_CONFIG, 1000, rank, processes)
+
+
+def told(cuts: Cuts, sign: float) -> Encoded:
+    numbers = [int(e.path.stem) + 1 for e in cuts.examples]
+    moments = tuple(
+        tuple(torch.stack([torch.full((4, 8, 8), sign * n), torch.zeros(4, 8, 8)]) for _ in own)
+        for n, own in zip(numbers, cuts.cuts, strict=True)
+    )
+    return Encoded(**vars(cuts), moments=moments)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
@@ -40,7 +46,7 @@ def test_every_latent_stands_beside_its_own_caption(tmp_path, batch_size):
     made = maker(tmp_path, training.settings(batch_size=batch_size, caption_dropout=0.0))
     for step in range(5):
         batch = made.batch(step, 0)
-        captions = [made.text.captions[row] for row in batch.captions]
+        captions = [list(made.caption_rows)[row] for row in batch.captions]
         means = batch.latents.mean((1, 2, 3)).round().int().tolist()
         wanted = [f"a photo of a bcnchr chair, {m - 1}" if m > 0 else f"a photo of a chair, {-m - 1}" for m in means]
         assert captions == wanted
@@ -104,10 +110,7 @@ def test_captions_are_dropped_at_the_asked_rate_and_never_for_class_images(tmp_p
 
 
 def test_without_prior_preservation_there_are_photographs_only(tmp_path):
-    s = training.settings(prior_loss_weight=0)
-    made = maker(tmp_path, s)
-    made.class_images = None
-    made.__post_init__()
+    made = maker(tmp_path, training.settings(prior_loss_weight=0))
     assert len(made.batch(0, 0).latents) == made.batch(0, 0).instances == 2
 
 
@@ -115,11 +118,34 @@ def test_tall_and_wide_photographs_share_no_batch_and_class_images_follow_them(t
     s = training.settings(resolution=128)
     tall = training.photographs(tmp_path / "tall", 2, width=60, height=120)
     wide = training.photographs(tmp_path / "wide", 2, width=120, height=60)
-    shown = photograph_pictures([*tall, *wide], s, 32)
-    regular = class_pictures(training.class_images(tmp_path, 4), shown, s)
+    shown = cut_photographs([*tall, *wide], s, 32)
+    regular = cut_class_images(training.class_images(tmp_path, 4), shown, s)
     assert len(shown.shapes) == 2
     assert [len(group) for group in regular.groups()] == [2, 2]
     assert {cut.target for cuts in regular.cuts for cut in cuts} == set(shown.shapes)
+
+
+def test_every_picture_is_shown_equally_often():
+    epochs = Epochs(((0, 1, 2), (3, 4, 5, 6, 7, 8, 9)), samples_a_step=4, steps=100, seed=0)
+    shown = Counter(i for _, pictures in epochs.plan() for i in pictures)
+    for group in epochs.groups:
+        counts = [shown[i] for i in group]
+        assert max(counts) - min(counts) <= 1
+    assert sum(shown[i] for i in epochs.groups[0]) == pytest.approx(120, abs=4)
+
+
+def test_a_step_shows_pictures_of_one_bucket():
+    epochs = Epochs(((0, 1), (2, 3, 4)), samples_a_step=3, steps=30, seed=1)
+    assert all(set(pictures) <= set(epochs.groups[bucket]) for bucket, pictures in epochs.plan())
+
+
+def test_a_longer_run_begins_like_a_shorter_one():
+    short, long = (Epochs(((0, 1, 2),), 2, steps, seed=5).plan() for steps in (10, 40))
+    assert long[:10] == short
+
+
+def test_another_seed_shows_another_order():
+    assert Epochs((tuple(range(20)),), 4, 5, seed=1).plan() != Epochs((tuple(range(20)),), 4, 5, seed=2).plan()
 
 
 def test_an_error_while_making_a_batch_reaches_the_loop():

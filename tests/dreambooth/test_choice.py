@@ -2,7 +2,7 @@
 
 import pytest
 
-from personalize.dreambooth.choice import Margins, Point, choose, front, stalled
+from personalize.dreambooth.choice import Margins, Point, choose, stalled
 
 BASE = Point(0, fidelity=0.30, prompt=0.30, drift=0.30)
 MARGINS = Margins(prompt=0.02, drift=0.05, gain=0.01)
@@ -79,11 +79,6 @@ def test_likeness_bought_with_the_prompt_does_not_keep_training_alive():
 
 def test_patience_zero_never_stops():
     assert not stalled(points(*[(0.3, 0.3, 0.3)] * 20), BASE, MARGINS, patience=0)
-
-
-def test_the_front_holds_what_nothing_beats_in_both():
-    run = points((0.45, 0.31, 0), (0.44, 0.30, 0), (0.60, 0.29, 0))
-    assert [p.step for p in front(run)] == [100, 300]
 
 
 def test_a_scorer_that_forgets_a_number_is_told_which():

@@ -1,4 +1,4 @@
-"""Which photographs are trained on, which are kept for scoring, and in which order they are shown."""
+"""Which photographs are trained on, and which are kept for scoring."""
 
 import json
 from collections import Counter
@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from personalize.dreambooth.examples import Example, Order, hold_out, read_class_images, read_photographs
+from personalize.dreambooth.examples import Example, Size, hold_out, read_class_images, read_photographs
+from tests.dreambooth import training
 
 
 def photographs(**counts: int) -> list[Example]:
     return [
-        Example(Path(f"chair/{token}/{i}.png"), f"{token} {i}", "chair", token)
+        Example(Path(f"chair/{token}/{i}.png"), Size(1, 1), f"{token} {i}", "chair", token)
         for token in counts
         for i in range(counts[token])
     ]
@@ -32,33 +33,9 @@ def test_no_photograph_is_kept_when_none_is_asked_for():
     assert hold_out(photographs(aa=9), count=0, seed=0)[1] == []
 
 
-def test_every_picture_is_shown_equally_often():
-    order = Order(((0, 1, 2), (3, 4, 5, 6, 7, 8, 9)), samples_a_step=4, steps=100, seed=0)
-    shown = Counter(i for _, pictures in order.plan() for i in pictures)
-    for group in order.groups:
-        counts = [shown[i] for i in group]
-        assert max(counts) - min(counts) <= 1
-    assert sum(shown[i] for i in order.groups[0]) == pytest.approx(120, abs=4)
-
-
-def test_a_step_shows_pictures_of_one_bucket():
-    order = Order(((0, 1), (2, 3, 4)), samples_a_step=3, steps=30, seed=1)
-    assert all(set(pictures) <= set(order.groups[bucket]) for bucket, pictures in order.plan())
-
-
-def test_a_longer_run_begins_like_a_shorter_one():
-    short, long = (Order(((0, 1, 2),), 2, steps, seed=5).plan() for steps in (10, 40))
-    assert long[:10] == short
-
-
-def test_another_seed_shows_another_order():
-    assert Order((tuple(range(20)),), 4, 5, seed=1).plan() != Order((tuple(range(20)),), 4, 5, seed=2).plan()
-
-
 def test_photographs_are_read_with_their_own_captions(tmp_path):
-    (tmp_path / "chair" / "aa").mkdir(parents=True)
-    for name in ("b.png", "a.png"):
-        (tmp_path / "chair" / "aa" / name).touch()
+    for number, name in enumerate(("b.png", "a.png")):
+        training.picture(tmp_path / "chair" / "aa" / name, number, width=60 + number, height=40)
     rows = [
         {"file_name": f"chair/aa/{n}", "token": "aa", "class_noun": "chair", "text": f"a photo of a aa chair, {n}"}
         for n in ("b.png", "a.png")
@@ -67,6 +44,7 @@ def test_photographs_are_read_with_their_own_captions(tmp_path):
     captions.write_text("\n".join(map(json.dumps, rows)))
     found = read_photographs(tmp_path, captions)
     assert [e.caption for e in found] == ["a photo of a aa chair, a.png", "a photo of a aa chair, b.png"]
+    assert [e.size for e in found] == [(40, 61), (40, 60)]
     (tmp_path / "chair" / "aa" / "a.png").unlink()
     with pytest.raises(ValueError, match=r"a\.png"):
         read_photographs(tmp_path, captions)

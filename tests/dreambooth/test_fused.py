@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from personalize.dreambooth import fused, lora
+from personalize.dreambooth import lora
 from personalize.dreambooth.backbone import load_pipeline
 
 
@@ -17,12 +17,11 @@ def unet_with_adapter(base, spec, dtype="float32"):
     return unet.train(), params
 
 
-def gradients(unet, params, look_up=None):
+def gradients(unet, params):
     """Output [2, 4, 8, 8] and the gradient of each trained parameter, for a fixed batch."""
     dtype = unet.dtype
     g = torch.Generator().manual_seed(1)
     noisy, hidden, pooled = (torch.randn(shape, generator=g) for shape in ((2, 4, 8, 8), (2, 77, 320), (2, 192)))
-    hidden = look_up() if look_up else hidden
     added = {"text_embeds": pooled, "time_ids": torch.full((2, 6), 64.0)}
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
         out = unet(
@@ -41,7 +40,7 @@ def test_output_and_gradients_are_those_of_peft(tiny_models, recomputing):
     if recomputing:
         unet.enable_gradient_checkpointing()
     out, wanted = gradients(unet, params)
-    assert fused.install({"unet": unet}) == len(lora.layers(unet))
+    assert lora.fuse({"unet": unet}) == len(lora.layers(unet))
     fast, found = gradients(unet, params)
     assert torch.allclose(fast, out, atol=1e-5)
     assert found.keys() == wanted.keys()
@@ -49,54 +48,30 @@ def test_output_and_gradients_are_those_of_peft(tiny_models, recomputing):
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_half_precision_loses_no_more_than_peft_does(tiny_models, known):
+def test_half_precision_loses_no_more_than_peft_does(tiny_models):
     spec = lora.LoraSpec(rank=4, alpha=2.0)
-    rows, table = torch.tensor([1, 0]), torch.randn(2, 77, 320, generator=torch.Generator().manual_seed(3))
-    _, exact = gradients(*unet_with_adapter(tiny_models / "sdxl", spec), lambda: table[rows])
+    _, exact = gradients(*unet_with_adapter(tiny_models / "sdxl", spec))
     unet, params = unet_with_adapter(tiny_models / "sdxl", spec, "bfloat16")
-    captions = fused.Captions(table.to(torch.bfloat16))
 
     def error():
-        _, found = gradients(unet, params, lambda: captions.look_up(rows))
+        _, found = gradients(unet, params)
         assert {gradient.dtype for gradient in found.values()} == {torch.float32}
         return sum(float((found[name] - exact[name]).norm() / exact[name].norm()) for name in exact) / len(exact)
 
     of_peft = error()
-    assert fused.install({"unet": unet}, captions if known else None)
+    assert lora.fuse({"unet": unet})
     assert 0 < error() <= 1.1 * of_peft
-
-
-def test_captions_known_beforehand_give_the_same_keys_and_values(tiny_models, monkeypatch):
-    unet, params = unet_with_adapter(tiny_models / "sdxl", lora.LoraSpec(rank=4, alpha=2.0))
-    table = torch.randn(4, 77, 320, generator=torch.Generator().manual_seed(3))
-    rows, projected = torch.tensor([2, 2]), []
-    out, wanted = gradients(unet, params, lambda: table[rows])
-    captions = fused.Captions(table)
-    fused.install({"unet": unet}, captions)
-    project = captions.project
-    monkeypatch.setattr(captions, "project", lambda *given: projected.append(given) or project(*given))
-    fast, found = gradients(unet, params, lambda: captions.look_up(rows))
-    assert len(projected) == len(captions.frozen) == sum(".attn2.to_" in name for name in lora.layers(unet)) // 2 > 0
-    assert torch.allclose(fast, out, atol=1e-5)
-    for name, gradient in wanted.items():
-        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
-    other, _ = gradients(
-        unet, params, lambda: table[rows]
-    )  # the same numbers in another tensor: nothing is known of it
-    assert len(projected) == len(captions.frozen)
-    assert torch.allclose(other, out, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", [{"use_dora": True}, {"dropout": 0.1}])
 def test_what_it_does_not_know_is_left_to_peft(tiny_models, change):
     unet, _ = unet_with_adapter(tiny_models / "sdxl", lora.LoraSpec(rank=4, **change))
-    assert fused.install({"unet": unet}) == 0
+    assert lora.fuse({"unet": unet}) == 0
 
 
 def test_a_switched_off_adapter_adds_nothing(tiny_models):
     unet, params = unet_with_adapter(tiny_models / "sdxl", lora.LoraSpec(rank=4))
-    fused.install({"unet": unet})
+    lora.fuse({"unet": unet})
     with_it = answer(unet)
     unet.disable_adapters()
     without = answer(unet)

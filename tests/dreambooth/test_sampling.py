@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from personalize.dreambooth import backbone, sampling
-from personalize.dreambooth.sampling import Sampling, sample, sample_grid
+from personalize.dreambooth.sampling import Sampling, sample
 from tests.random_adapter import random_adapter
 
 FAST = Sampling(steps=2, width=64, height=64)
@@ -57,12 +57,6 @@ def test_size_is_what_was_asked_for(pipe):
     (image,) = sample(pipe, [PROMPT], [0], Sampling(steps=1, width=96, height=64))
     assert image.size == (96, 64)
     assert image.mode == "RGB"
-
-
-def test_a_grid_has_a_row_per_prompt_and_a_column_per_seed(pipe):
-    grid = sample_grid(pipe, [PROMPT, "a blue sofa"], [1, 2, 3], FAST)
-    assert [len(row) for row in grid] == [3, 3]
-    assert distance(grid[1][2], sample(pipe, ["a blue sofa"], [3], FAST)[0]) < 1
 
 
 def test_the_negative_prompt_is_heard(pipe):

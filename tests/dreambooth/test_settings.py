@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from personalize.dreambooth import optimisers
+from personalize.dreambooth import optimisers, settings
 from personalize.dreambooth.settings import TrainSettings
 
 
@@ -38,7 +38,7 @@ def test_schedule_free_takes_the_place_of_schedule_and_average(wrong, reason):
 
 
 def test_an_optimiser_that_is_not_installed_is_refused_with_the_way_out(monkeypatch):
-    monkeypatch.setitem(optimisers.PACKAGES, "adamw-8bit", "no_such_package")
+    monkeypatch.setitem(settings.PACKAGES, "adamw-8bit", "no_such_package")
     with pytest.raises(ValidationError, match="pip install no_such_package"):
         TrainSettings(optimizer="adamw-8bit")
 
@@ -48,8 +48,8 @@ def test_every_setting_is_described():
 
 
 def test_alpha_is_the_rank_and_class_images_as_many_as_photographs_unless_said():
-    settings = TrainSettings(rank=8, batch_size=3)
-    assert (settings.lora_alpha, settings.class_images_a_step) == (8.0, 3)
+    chosen = TrainSettings(rank=8, batch_size=3)
+    assert (chosen.lora_alpha, chosen.class_images_a_step) == (8.0, 3)
     assert TrainSettings(prior_loss_weight=0).class_images_a_step == 0
 
 

@@ -51,9 +51,9 @@ def test_on_a_card_nothing_but_what_learns_is_left(tiny_models: Path, tmp_path: 
         tmp_path / "work",
         lambda phase: None,
     )
-    assert run.pipe.unet.device.type == "cuda"
-    assert run.pipe.vae.device.type == "cpu"
-    assert run.pipe.text_encoder is None
+    assert run.model.pipe.unet.device.type == "cuda"
+    assert run.model.pipe.vae.device.type == "cpu"
+    assert run.model.pipe.text_encoder is None
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import pytest
 
 from personalize.dreambooth import search, trials
 from personalize.dreambooth.search import Dimension
+from personalize.dreambooth.trials import Outcome
 
 SPACE = {"learning_rate": Dimension(low=1e-5, high=1e-3, log=True), "rank": Dimension(choices=(8, 16, 32))}
 
@@ -15,12 +16,13 @@ def play(study: optuna.Study, count: int) -> list[dict]:
     for _ in range(count):
         trial = trials.ask(study, 7, 2)
         tried.append(search.suggest(trial, SPACE))
-        trials.close(study, trial, "complete", 1 - abs(tried[-1]["learning_rate"] - 3e-4), params=tried[-1])
+        outcome = Outcome("complete", 1 - abs(tried[-1]["learning_rate"] - 3e-4))
+        trials.close(study, trial, outcome, params=tried[-1])
     return tried
 
 
 def opened(path) -> optuna.Study:
-    return trials.open_study(path / "study.db", trials.median_pruner("median", 2, 1, 10))
+    return trials.open_study(path, trials.median_pruner("median", 2, 1, 10), wanted=8)
 
 
 def test_a_sweep_that_was_stopped_tries_what_it_would_have_tried(tmp_path):
@@ -48,11 +50,11 @@ def test_a_trial_that_a_kill_interrupted_is_tried_again_under_its_number(tmp_pat
 def test_failed_and_given_up_trials_count_and_are_told(tmp_path):
     study = opened(tmp_path)
     about = {"run_id": "r", "minutes": 0.5, "params": {}}
-    trials.close(study, trials.ask(study, 0, 2), "failed", why="diverged", **about)
+    trials.close(study, trials.ask(study, 0, 2), Outcome("failed", why="diverged"), **about)
     trial = trials.ask(study, 0, 2)
     trial.set_user_attr("scores", [{"step": 10}])
     trial.report(0.25, 10)
-    trials.close(study, trial, "pruned", **about)
+    trials.close(study, trial, Outcome("pruned"), **about)
     failed, pruned = map(trials.told, trials.counted(study))
     assert (failed["trial"], failed["state"], failed["value"], failed["why"]) == (1, "failed", None, "diverged")
     assert (pruned["trial"], pruned["state"], pruned["value"]) == (2, "pruned", 0.25)

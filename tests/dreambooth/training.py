@@ -1,12 +1,15 @@
 """Small photographs and short settings for the tests of training."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
 
-from personalize.dreambooth.examples import Example
+from personalize.dreambooth.examples import Example, Size
 from personalize.dreambooth.settings import TrainSettings
 
 
@@ -23,6 +26,7 @@ def photographs(folder: Path, count: int = 3, **size: int) -> list[Example]:
     return [
         Example(
             picture(folder / "chair" / "bcnchr" / f"{i}.png", i, **size),
+            Size(size.get("height", 72), size.get("width", 72)),
             f"a photo of a bcnchr chair, {i}",
             "chair",
             "bcnchr",
@@ -33,7 +37,7 @@ def photographs(folder: Path, count: int = 3, **size: int) -> list[Example]:
 
 def class_images(folder: Path, count: int = 3) -> list[Example]:
     return [
-        Example(picture(folder / "class" / "chair" / f"{i}.png", 100 + i), "a photo of a chair", "chair")
+        Example(picture(folder / "class" / "chair" / f"{i}.png", 100 + i), Size(72, 72), "a photo of a chair", "chair")
         for i in range(count)
     ]
 
@@ -55,3 +59,10 @@ def settings(**changed: Any) -> TrainSettings:
         "noise_offset": 0.05,
     }
     return TrainSettings(**short | changed)
+
+
+def read_adapter(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and LoRA configuration of a diffusers file."""
+    with safe_open(str(file), framework="pt") as tensors:
+        found = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118  (not a dict)
+        return found, json.loads(tensors.metadata()["lora_adapter_metadata"])

@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from personalize.dreambooth.train import Base, train
+from personalize.dreambooth.setup import Base
+from personalize.dreambooth.train import train
 from tests.dreambooth import training
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from personalize.cards import Card
 from personalize.dreambooth import trials
-from personalize.dreambooth.train import Diverged
+from personalize.dreambooth.progress import Diverged
 from personalize.recipe import RecipeError
 from steps import sweep, train
+from tests.steps.conftest import perform
 
 
 @pytest.fixture
@@ -38,10 +38,9 @@ def start(inputs, store):
     """Runs the step as the engine does: (outputs, card, the sweep's run, its trials' runs in order)."""
 
     def start(config: sweep.Config, name: str = "outputs"):
-        outputs, card = store / name, Card("sweep")
-        outputs.mkdir()
+        outputs = store / name
         with mlflow.start_run() as run:
-            sweep.run(config, inputs, outputs, card)
+            card = perform("sweep", config, inputs, outputs)
         return outputs, card, mlflow.get_run(run.info.run_id), nested(run.info.run_id)
 
     return start
@@ -91,6 +90,9 @@ def test_every_trial_is_a_nested_run_and_the_best_is_told_everywhere(config, sta
     html = card.html()
     assert all(words in html for words in ("Chosen checkpoints", "Value by trial", "beside the base", "train.rank="))
     assert not (outputs / "trials").exists()
+    went = json.loads((outputs / "diagnostics" / "trials.json").read_text())
+    assert [row["run_id"] for row in went] == [trial.info.run_id for trial in runs]
+    assert not {"minutes", "run_id"} & set(told[0])
 
 
 def test_a_trial_that_lags_is_given_up_and_leaves_nothing_to_train_on(config, start, scripted, store):
@@ -191,7 +193,7 @@ def test_a_sweep_that_cannot_be_carried_out_is_refused_before_a_model_is_loaded(
 def test_two_processes_do_not_share_a_sweep(config, start, inputs, store):
     asked = config()
     place = Path(asked.work) / "sweeps" / sweep.identity(asked, inputs)
-    with sweep.alone(place), pytest.raises(RecipeError, match="another process is at this very sweep"):
+    with trials.alone(place), pytest.raises(RecipeError, match="another process is at this very sweep"):
         start(asked)
 
 
@@ -200,8 +202,8 @@ def test_the_command_repeats_what_was_asked_for_but_not_for_the_sweep(config):
         "profile": "gpu",
         "overrides": {"ingest.data": "my photos", "sweep.trials": "2", "train.rank": "4", "SEED": "1"},
     }
-    made = sweep.command({"rank": 8, "snr_gamma": None, "targets": "attention"}, given)
+    made = sweep.best_command({"rank": 8, "snr_gamma": None, "targets": "attention"}, given)
     assert made == (
-        "mlflow run . --env-manager local -P profile=gpu -P 'ingest.data=my photos' -P train.rank=8 -P SEED=1 "
+        "mlflow run . --env-manager local -P profile=gpu -P ingest.data='my photos' -P train.rank=8 -P SEED=1 "
         "-P train.snr_gamma=null -P train.targets=attention"
     )

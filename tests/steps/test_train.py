@@ -7,9 +7,9 @@ import mlflow
 import pytest
 from safetensors import safe_open
 
-from personalize.cards import Card
 from personalize.recipe import RecipeError
 from steps import train
+from tests.steps.conftest import perform
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,12 @@ def trained(inputs, tiny_models, tmp_path_factory):
         rank=4,
         learning_rate=1e-3, validation_every=2, validation_prompts=1, validation_sampling_steps=2, log_every=1,
     )  # fmt: skip
-    outputs, card = root / "outputs", Card("train")
-    outputs.mkdir()
+    outputs = root / "outputs"
     mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
     mlflow.create_experiment("train", artifact_location=str(root / "artifacts"))
     mlflow.set_experiment("train")
     with mlflow.start_run() as run:
-        train.run(config, inputs, outputs, card)
+        card = perform("train", config, inputs, outputs)
     return outputs, card, run.info.run_id
 
 
@@ -66,13 +65,21 @@ def test_the_card_shows_the_checkpoints_side_by_side_with_the_chosen_one_marked(
     assert "Loss on a fixed batch" in html
 
 
+def test_what_differs_from_run_to_run_lies_apart(trained):
+    """A run again with equal inputs must come out the same, byte for byte, but for its diagnostics."""
+    history = (trained[0] / "history.json").read_text()
+    assert not any(word in history for word in ("second", "memory_gb", "log_every", "resume_every"))
+    assert {path.name for path in trained[0].iterdir()} == {
+        "diagnostics", "history.json", "lora", "samples", "subjects.json",
+    }  # fmt: skip
+
+
 def test_no_judge_keeps_the_last_step(inputs, tiny_models, tmp_path):
     config = train.Config(
         base_model=str(tiny_models / "sdxl"), clip_model="", device="cpu", dtype="float32", work=str(tmp_path / "work"),
         resolution=64, max_train_steps=1, batch_size=1, rank=2, prior_loss_weight=0, validation_photographs=0,
     )  # fmt: skip
-    (tmp_path / "outputs").mkdir()
-    train.run(config, inputs, tmp_path / "outputs", Card("train"))
+    perform("train", config, inputs, tmp_path / "outputs")
     history = json.loads((tmp_path / "outputs" / "history.json").read_text())
     assert (history["chosen"]["step"], history["scores"], len(history["photographs"])) == (1, [], 5)
 
@@ -96,12 +103,12 @@ def two_processes(tiny_models, tmp_path, monkeypatch):
 def test_two_processes_train_one_adapter_and_log_each_step_once(two_processes, inputs):
     outputs, config = two_processes
     with mlflow.start_run() as run:
-        train.run(config, inputs, outputs, Card("train"))
+        train.run(config, inputs, outputs)
     assert sorted(file.name for file in (outputs / "lora").iterdir()) == [
         "kohya.safetensors",
         "pytorch_lora_weights.safetensors",
     ]
-    speed = json.loads((outputs / "speed.json").read_text())
+    speed = json.loads((outputs / "diagnostics" / "speed.json").read_text())
     assert speed["images_per_second"] > 0
     losses = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
     assert [metric.step for metric in losses] == [1, 2]
@@ -112,6 +119,6 @@ def test_a_process_that_dies_says_how_to_go_on(two_processes, inputs, tmp_path, 
     outputs, config = two_processes
     gone = config.model_copy(update={"base_model": str(tmp_path / "nowhere")})
     with pytest.raises(RecipeError, match=r"one of the 2 processes stopped with exit code 1.*processes: 1"):
-        train.run(gone, inputs, outputs, Card("train"))
+        train.run(gone, inputs, outputs)
     assert "nowhere" in capfd.readouterr().err
     assert not (outputs / "job.json").exists()

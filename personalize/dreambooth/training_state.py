@@ -1,9 +1,8 @@
-"""Checkpoints: the state from which a killed run goes on, written whole or not at all, without pickle."""
+"""Training state: from it a killed run goes on as if it had not been; written whole or not at all, without pickle."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +13,15 @@ import torch
 from torch import Tensor
 
 from personalize.dreambooth import tensorfile
+from personalize.dreambooth.setup import Setup
+from personalize.files import read_json, whole, write_text
 
 KEPT = 2
 """States kept: the newest, and the one before it should the newest be damaged."""
 
 
-@dataclass
-class State:
+@dataclass(frozen=True)
+class TrainingState:
     """Everything a run cannot recompute. Data order, noise and rates are functions of the step and are not in it."""
 
     step: int = 0
@@ -31,43 +32,63 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
-    flops: float = 0.0
-    """arithmetic of a micro-batch; counted in the first step alone, as watching changes a step's last bits"""
+    """loss scaling, of float16 alone"""
 
 
-def folder_of(work: Path, step: int) -> Path:
-    return work / "state" / f"step-{step:06d}"
+def resume(run: Setup, optimizer: Any) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    """Puts the newest state of this very run back, where there is one -> (steps done, EMA weights, history)."""
+    state = latest(run.place.folder, run.place.identity) or TrainingState()
+    scaler = run.place.accelerator.scaler
+    if state.step:
+        load_weights(run.model.params, state.weights)
+        optimizer.load_state_dict(state.optimizer)
+        if scaler is not None and state.scaler:
+            scaler.load_state_dict(state.scaler)
+    average = {name: p.detach().clone() for name, p in run.model.params.items()} if run.settings.ema_decay else {}
+    if state.average:
+        load_weights(average, state.average)
+    return state.step, average, state.history or {"steps": [], "scores": [], "stop_reason": ""}
 
 
-def save(work: Path, state: State, identity: str) -> Path:
-    """Writes the state into a folder of its own that appears complete, then drops old ones.
+def state_of(
+    step: int, run: Setup, optimizer: Any, average: Mapping[str, Tensor], history: dict[str, Any]
+) -> TrainingState:
+    """What `resume` puts back."""
+    scaler = run.place.accelerator.scaler
+    return TrainingState(
+        step,
+        {name: p.detach() for name, p in run.model.params.items()},
+        dict(average),
+        optimizer.state_dict(),
+        history,
+        scaler.state_dict() if scaler is not None else {},
+    )
+
+
+def save(work: Path, state: TrainingState, identity: str) -> Path:
+    """Writes the state into a folder of its own, then drops old ones.
 
     `identity` says which run this is (settings, pictures, base); another run's state is never resumed.
     """
-    final = folder_of(work, state.step)
-    part = final.with_name(f".{final.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     packed, scalars = pack_optimizer(state.optimizer)
     tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
     tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in packed.items()}
-    tensorfile.save(part / "tensors.safetensors", tensors, {})
     about = {"identity": identity, "step": state.step, "history": state.history, "optimizer": scalars}
-    about |= {"scaler": state.scaler, "flops": state.flops}
-    tensorfile.write(part / "state.json", json.dumps(about).encode())
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
-    for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
+    folder = work / "state" / f"step-{state.step:06d}"
+    with whole(folder) as part:
+        tensorfile.save(part / "tensors.safetensors", tensors)
+        write_text(part / "state.json", json.dumps(about | {"scaler": state.scaler}))  # Prodigy's has an infinity
+    for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-    return final
+    return folder
 
 
-def latest(work: Path, identity: str) -> State | None:
+def latest(work: Path, identity: str) -> TrainingState | None:
     """The newest readable state of this very run, or None. Damaged and foreign states are passed over."""
     for folder in sorted((work / "state").glob("step-*"), reverse=True):
         try:
-            about = json.loads((folder / "state.json").read_text())
+            about = read_json(folder / "state.json")
             if about["identity"] != identity:
                 continue
             return _read(folder, about)
@@ -76,21 +97,18 @@ def latest(work: Path, identity: str) -> State | None:
     return None
 
 
-def _read(folder: Path, about: Mapping[str, Any]) -> State:
-    from safetensors.torch import load_file
-
+def _read(folder: Path, about: Mapping[str, Any]) -> TrainingState:
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
-    for key, tensor in load_file(str(folder / "tensors.safetensors")).items():
+    for key, tensor in tensorfile.load(folder / "tensors.safetensors").items():
         kind, name = key.split("/", 1)
         groups[kind][name] = tensor
-    return State(
+    return TrainingState(
         about["step"],
         groups["weights"],
         groups["average"],
         unpack_optimizer(groups["optimizer"], about["optimizer"]),
         about["history"],
         about["scaler"],
-        about["flops"],
     )
 
 
@@ -139,18 +157,8 @@ def _plain(name: str, value: Any) -> Any:
     raise ValueError(f"this optimiser keeps {name} as {type(value).__name__}, which cannot be saved and resumed.")
 
 
-def save_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
-    tensorfile.save(file, weights, {})
-
-
 @torch.no_grad()
 def load_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Copies weights into parameters of the same names. KeyError for a name that is missing."""
     for name, parameter in into.items():
         parameter.copy_(weights[name])
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(str(file))
