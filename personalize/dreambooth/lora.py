@@ -94,8 +94,8 @@ def fuse(parts: Parts) -> int:
 
     Left to peft: convolutions, DoRA, dropout inside the adapter, quantised bases.
     """
-    fitting = {name: layer for part in parts.values() for name, layer in layers(part).items() if _fits(layer)}
-    for layer in fitting.values():
+    fitting = [layer for part in parts.values() for layer in layers(part).values() if _fits(layer)]
+    for layer in fitting:
         layer.forward = functools.partial(_fused_forward, layer, layer.forward)
     return len(fitting)
 
