@@ -103,7 +103,7 @@ def identity(config: Config, inputs: Inputs) -> str:
     decides = set(Config.result_keys()) - {"trials", "timeout_minutes"}
     parts = [
         config.model_dump(mode="json", include=decides),
-        {name: inputs[name].fingerprint for name in NEEDS},
+        {name: inputs[name].digest for name in NEEDS},
         dict(train.sources(config)),
         code_closure(Path(__file__).parents[1], Path(__file__)),
     ]
