@@ -14,6 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,18 +84,23 @@ STEPS = ("ingest", "caption", "prior", "train", "baseline", "draw", "evaluate", 
 
 
 def ran(output: str) -> dict[str, str]:
-    """Of the plan that a run prints: each step with `run` or `reuse`."""
-    return dict(re.findall(r"^  (\w+) +(run|reuse) ", output, flags=re.MULTILINE))
+    """Of the plan that a run prints: each step with `run`, `maybe` or `reuse`."""
+    return dict(re.findall(r"^  (\w+) +(run|maybe|reuse) ", output, flags=re.MULTILINE))
 
 
 def why(output: str, step: str) -> str:
-    return re.search(rf"^  {step} +(?:run|reuse) +(.*)$", output, flags=re.MULTILINE).group(1)
+    return re.search(rf"^  {step} +(?:run|maybe|reuse) +(.*)$", output, flags=re.MULTILINE).group(1)
 
 
 @pytest.fixture(scope="module")
 def first(project: Project) -> str:
     """What the main job prints: the demo with fewer steps and pictures."""
     return project.run(**SHORT)
+
+
+def shown(output: str) -> Path:
+    """The card that `inspect` names."""
+    return Path(re.search(r"^card +(.*)$", output, flags=re.MULTILINE).group(1))
 
 
 def card(output: str, step: str) -> Path:
@@ -111,24 +117,59 @@ def test_the_same_again_runs_nothing(project: Project, first: str) -> None:
     assert ran(project.run(**SHORT)) == dict.fromkeys(STEPS, "reuse")
 
 
-def test_a_comment_reruns_nothing_and_code_reruns_its_step_and_what_follows(project: Project, first: str) -> None:
-    step = project.root / "steps" / "caption.py"
-    before = step.read_text()
+@contextmanager
+def edited(path: Path, before: str, after: str) -> Iterator[None]:
+    """The file changed for a while."""
+    content = path.read_text()
+    assert before in content
+    path.write_text(content.replace(before, after))
     try:
-        step.write_text(before + "\n# a remark\n")
-        assert set(ran(project.run(plan="true", **SHORT)).values()) == {"reuse"}
-        step.write_text(before + "\nANSWER = 42\n")
-        plan = project.run(plan="true", **SHORT)
+        yield
     finally:
-        step.write_text(before)
-    assert ran(plan) == {"ingest": "reuse"} | dict.fromkeys(STEPS[1:], "run")
+        path.write_text(content)
+
+
+def test_a_comment_reruns_nothing_and_code_reruns_its_step(project: Project, first: str) -> None:
+    step = project.root / "steps" / "caption.py"
+    with edited(step, "NEEDS =", "# a remark\nNEEDS ="):
+        assert set(ran(project.run(plan="true", **SHORT)).values()) == {"reuse"}
+    with edited(step, "NEEDS =", "ANSWER = 42\nNEEDS ="):
+        plan = project.run(plan="true", **SHORT)
+        output = project.run(**SHORT)
+    assert ran(plan) == {"ingest": "reuse", "caption": "run"} | dict.fromkeys(STEPS[2:], "maybe")
     assert "steps/caption.py" in why(plan, "caption")
+    assert why(plan, "train") == "only if caption's or prior's result changes"
+    assert "1 step run, 7 reused" in output  # the captions came out the same
 
 
 def test_the_plan_says_which_value_changed(project: Project, first: str) -> None:
     plan = project.run(plan="true", rank=8, **SHORT)
-    assert ran(plan) == dict.fromkeys(STEPS[:3], "reuse") | dict.fromkeys(STEPS[3:], "run")
+    same = dict.fromkeys(("ingest", "caption", "prior", "baseline"), "reuse")
+    assert ran(plan) == same | {"train": "run"} | dict.fromkeys(("draw", "evaluate", "register"), "maybe")
     assert "rank 16 → 8" in why(plan, "train")
+
+
+def test_another_gate_judges_the_pictures_that_are_there(project: Project, first: str) -> None:
+    gates = "[{metric: clip_t, kind: threshold, threshold: -0.9}]"
+    output = project.run("evaluate", **SHORT | {"evaluate__gates": gates})
+    assert ran(output) == dict.fromkeys(STEPS[:-2], "reuse") | {"evaluate": "run"}
+    assert why(output, "evaluate").startswith("gates ")
+
+
+def test_a_better_card_is_drawn_of_an_old_result(project: Project, first: str) -> None:
+    with edited(project.root / "steps" / "cards" / "train.py", '"steps trained"', '"steps it took"'):
+        assert set(ran(project.run(plan="true", **SHORT)).values()) == {"reuse"}
+        output = project.run("inspect", step="train", **SHORT)
+        assert "steps it took" in shown(output).read_text()
+    assert "steps trained" in shown(project.run("inspect", step="train", **SHORT)).read_text()
+
+
+def test_rights_given_later_reach_the_model_and_the_card_without_training(project: Project, first: str) -> None:
+    output = project.run(rights="the studio, by letter", **SHORT)
+    assert ran(output) == dict.fromkeys(STEPS[:-1], "reuse") | {"register": "run"}
+    assert why(output, "register") == 'rights "" → the studio, by letter'
+    assert "the studio, by letter" in card(output, "evaluate").read_text()
+    assert "the studio, by letter" in card(output, "register").read_text()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -165,7 +206,7 @@ def test_a_sweep_ends_with_a_command_that_trains_with_the_best_settings(project:
     given = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
     assert {"train.learning_rate", "train.prior_loss_weight", "train.max_train_steps"} <= set(given)
     plan = project.run(plan="true", **given)
-    assert ran(plan) == dict.fromkeys(STEPS[:3], "reuse") | dict.fromkeys(STEPS[3:], "run")
+    assert ran(plan) == dict.fromkeys(STEPS[:3], "reuse") | dict.fromkeys(STEPS[3:-1], "run") | {"register": "maybe"}
     assert f"max_train_steps 20 → {tiny['max_train_steps']}" in why(plan, "train")
 
 
@@ -198,8 +239,7 @@ def test_every_step_left_a_card_that_a_browser_shows_whole(project: Project, fir
         )
         for step in STEPS:
             output = project.run("inspect", step=step)
-            path = Path(re.search(r"^card +(.*)$", output, flags=re.MULTILINE).group(1))
-            page.goto(path.as_uri())
+            page.goto(shown(output).as_uri())
             assert page.locator("h1").count() == 1, step
             sizes = page.eval_on_selector_all("img", WIDTHS)
             assert all(sizes), f"{step}: a picture does not show"
@@ -268,5 +308,24 @@ def test_wrong_input_is_one_message_that_names_it(project: Project, parameters: 
 
 def test_a_cleaned_step_runs_again_and_no_other(project: Project, first: str) -> None:
     project.run("clean", step="prior")
-    plan = ran(project.run("evaluate", plan="true", **SHORT))
-    assert plan == {**dict.fromkeys(STEPS[:-1], "reuse"), "prior": "run"}
+    output = project.run("evaluate", **SHORT)
+    assert ran(output)["prior"] == "run"
+    assert "1 step run, 6 reused" in output  # the class images came out the same
+
+
+def test_the_table_of_runs_says_what_was_asked_and_what_it_came_to(project: Project, first: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'test'")
+    runs = client.search_runs(
+        [experiment.experiment_id], "tags.`recipe.target` = 'register' AND status = 'FINISHED'", order_by=["start_time"]
+    )
+    run = client.get_run(runs[0].info.run_id)
+    assert run.info.run_name.startswith("local · register · max_train_steps=20")
+    assert run.data.tags["verdict"] == "passed"
+    assert {"gap_closed", "clip_t", "copied"} <= set(run.data.metrics)
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["data"]
+    (model,) = run.outputs.model_outputs
+    metrics = {metric.key: metric.value for metric in client.get_logged_model(model.model_id).metrics}
+    assert metrics["clip_t"] == run.data.metrics["clip_t"]
