@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.projects.submitted_run import SubmittedRun
 
-from personalize.databricks.source import Commit, pushed_commit, snapshot
+from personalize.databricks.snapshot import Commit, pushed_commit, snapshot
 from personalize.databricks.volumes import check_volume
 from personalize.databricks.workspace import WorkspaceError, connect
 

@@ -56,7 +56,7 @@ class Recipe:
     def plan(self, step: str | None = None, until: str | None = None, fresh: bool = False) -> str:
         """What would run for `step` (default: the recipe up to its `until`), and why."""
         from personalize.recipe.plan import make_plan
-        from personalize.recipe.report import plan_text
+        from personalize.recipe.terminal import plan_text
 
         prepared = self._prepared(step, until)
         store = self._store(prepared)
@@ -81,8 +81,8 @@ class Recipe:
         prepared = self._prepared(step, until)
 
         from personalize.recipe.plan import make_plan
-        from personalize.recipe.report import end_text, plan_text
         from personalize.recipe.runner import Runner
+        from personalize.recipe.terminal import end_text, plan_text
 
         store = self._store(prepared, create=True)
         plan = make_plan(prepared, store, fresh)
@@ -120,8 +120,8 @@ class Recipe:
             page = overview(prepared, list(plan.values()), store).html({"recipe": self.name, "profile": self.profile})
             files.write_text(self.root / CARDS / "recipe.html", page)
             return self.root / CARDS / "recipe.html"
-        if step in plan and (past := plan[step].past) is not None:
-            results = {need: found for need in prepared.needs(step) if (found := plan[need].past) is not None}
+        if step in plan and (past := plan[step].reused) is not None:
+            results = {need: found for need in prepared.needs(step) if (found := plan[need].reused) is not None}
             if (shown := cards.of_reused(step, past, results)) is not None:
                 return shown.path
         past = store.latest(self.name, step, finished=False)
@@ -136,7 +136,7 @@ class Recipe:
         step, _, inside = name.partition("/")
         prepared = self._prepared(step)
         store = self._store(prepared)
-        past = make_plan(prepared, store)[-1].past
+        past = make_plan(prepared, store)[-1].reused
         if past is None:
             raise RecipeError(f"step '{step}' has no result under this configuration; run it first")
         outputs = store.outputs(past)

@@ -5,7 +5,7 @@ from html import escape
 
 from personalize.cards.card import Card
 from personalize.recipe.plan import Planned, Prepared
-from personalize.recipe.tracking import Past, Store
+from personalize.recipe.tracking import StepRun, Store
 
 BOX, GAP_X, GAP_Y, HIGH = 132, 44, 22, 46
 
@@ -25,7 +25,7 @@ def overview(prepared: Prepared, plan: list[Planned], store: Store) -> Card:
         if planned is None:
             state, why, past = "waiting", "needs a value that is not set", None
         else:
-            past = planned.past or store.latest(prepared.name, name, finished=False)
+            past = planned.reused or store.latest(prepared.name, name, finished=False)
             state = state_of(planned, past)
             why = planned.why
         states[name] = state
@@ -38,9 +38,9 @@ def overview(prepared: Prepared, plan: list[Planned], store: Store) -> Card:
     return card
 
 
-def state_of(planned: Planned, past: Past | None) -> str:
+def state_of(planned: Planned, past: StepRun | None) -> str:
     """done · failed · to do, or for a step that always runs, how it went last."""
-    if planned.past is not None:
+    if planned.reused is not None:
         return "done"
     if past is not None and past.status in ("FAILED", "KILLED"):
         return "failed"

@@ -9,7 +9,7 @@ from personalize.recipe.config import Merged, Override, load
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment_digest
 from personalize.recipe.steps import Step, StepConfig, load_steps
-from personalize.recipe.tracking import Past, Store
+from personalize.recipe.tracking import StepRun, Store
 from personalize.recipe.validation import validate
 
 MOST_REASONS = 3
@@ -57,13 +57,13 @@ class Prepared:
 class Planned:
     """What will happen to one step. "maybe": it depends on what the steps in `waiting` come to.
 
-    past: the run whose result is used, where it is reused.
+    reused: the run whose result is used.
     """
 
     step: Step
     action: Literal["run", "maybe", "reuse"]
     why: str
-    past: Past | None = None
+    reused: StepRun | None = None
     waiting: tuple[str, ...] = ()
 
 
@@ -152,8 +152,8 @@ def make_plan(prepared: Prepared, store: Store, fresh: bool = False) -> list[Pla
     plan: dict[str, Planned] = {}
     for name in prepared.components:
         needs = [plan[need] for need in prepared.needs(name)]
-        waiting = tuple(need.step.name for need in needs if need.past is None)
-        results = {need.step.name: need.past for need in needs if need.past is not None}
+        waiting = tuple(need.step.name for need in needs if need.reused is None)
+        results = {need.step.name: need.reused for need in needs if need.reused is not None}
         plan[name] = plan_step(prepared, store, name, results, waiting, fresh)
     return list(plan.values())
 
@@ -162,7 +162,7 @@ def plan_step(
     prepared: Prepared,
     store: Store,
     name: str,
-    results: Mapping[str, Past],
+    results: Mapping[str, StepRun],
     waiting: Sequence[str] = (),
     fresh: bool = False,
 ) -> Planned:

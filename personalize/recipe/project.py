@@ -13,7 +13,7 @@ import yaml
 from personalize.cards.links import card_link
 from personalize.recipe.plan import Prepared
 from personalize.recipe.showing import OUTCOME, Shown
-from personalize.recipe.tracking import Past, Store
+from personalize.recipe.tracking import StepRun, Store
 
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that nobody has named."""
@@ -59,7 +59,7 @@ class ProjectRun:
         if diff:
             log_text(self.store, self.run_id, diff, "uncommitted.diff")
 
-    def conclude(self, results: Mapping[str, Past], shown: Mapping[str, Shown], ran: Sequence[str]) -> None:
+    def conclude(self, results: Mapping[str, StepRun], shown: Mapping[str, Shown], ran: Sequence[str]) -> None:
         """What it came to: verdict and headline metrics, data, models, and links to the cards."""
         from mlflow.entities import Metric, RunTag
 
@@ -86,7 +86,7 @@ class ProjectRun:
 
     def _description(
         self,
-        results: Mapping[str, Past],
+        results: Mapping[str, StepRun],
         shown: Mapping[str, Shown],
         outcomes: Mapping[str, str],
         ran: Sequence[str],
@@ -112,7 +112,7 @@ def run_name(prepared: Prepared) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def outcome(past: Past, shown: Shown | None) -> str:
+def outcome(past: StepRun, shown: Shown | None) -> str:
     """What a step came to, in one word."""
     return (shown.tags if shown else past.tags).get(OUTCOME, "")
 

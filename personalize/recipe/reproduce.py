@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from personalize.recipe.errors import RecipeError
-from personalize.recipe.tracking import Past, Store, probe
+from personalize.recipe.tracking import StepRun, Store, probe
 
 
 def reproduce(root: Path, run_id: str, tolerance: float) -> int:
@@ -64,7 +64,7 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
     return 0 if same else 1
 
 
-def compare(then: Mapping[str, Past], now: Mapping[str, Past], tolerance: float) -> tuple[list[str], bool]:
+def compare(then: Mapping[str, StepRun], now: Mapping[str, StepRun], tolerance: float) -> tuple[list[str], bool]:
     """One line a step, and whether all agree. System metrics and durations are not results and do not count."""
     lines, agree = [], True
     for step, before in then.items():
@@ -160,16 +160,16 @@ def _check(command: list[str], where: Path, trouble: str) -> None:
 
 def _artifact(store: Store, run: Any, name: str) -> str:
     try:
-        return store.artifact(store.past(run), name).read_text(encoding="utf-8")
+        return store.artifact(store.step_run(run), name).read_text(encoding="utf-8")
     except Exception as error:
         raise RecipeError(f"run {run.info.run_id} has no {name}, so it cannot be reproduced: {error}") from error
 
 
-def _steps(store: Store, run: Any) -> dict[str, Past]:
+def _steps(store: Store, run: Any) -> dict[str, StepRun]:
     """The runs whose results a project run used, made by it or reused."""
     found = {}
     for tag, value in run.data.tags.items():
         how, _, run_id = value.partition(" ")
         if tag.startswith("recipe.step.") and how in ("ran", "reused"):
-            found[tag.removeprefix("recipe.step.")] = store.past(store.client.get_run(run_id))
+            found[tag.removeprefix("recipe.step.")] = store.step_run(store.client.get_run(run_id))
     return found

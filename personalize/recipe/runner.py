@@ -23,7 +23,7 @@ from personalize.recipe.process import sweep, terminable, workplace
 from personalize.recipe.project import ProjectRun, log_batch, log_text, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
-from personalize.recipe.tracking import Past, Store
+from personalize.recipe.tracking import StepRun, Store
 
 SYSTEM_METRICS_SECONDS = 5
 
@@ -55,7 +55,7 @@ class Runner:
         self.plan = plan
         self.fresh = fresh
         self.tags = dict(tags or {})
-        self.results: dict[str, Past] = {}
+        self.results: dict[str, StepRun] = {}
         self.shown: dict[str, Shown] = {}
         self.ran: list[str] = []
         self.cards = Cards(prepared, store)
@@ -88,20 +88,20 @@ class Runner:
         results = {need: self.results[need] for need in self.prepared.needs(name)}
         if planned.waiting:
             planned = plan_step(self.prepared, self.store, name, results, fresh=self.fresh)
-            if planned.past is not None:
+            if planned.reused is not None:
                 print(f"▸ {name}  reuse  {planned.why}", flush=True)
-        if planned.past is None:
+        if planned.reused is None:
             self.results[name] = self._execute(planned, results)
             self.ran.append(name)
             return
-        self.results[name] = planned.past
-        self._tag_parent(name, f"reused {planned.past.run_id}")
+        self.results[name] = planned.reused
+        self._tag_parent(name, f"reused {planned.reused.run_id}")
         if name in (self.prepared.target, self.prepared.merged.card):
-            shown = self.cards.of_reused(name, planned.past, results)
+            shown = self.cards.of_reused(name, planned.reused, results)
             if shown is not None:
                 self.shown[name] = shown
 
-    def _execute(self, planned: Planned, results: Mapping[str, Past]) -> Past:
+    def _execute(self, planned: Planned, results: Mapping[str, StepRun]) -> StepRun:
         import mlflow
         from mlflow.entities import Param
 
@@ -172,7 +172,7 @@ class Runner:
             raise AssertionError("unreachable") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        past = self.store.past(self.store.client.get_run(run_id))
+        past = self.store.step_run(self.store.client.get_run(run_id))
         self.shown[name] = self.cards.of_new(name, past, results, made)
         print(f"  {name} done in {time.monotonic() - started:.1f} s", flush=True)
         return replace(past, tags={**past.tags, **self.shown[name].tags})
@@ -211,7 +211,7 @@ class Runner:
             raise error
         raise StepFailed(f"{name}: {message}", 2 if isinstance(error, RecipeError) else 1, path) from error
 
-    def _made(self, name: str, components: Components, run_id: str, results: Mapping[str, Past]) -> dict[str, Any]:
+    def _made(self, name: str, components: Components, run_id: str, results: Mapping[str, StepRun]) -> dict[str, Any]:
         """How a step's result is made: the footer of its card."""
         return {
             "recipe": self.prepared.name,

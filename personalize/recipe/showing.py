@@ -19,7 +19,7 @@ from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.plan import Prepared
 from personalize.recipe.steps import Input, Inputs, Step, StepConfig
-from personalize.recipe.tracking import Past, Store
+from personalize.recipe.tracking import StepRun, Store
 
 CARDS = Path("build/cards")
 MADE = "made.json"
@@ -46,7 +46,7 @@ class Cards:
         self.store = store
         self.parent_id = parent_id
 
-    def of_new(self, name: str, past: Past, results: Mapping[str, Past], made: Mapping[str, Any]) -> Shown:
+    def of_new(self, name: str, past: StepRun, results: Mapping[str, StepRun], made: Mapping[str, Any]) -> Shown:
         """Draw the card of a run that has just finished, and keep it with the run."""
         step, config = self.prepared.steps[name], self.prepared.configs[name]
         drawn = self.drawn_from(step, config, past, results)
@@ -57,7 +57,7 @@ class Cards:
             self.store.client.set_tag(past.run_id, key, value)
         return Shown(path, f"runs:/{past.run_id}/card.html", tags)
 
-    def of_reused(self, name: str, past: Past, results: Mapping[str, Past]) -> Shown | None:
+    def of_reused(self, name: str, past: StepRun, results: Mapping[str, StepRun]) -> Shown | None:
         """The card of an earlier run as today's code and words have it; None where it cannot be had.
 
         What is drawn anew is kept with the project run, since the earlier one may be somebody else's.
@@ -79,7 +79,7 @@ class Cards:
         made = {**self.made(past), "config": config.model_dump(mode="json"), "drawn": drawn}
         return Shown(self.keep(card, made, self.parent_id, own), address, outcome_tags(card))
 
-    def of_any(self, past: Past) -> Path:
+    def of_any(self, past: StepRun) -> Path:
         """The card of any run of a step: drawn anew from its own config and inputs, or as it was kept.
 
         Raises RecipeError where the run is no step's, or has no card.
@@ -104,7 +104,7 @@ class Cards:
             ) from None
         return self.keep(self.draw(step, config, past, results), made, "", kept_as=kept_as)
 
-    def draw(self, step: Step, config: StepConfig, past: Past, results: Mapping[str, Past]) -> Card:
+    def draw(self, step: Step, config: StepConfig, past: StepRun, results: Mapping[str, StepRun]) -> Card:
         """A card that cannot be drawn says so: the result is there all the same."""
         card = Card(step.name, about=step.about)
         card.run_id = past.run_id
@@ -128,7 +128,7 @@ class Cards:
         files.write_bytes(path, html.encode("utf-8", "replace"))
         return path
 
-    def stored(self, past: Past, kept_as: str) -> Path | None:
+    def stored(self, past: StepRun, kept_as: str) -> Path | None:
         """The card as it lies with the run, copied to this machine where it is not there already."""
         path = self.prepared.root / CARDS / f"{kept_as}.html"
         try:
@@ -140,7 +140,7 @@ class Cards:
             return None
         return path
 
-    def made(self, past: Past) -> dict[str, Any]:
+    def made(self, past: StepRun) -> dict[str, Any]:
         """How a run was made; empty where it does not say."""
         try:
             made: dict[str, Any] = files.read_json(self.store.artifact(past, MADE))
@@ -148,7 +148,7 @@ class Cards:
             return {"run_id": past.run_id}
         return made
 
-    def drawn_from(self, step: Step, config: StepConfig, past: Past, results: Mapping[str, Past]) -> str:
+    def drawn_from(self, step: Step, config: StepConfig, past: StepRun, results: Mapping[str, StepRun]) -> str:
         """Digest of everything that decides the card."""
         root = self.prepared.root
         templates = "personalize/cards/templates"
@@ -167,10 +167,10 @@ class Cards:
         self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
 
 
-def inputs_of(store: Store, results: Mapping[str, Past], cards: Mapping[str, str] | None = None) -> Inputs:
+def inputs_of(store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None) -> Inputs:
     """Earlier results as a step reads them. cards: addresses of the cards that were drawn anew."""
 
-    def one(name: str, past: Past) -> Input:
+    def one(name: str, past: StepRun) -> Input:
         return Input(
             past.run_id,
             past.tags.get("recipe.fingerprint", ""),

@@ -20,7 +20,7 @@ DOWNLOADS = Path("build/recipe/inputs")
 
 
 @dataclass(frozen=True)
-class Past:
+class StepRun:
     """An earlier run of a step. datasets, models: MLflow's own records of what it was given and what it registered."""
 
     run_id: str
@@ -67,33 +67,33 @@ class Store:
         self.searched = searched
         self.root = root
 
-    def with_fingerprint(self, fingerprint: str) -> list[Past]:
+    def with_fingerprint(self, fingerprint: str) -> list[StepRun]:
         """Every try at exactly this work, newest first."""
         return self._search(f"tags.`recipe.fingerprint` = '{fingerprint}'", 20)
 
-    def latest(self, recipe: str, step: str, finished: bool = True) -> Past | None:
+    def latest(self, recipe: str, step: str, finished: bool = True) -> StepRun | None:
         """The newest run of a step, whatever it was made from."""
         found = self._search(_of_step(recipe, step) + (" AND attributes.status = 'FINISHED'" if finished else ""), 1)
         return found[0] if found else None
 
-    def by_id(self, run_id: str) -> Past | None:
+    def by_id(self, run_id: str) -> StepRun | None:
         """The run of that id, or None where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.past(self.client.get_run(run_id))
+            return self.step_run(self.client.get_run(run_id))
         except MlflowException:
             return None
 
-    def of_step(self, recipe: str, step: str) -> list[Past]:
+    def of_step(self, recipe: str, step: str) -> list[StepRun]:
         """All runs of a step, newest first."""
         return self._search(_of_step(recipe, step), 1000)
 
-    def nested(self, past: Past) -> list[Past]:
+    def nested(self, past: StepRun) -> list[StepRun]:
         """The runs that hang under a run, as a sweep's trials do."""
         return self._search(f"tags.`mlflow.parentRunId` = '{past.run_id}'", 1000)
 
-    def outputs_present(self, past: Past) -> bool:
+    def outputs_present(self, past: StepRun) -> bool:
         """Whether everything the run wrote is still where it was put."""
         expected = int(past.tags.get("recipe.outputs.files", "-1"))
         if past.folder is not None:
@@ -108,14 +108,14 @@ class Store:
             return False
         return names <= listed
 
-    def components(self, past: Past) -> Components | None:
+    def components(self, past: StepRun) -> Components | None:
         """What a run was made from, or None where it does not say."""
         try:
             return Components.from_json(self.artifact(past, "fingerprint.json").read_text(encoding="utf-8"))
         except Exception:  # a missing, foreign or older artifact costs only the words of the reason
             return None
 
-    def artifact(self, past: Past, name: str) -> Path:
+    def artifact(self, past: StepRun, name: str) -> Path:
         """One artifact file, downloaded only where it does not lie on this machine."""
         if past.folder is not None:
             return past.folder / name
@@ -125,7 +125,7 @@ class Store:
         target.mkdir(parents=True, exist_ok=True)
         return Path(download_artifacts(run_id=past.run_id, artifact_path=name, dst_path=str(target)))
 
-    def outputs(self, past: Past) -> Path:
+    def outputs(self, past: StepRun) -> Path:
         """The outputs folder of a finished run. Raises RecipeError where it cannot be fetched whole."""
         if past.folder is not None:
             return past.folder / "outputs"
@@ -156,11 +156,11 @@ class Store:
         self.client.set_tag(run_id, "recipe.plan", said[:4000])
         self.client.set_tag(run_id, "mlflow.note.content", f"Only planned; nothing was run.\n\n```\n{said[:4000]}\n```")
 
-    def past(self, run: Any) -> Past:
+    def step_run(self, run: Any) -> StepRun:
         """Our view of an MLflow run."""
         info = run.info
         started = (info.start_time or 0) / 1000
-        return Past(
+        return StepRun(
             info.run_id,
             info.status,
             started,
@@ -172,11 +172,11 @@ class Store:
             tuple(run.outputs.model_outputs) if run.outputs else (),
         )
 
-    def _search(self, condition: str, most: int) -> list[Past]:
+    def _search(self, condition: str, most: int) -> list[StepRun]:
         runs = self.client.search_runs(
             self.searched, condition, max_results=most, order_by=["attributes.start_time DESC"]
         )
-        return [self.past(run) for run in runs]
+        return [self.step_run(run) for run in runs]
 
 
 def _of_step(recipe: str, step: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from personalize.databricks.backend import JobRun, JobsBackend, check_config, pinned
-from personalize.databricks.source import Commit, git, pushed_commit, snapshot
+from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.workspace import WorkspaceError
 
 ROOT = Path(__file__).resolve().parents[2]
