@@ -221,6 +221,7 @@ def _described(
         f"Subjects: {tags['subjects']}",
         f"Verdict: **{tags['verdict']}**",
         "\n".join(f"- {gate['name']}: {gate['verdict']}" for gate in gates),
+        "Measured:" if any(f"{name}_base" in metrics for name in metrics) else "",
         "\n".join(
             f"- {name} {value:.3g} (base {metrics[f'{name}_base']:.3g})"
             for name, value in metrics.items()

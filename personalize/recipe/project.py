@@ -92,8 +92,8 @@ class ProjectRun:
         ran: Sequence[str],
     ) -> str:
         """Markdown for the run's page: what was asked, and every step with a link that opens its card."""
-        asked = [shlex.join(["-P", f"{each.name}={each.text}"]) for each in self.prepared.merged.overrides]
-        lines = [f"`{' '.join(asked)}`", ""] if asked else []
+        asked = " ".join(shlex.join(["-P", f"{name}={text}"]) for name, text in asked_of(self.prepared).items())
+        lines = [f"`{asked}`", ""] if asked else []
         lines += ["| card | | |", "|---|---|---|"]
         for name, past in results.items():
             address = shown[name].address if name in shown else f"runs:/{past.run_id}/card.html"
@@ -106,10 +106,15 @@ class ProjectRun:
 
 def run_name(prepared: Prepared) -> str:
     """`gpu · register · data=photographs, rank=8`: profile, target, and what was asked for."""
-    asked = [f"{override.name.rpartition('.')[2]}={override.text}" for override in prepared.merged.overrides]
-    words = [prepared.merged.profile.name, prepared.target, *([", ".join(asked)] if asked else [])]
-    name = " ".join(" · ".join(words).split())
+    asked = ", ".join(f"{name.rpartition('.')[2]}={text}" for name, text in asked_of(prepared).items())
+    words = [prepared.merged.profile.name, prepared.target, asked]
+    name = " ".join(" · ".join(filter(None, words)).split())
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def asked_of(prepared: Prepared) -> dict[str, str]:
+    """What a person gave a value on the command line."""
+    return {override.name: override.text for override in prepared.merged.overrides if override.text}
 
 
 def outcome(past: StepRun, shown: Shown | None) -> str:

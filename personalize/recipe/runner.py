@@ -20,7 +20,7 @@ from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.plan import Planned, Prepared, plan_step
 from personalize.recipe.process import sweep, terminable, workplace
-from personalize.recipe.project import ProjectRun, log_batch, log_text, param
+from personalize.recipe.project import ProjectRun, asked_of, log_batch, log_text, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
 from personalize.recipe.tracking import StepRun, Store
@@ -189,8 +189,9 @@ class Runner:
             mlflow.end_run("KILLED" if stopped else "FAILED")
         step = self.prepared.steps[name]
         card, before = Card(name, about=step.about), Card(name, about=step.about)
-        asked = {override.name: override.text for override in self.prepared.merged.overrides if override.text}
-        card.verdict("failed", message, [advice(error, name, asked)], stamp="Stopped" if stopped else "Failed")
+        card.verdict(
+            "failed", message, [advice(error, name, asked_of(self.prepared))], stamp="Stopped" if stopped else "Failed"
+        )
         card.code("Traceback", "".join(traceback.format_exception(error)))
         with contextlib.suppress(Exception):  # of what it had made by then a card may be drawn, or may not
             step.show(self.prepared.configs[name], inputs, outputs, before)
