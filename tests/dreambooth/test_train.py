@@ -105,7 +105,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = ("DoRA", "Prodigy", "schedule-free")  # their parts have tests of their own
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS])
 def test_every_kind_of_training_moves_its_adapter_and_survives_a_kill(base, data, work, tmp_path, kind):
     chosen = {"max_train_steps": 4, "resume_every": 2, **KINDS[kind]}
     run(base, data, tmp_path / "whole", work, **chosen)

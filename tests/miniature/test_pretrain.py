@@ -73,7 +73,14 @@ def test_the_run_is_in_mlflow_with_a_nested_run_for_each_stage(trained: Path) ->
     assert runs["unet"].data.metrics["final/steps"] == 1
 
 
-@pytest.mark.parametrize("module", [vae, text, clip, dino, blip], ids=lambda module: module.__name__.split(".")[-1])
+SLOW = pytest.mark.slow  # one loop trains them all; the first two show that it goes on
+
+
+@pytest.mark.parametrize(
+    "module",
+    [vae, text, pytest.param(clip, marks=SLOW), pytest.param(dino, marks=SLOW), pytest.param(blip, marks=SLOW)],
+    ids=lambda module: module.__name__.split(".")[-1],
+)
 def test_a_killed_training_goes_on_as_if_it_had_not_been(module, data: Path, tmp_path: Path, monkeypatch) -> None:
     name = module.__name__.split(".")[-1]
     options = Options(data=data, work=tmp_path / "whole", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
