@@ -9,7 +9,7 @@ Symbols: `d` features, `m` photographs of one subject, `n` pictures; leading axe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,17 @@ def ceiling(photographs: Array) -> Array:
     return (cosines.sum(axis=1) - np.diag(cosines)) / (m - 1)
 
 
-def gap_closed(score: float, floor: float, ceiling: float) -> float:
-    """Share of the way from the base model (`floor`) to the photographs (`ceiling`); NaN where there is no way."""
-    return (score - floor) / (ceiling - floor) if ceiling > floor else float("nan")
+def gap_closed(ceiling: float) -> Callable[..., Array]:
+    """Share of the way from the base's likeness to the photographs', as a statistic of the prompts' means.
+
+    (tuned `[..., p]`, base `[..., p]`, axis) to `[...]`: 0 is the base, 1 the photographs.
+    """
+
+    def statistic(tuned: Array, base: Array, axis: int = -1) -> Array:
+        floor = base.mean(axis=axis)
+        return np.asarray((tuned.mean(axis=axis) - floor) / (ceiling - floor))
+
+    return statistic
 
 
 def prompt_following(pictures: Array, texts: Array) -> Array:

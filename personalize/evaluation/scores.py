@@ -185,11 +185,13 @@ class Scores:
         if metric == "leakage":
             limit = float(np.mean([self.ceilings[self._subjects_of(noun)].mean() for noun in self.nouns]))
             arrays = self.of_tuned["near_subject"], self.of_base["near_subject"]
-            return statistics.estimate(*arrays, statistic=_gap(limit), level=level)
+            return statistics.estimate(*arrays, statistic=metrics.gap_closed(limit), level=level)
         chosen = slice(None) if subject is None or metric == "retention" else slice(subject, subject + 1)
         if metric == "gap_closed":
             arrays = self.of_tuned["dino"][chosen], self.of_base["dino"][chosen]
-            return statistics.estimate(*arrays, statistic=_gap(float(self.ceilings[chosen].mean())), level=level)
+            return statistics.estimate(
+                *arrays, statistic=metrics.gap_closed(float(self.ceilings[chosen].mean())), level=level
+            )
         tuned, base = self.of_tuned[metric][chosen], self.of_base[metric][chosen]
         if metric in SHARES and not against_base:
             return statistics.share(tuned, level=level)
@@ -269,16 +271,6 @@ class Scores:
             "difference": as_json(self.estimate(metric, True, level, subject)),
             "detectable": number(statistics.minimum_detectable_effect(self._difference(metric, subject), level)),
         }
-
-
-def _gap(limit: float) -> Any:
-    """Share of the way from base to `limit`, as a statistic of the prompts' means."""
-
-    def statistic(tuned: Array, base: Array, axis: int = -1) -> Array:
-        floor = base.mean(axis=axis)
-        return (tuned.mean(axis=axis) - floor) / (limit - floor)
-
-    return statistic
 
 
 def number(value: float) -> float | None:

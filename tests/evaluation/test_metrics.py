@@ -33,10 +33,10 @@ def test_closest_pair_is_of_two_different_photographs():
 
 
 def test_gap_closed_is_nought_at_the_base_and_one_at_the_photographs():
-    assert metrics.gap_closed(0.3, 0.3, 0.7) == 0
-    assert metrics.gap_closed(0.7, 0.3, 0.7) == 1
-    assert metrics.gap_closed(0.5, 0.3, 0.7) == pytest.approx(0.5)
-    assert np.isnan(metrics.gap_closed(0.5, 0.7, 0.6))
+    way, base = metrics.gap_closed(0.7), np.array([0.2, 0.4])
+    assert way(np.array([0.3, 0.3]), base) == pytest.approx(0)
+    assert way(np.array([0.6, 0.8]), base) == pytest.approx(1)
+    assert way(np.array([0.4, 0.6]), base) == pytest.approx(0.5)
 
 
 def test_prompt_following_compares_each_picture_with_its_own_text_unscaled():
