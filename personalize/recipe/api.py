@@ -182,7 +182,8 @@ class Recipe:
         return self.inspect()._repr_html_()
 
     def _prepared(self, step: str | None = None, until: str | None = None) -> Prepared:
-        return prepare(self.root, self.profile, self.overrides, until=until or "", step=step or "")
+        with under_profile(self.profile):  # commands in what is refused name it
+            return prepare(self.root, self.profile, self.overrides, until=until or "", step=step or "")
 
     def _store(self, prepared: Prepared, create: bool = False) -> "Store":
         from personalize.recipe.tracking import connect

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from personalize.recipe import Recipe
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.plan import prepare
@@ -247,3 +248,15 @@ def test_a_short_name_stands_for_a_key_or_a_variable(project: Path) -> None:
     assert prepared.configs["report"].heading == "Deutsch words"  # type: ignore[attr-defined]
     assert prepared.resolved()["overrides"] == {"count.top": "5", "LANGUAGE": "Deutsch"}
     assert "-P count.top=many" in refused(project, ("top", "many"))
+
+
+def test_a_command_in_what_is_refused_keeps_the_profile(project: Path) -> None:
+    edit(project / "steps" / "read.py", "import Inputs, StepConfig", "import Inputs, RecipeError, StepConfig")
+    edit(
+        project / "steps" / "read.py",
+        '    return {"texts"',
+        '    from personalize.cards import command\n\n    raise RecipeError(command("read"))\n    return {"texts"',
+    )
+    (project / "profiles" / "german.yaml").write_text("extends: local\n")
+    with pytest.raises(RecipeError, match=r"-e read -P profile=german"):
+        Recipe("german", root=project).plan()
