@@ -90,7 +90,7 @@ class Recipe:
         runner = Runner(prepared, store, plan, fresh, tags)
         runner.run()
         print(end_text(runner, time.monotonic() - started), flush=True)
-        return CardFile(runner.shown[prepared.target].path if prepared.target in runner.shown else Path())
+        return CardFile(runner.shown[prepared.target].path)
 
     def inspect(self, step: str | None = None, run: str | None = None) -> CardFile:
         """The card of a step's latest run, or of any run by its id; without either, the whole recipe with its states.
@@ -122,8 +122,7 @@ class Recipe:
             return self.root / CARDS / "recipe.html"
         if step in plan and (past := plan[step].reused) is not None:
             results = {need: found for need in prepared.needs(step) if (found := plan[need].reused) is not None}
-            if (shown := cards.of_reused(step, past, results)) is not None:
-                return shown.path
+            return cards.of_reused(step, past, results).path
         past = store.latest(self.name, step, finished=False)
         if past is None:
             raise RecipeError(f"step '{step}' has not run in experiment {store.experiment_id}; {command(step)} runs it")

@@ -54,11 +54,15 @@ def draw(needs: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> str
     column: dict[str, int] = {}
     for name, before in needs.items():  # the recipe's order puts needs first
         column[name] = 1 + max((column[need] for need in before), default=-1)
-    rows: dict[int, int] = {}
+    edges = [(need, name) for name, before in needs.items() for need in before if _is_direct(needs, need, before)]
+    taken: set[tuple[int, int]] = set()
     place: dict[str, tuple[int, int]] = {}
     for name in needs:
-        row = rows.get(column[name], 0)
-        rows[column[name]] = row + 1
+        # a step has its row to itself as far as the last step that reads it: no line runs behind another's box
+        last = max((column[user] for need, user in edges if need == name), default=0)
+        columns = range(column[name], max(column[name] + 1, last))
+        row = next(row for row in range(len(needs)) if not taken & {(x, row) for x in columns})
+        taken |= {(x, row) for x in columns}
         place[name] = (column[name] * (BOX + GAP_X) + 2, row * (HIGH + GAP_Y) + 2)
     width = max(x for x, _ in place.values()) + BOX + 4
     height = max(y for _, y in place.values()) + HIGH + 4
@@ -67,15 +71,12 @@ def draw(needs: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> str
     )
     size = f'viewBox="0 0 {width} {height}" width="{width}"'
     parts = [f'<svg class="dag" {size} role="img" aria-label="{escape(alt, quote=True)}">']
-    for name, before in needs.items():
-        for need in before:
-            if any(need in _all_needs(needs, other) for other in before if other != need):
-                continue  # said already by a longer way
-            (x0, y0), (x1, y1) = place[need], place[name]
-            start, end, half = x0 + BOX, x1, HIGH / 2
-            middle = (start + end) / 2
-            curve = f"M{start},{y0 + half} C{middle},{y0 + half} {middle},{y1 + half} {end},{y1 + half}"
-            parts.append(f'<path class="edge" d="{curve}"/>')
+    for need, name in edges:
+        (x0, y0), (x1, y1) = place[need], place[name]
+        start, bend, end, half = x0 + BOX, x1 - GAP_X, x1, HIGH / 2
+        middle = (bend + end) / 2
+        curve = f"M{start},{y0 + half} H{bend} C{middle},{y0 + half} {middle},{y1 + half} {end},{y1 + half}"
+        parts.append(f'<path class="edge" d="{curve}"/>')
     for name, (x, y) in place.items():
         kind = states[name].replace(" ", "-")
         parts.append(f'<g class="step {kind}"><rect x="{x}" y="{y}" width="{BOX}" height="{HIGH}" rx="9"/>')
@@ -84,6 +85,11 @@ def draw(needs: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> str
             f'<text class="state" x="{x + BOX / 2}" y="{y + 36}" text-anchor="middle">{escape(states[name])}</text></g>'
         )
     return f'<div class="scroll">{"".join(parts)}</svg></div>'
+
+
+def _is_direct(needs: Mapping[str, tuple[str, ...]], need: str, before: tuple[str, ...]) -> bool:
+    """Whether no other of the steps needed says it already by a longer way."""
+    return not any(need in _all_needs(needs, other) for other in before if other != need)
 
 
 def _all_needs(needs: Mapping[str, tuple[str, ...]], name: str) -> set[str]:

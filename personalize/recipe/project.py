@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from personalize.cards.links import card_link
+from personalize.cards.links import address, card_link, parts
 from personalize.recipe.plan import Prepared
 from personalize.recipe.showing import OUTCOME, Shown
 from personalize.recipe.tracking import StepRun, Store
@@ -48,16 +48,15 @@ class ProjectRun:
         if seeds:
             tags["lineage.seed"] = ", ".join(sorted(seeds))
         params = {f"{step}.{key}": value for step, config in resolved.items() for key, value in config.items()}
-        log_batch(
-            self.store,
+        self.store.log_batch(
             self.run_id,
             [Param(name, param(value)) for name, value in params.items() if name not in self.logged_already],
             [RunTag(name, value) for name, value in tags.items()],
         )
         text = yaml.safe_dump(self.prepared.resolved(), sort_keys=False, allow_unicode=True)
-        log_text(self.store, self.run_id, text, "recipe.resolved.yaml")
+        self.store.log_text(self.run_id, text, "recipe.resolved.yaml")
         if diff:
-            log_text(self.store, self.run_id, diff, "uncommitted.diff")
+            self.store.log_text(self.run_id, diff, "uncommitted.diff")
 
     def conclude(self, results: Mapping[str, StepRun], shown: Mapping[str, Shown], ran: Sequence[str]) -> None:
         """What it came to: verdict and headline metrics, data, models, and links to the cards."""
@@ -96,8 +95,7 @@ class ProjectRun:
         lines = [f"`{asked}`", ""] if asked else []
         lines += ["| card | | |", "|---|---|---|"]
         for name, past in results.items():
-            address = shown[name].address if name in shown else f"runs:/{past.run_id}/card.html"
-            run_id, _, path = address.removeprefix("runs:/").partition("/")
+            run_id, path = parts(shown[name].address if name in shown else address(past.run_id))
             experiment_id = past.experiment_id if run_id == past.run_id else self.store.experiment_id
             link = card_link(experiment_id, run_id, path)
             lines.append(f"| [{name}]({link}) | {'run' if name in ran else 'reused'} | {outcomes[name]} |")
@@ -120,17 +118,6 @@ def asked_of(prepared: Prepared) -> dict[str, str]:
 def outcome(past: StepRun, shown: Shown | None) -> str:
     """What a step came to, in one word."""
     return (shown.tags if shown else past.tags).get(OUTCOME, "")
-
-
-def log_batch(store: Store, run_id: str, params: list[Any], tags: list[Any]) -> None:
-    """Params a hundred at a time, as the server takes them."""
-    for start in range(0, max(len(params), 1), 100):
-        store.client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
-
-
-def log_text(store: Store, run_id: str, text: str, name: str) -> None:
-    """Text as an artifact, whatever is in it."""
-    store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
 
 
 def param(value: Any) -> str:

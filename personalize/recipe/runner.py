@@ -20,7 +20,7 @@ from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.plan import Planned, Prepared, plan_step
 from personalize.recipe.process import sweep, terminable, workplace
-from personalize.recipe.project import ProjectRun, asked_of, log_batch, log_text, param
+from personalize.recipe.project import ProjectRun, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
 from personalize.recipe.tracking import StepRun, Store
@@ -97,9 +97,7 @@ class Runner:
         self.results[name] = planned.reused
         self._tag_parent(name, f"reused {planned.reused.run_id}")
         if name in (self.prepared.target, self.prepared.merged.card):
-            shown = self.cards.of_reused(name, planned.reused, results)
-            if shown is not None:
-                self.shown[name] = shown
+            self.shown[name] = self.cards.of_reused(name, planned.reused, results)
 
     def _execute(self, planned: Planned, results: Mapping[str, StepRun]) -> StepRun:
         import mlflow
@@ -138,22 +136,21 @@ class Runner:
         self._tag_parent(name, f"running {run_id}")
         made = self._made(name, components, run_id, results)
         try:
-            log_batch(
-                self.store,
+            self.store.log_batch(
                 run_id,
                 [Param(f"{name}.{key}", param(value)) for key, value in self._resolved()[name].items()],
                 [],
             )
-            log_text(self.store, run_id, components.as_json(), "fingerprint.json")
+            self.store.log_text(run_id, components.as_json(), "fingerprint.json")
             if self.lineage.diff:
-                log_text(self.store, run_id, self.lineage.diff, "uncommitted.diff")
+                self.store.log_text(run_id, self.lineage.diff, "uncommitted.diff")
             step.run(config, inputs, outputs)
             if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
                 raise RuntimeError(
                     "the step ended the MLflow run it was given; log to it and leave its end to the engine"
                 )
             made |= {"status": "finished", "seconds": round(time.monotonic() - started, 1)}
-            log_text(self.store, run_id, json.dumps(made, ensure_ascii=False, indent=1, default=str), MADE)
+            self.store.log_text(run_id, json.dumps(made, ensure_ascii=False, indent=1, default=str), MADE)
             count = sum(len(names) for _, _, names in os.walk(outputs))
             top = "/".join(sorted(path.name for path in outputs.iterdir()))
             if count:

@@ -15,6 +15,7 @@ from typing import Any
 from personalize import files
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
+from personalize.cards.links import address
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.plan import Prepared
@@ -55,29 +56,30 @@ class Cards:
         tags = outcome_tags(card)
         for key, value in {**tags, "recipe.card": drawn}.items():
             self.store.client.set_tag(past.run_id, key, value)
-        return Shown(path, f"runs:/{past.run_id}/card.html", tags)
+        return Shown(path, address(past.run_id), tags)
 
-    def of_reused(self, name: str, past: StepRun, results: Mapping[str, StepRun]) -> Shown | None:
-        """The card of an earlier run as today's code and words have it; None where it cannot be had.
+    def of_reused(self, name: str, past: StepRun, results: Mapping[str, StepRun]) -> Shown:
+        """The card of an earlier run as today's code and words have it.
 
-        What is drawn anew is kept with the project run, since the earlier one may be somebody else's.
+        What is drawn anew is kept with the project run, since the earlier one may be somebody else's; unless that was
+        stopped before it had a card at all.
         """
+        if "recipe.card" not in past.tags:
+            return self.of_new(name, past, results, self.made(past))
         step, config = self.prepared.steps[name], self.prepared.configs[name]
-        drawn = self.drawn_from(step, config, past, results)
-        path = self.prepared.root / CARDS / f"{name}.html"
-        kept = outcome_of(past.tags)
-        if past.tags.get("recipe.card") == drawn:
-            found = self.stored(past, name)
-            return Shown(found, f"runs:/{past.run_id}/card.html", kept) if found else None
+        drawn, kept = self.drawn_from(step, config, past, results), outcome_of(past.tags)
+        if past.tags["recipe.card"] == drawn and (found := self.stored(past, name)):
+            return Shown(found, address(past.run_id), kept)
         own = f"cards/{name}"
-        address = f"runs:/{self.parent_id}/{own}.html" if self.parent_id else f"runs:/{past.run_id}/card.html"
+        at = address(self.parent_id, f"{own}.html") if self.parent_id else address(past.run_id)
+        path = self.prepared.root / CARDS / f"{name}.html"
         if _is_drawn_from(path, drawn):
             if self.parent_id:
                 self.store.client.log_artifact(self.parent_id, str(path), "cards")
-            return Shown(path, address, kept)
+            return Shown(path, at, kept)
         card = self.draw(step, config, past, results)
         made = {**self.made(past), "config": config.model_dump(mode="json"), "drawn": drawn}
-        return Shown(self.keep(card, made, self.parent_id, own), address, outcome_tags(card))
+        return Shown(self.keep(card, made, self.parent_id, own), at, outcome_tags(card))
 
     def of_any(self, past: StepRun) -> Path:
         """The card of any run of a step: drawn anew from its own config and inputs, or as it was kept.
@@ -121,9 +123,9 @@ class Cards:
         """Write a card to this machine and, where a run is named, into it, with the same facts as JSON."""
         html = card.html(made)
         if run_id:
-            facts = {**card.as_dict(), "made": made}
-            self._log_text(run_id, html, f"{artifact}.html")
-            self._log_text(run_id, json.dumps(facts, ensure_ascii=False, indent=1, default=str), f"{artifact}.json")
+            facts = json.dumps({**card.as_dict(), "made": made}, ensure_ascii=False, indent=1, default=str)
+            self.store.log_text(run_id, html, f"{artifact}.html")
+            self.store.log_text(run_id, facts, f"{artifact}.json")
         path = self.prepared.root / CARDS / f"{kept_as or card.step}.html"
         files.write_bytes(path, html.encode("utf-8", "replace"))
         return path
@@ -162,9 +164,6 @@ class Cards:
             {name: run.run_id for name, run in results.items()},
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-    def _log_text(self, run_id: str, text: str, name: str) -> None:
-        self.store.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
 
 
 def inputs_of(store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None) -> Inputs:

@@ -19,6 +19,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from personalize.cards.links import address
 from personalize.recipe.errors import RecipeError, nearest
 
 ENGINE = "personalize.recipe"
@@ -82,7 +83,7 @@ class Input:
         self.run_id = run_id
         self.fingerprint = fingerprint
         self.digest = digest
-        self.card = card or f"runs:/{run_id}/card.html"
+        self.card = card or address(run_id)
         self._fetch_outputs = fetch_outputs
         self._fetch_metrics = fetch_metrics
 

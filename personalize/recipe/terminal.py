@@ -27,8 +27,7 @@ def end_text(runner: Runner, seconds: float) -> str:
         lines.append(f"{star} card  {step:<{width}}  {shown.path}")
     lines.append(f"  runs  {runs_address(store, runner.parent_id)}")
     target = prepared.target
-    tags = runner.shown[target].tags if target in runner.shown else runner.results[target].tags
-    if text := next_words(prepared.merged.next.get(target, ""), tags):
+    if text := next_words(prepared.merged.next.get(target, ""), runner.shown[target].tags):
         lines.append("  next  " + text.replace("\n", "\n        "))
     return "\n".join(lines)
 

@@ -144,6 +144,15 @@ class Store:
             raise RecipeError(f"the outputs of run {past.run_id} cannot be fetched: {error}") from error
         return kept
 
+    def log_batch(self, run_id: str, params: list[Any], tags: list[Any]) -> None:
+        """Params a hundred at a time, as the server takes them."""
+        for start in range(0, max(len(params), 1), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Text as an artifact, whatever is in it."""
+        self.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
+
     def name_plan(self, said: str) -> None:
         """Name the run that `mlflow run` opened for a plan, which runs nothing, and give it the plan's words.
 

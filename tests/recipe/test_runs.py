@@ -1,6 +1,7 @@
 """What a run leaves in MLflow: nested runs, lineage, outputs and cards, for success and for failure."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from mlflow.entities import Run as MlflowRun
 
 from personalize.recipe import Recipe, RecipeError
+from personalize.recipe.overview import BOX, HIGH, draw
 from tests.recipe.conftest import REPOSITORY, Run, git
 
 
@@ -362,3 +364,24 @@ def test_work_is_shared_through_a_tracking_server(
         Recipe(overrides={"report.heading": "Most"}).get_artifact("report/nested/report.txt")
     ).read_text() == "Most: the"
     assert f"{server}/#/experiments/" in said
+
+
+def test_a_run_that_was_stopped_before_it_had_a_card_gets_one_when_it_is_reused(run: Run) -> None:
+    run("run", "--step", "count")
+    (count,) = runs_of("count")
+    for tag in [name for name in count.data.tags if name == "recipe.card" or name.startswith("recipe.outcome")]:
+        mlflow.MlflowClient().delete_tag(count.info.run_id, tag)
+    for _ in range(2):
+        assert "next  write more than 4 words" in run("run", "--step", "count")[1]
+    assert runs_of("count")[0].data.tags["recipe.outcome"] == "poor"
+
+
+def test_no_line_of_the_overview_runs_behind_another_steps_box() -> None:
+    needs = {"a": (), "b": ("a",), "long": ("a",), "c": ("b",), "beside": ("b",), "d": ("c", "long")}
+    svg = draw(needs, dict.fromkeys(needs, "done"))
+    boxes = [tuple(map(float, box)) for box in re.findall(r'<rect x="(\d+)" y="(\d+)"', svg)]
+    lines = [tuple(map(float, line)) for line in re.findall(r'd="M([\d.]+),([\d.]+) H([\d.]+)', svg)]
+    assert len(boxes) == len(set(boxes)) == 6
+    assert len(lines) == 6
+    for start, height, bend in lines:
+        assert not [x for x, y in boxes if y < height < y + HIGH and start < x + BOX and x < bend and x + BOX != start]
