@@ -14,21 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.evaluation import drawings
 from personalize.evaluation.questions import Questions, check_prompts
 from personalize.files import write_json
 from personalize.hub import Device, Dtype
-from personalize.recipe import Inputs, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 if TYPE_CHECKING:
     import torch
 
 NEEDS = ("caption",)
 
-HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 PROMPTS = tuple(
     f"a photo of a {{token_noun}} {where}"
     for where in (

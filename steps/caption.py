@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.files import file_digest, read_rows, write_json, write_rows
-from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 
 NEEDS = ("ingest",)
 
@@ -33,7 +33,7 @@ class Config(StepConfig):
     captions: str = Field(
         "",
         description="An edited copy of this step's metadata.jsonl; its captions are kept word for word",
-        json_schema_extra={"affects_result": False},  # its content does: see sources
+        json_schema_extra=HOW_NOT_WHAT,  # its content does: see sources
     )
     blip_model: str = Field("models/blip", description="Folder of BLIP, or its Hugging Face name")
     blip_revision: str = Field("", description="Commit of a Hugging Face BLIP (40 hexadecimal digits)")
@@ -41,7 +41,7 @@ class Config(StepConfig):
     max_token_pieces: int = Field(7, ge=1, description="Pieces of a token above which the card warns")
     base_model: str = Field("models/sdxl", description="Base model, whose tokenizers decide what fits in a caption")
     base_revision: str = Field("", description="Commit of a Hugging Face base model (40 hexadecimal digits)")
-    device: hub.Device = Field("auto", description="Where BLIP runs", json_schema_extra={"affects_result": False})
+    device: hub.Device = Field("auto", description="Where BLIP runs", json_schema_extra=HOW_NOT_WHAT)
 
     @field_validator("template")
     @classmethod

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from personalize import hub
 from personalize.cards.commands import command
@@ -22,14 +22,12 @@ from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import Gate
 from personalize.files import read_json, read_rows, write_json
 from personalize.hub import Device
-from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 NEEDS = ("ingest", "caption", "train", "baseline", "draw")
-
-HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 
 
 class Config(StepConfig):

@@ -15,10 +15,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from personalize.files import write_json
-from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from personalize.photographs.curation import File, Rules
@@ -26,20 +26,18 @@ if TYPE_CHECKING:
 
 NEEDS = ()
 
-WORDS: dict[str, JsonValue] = {"affects_result": False}
-
 
 class Config(StepConfig):
     data: str = Field(
         "data",
         min_length=1,
         description="Folder, zip or tar of photographs, or the https address of an archive",
-        json_schema_extra=WORDS,  # its content does: see sources
+        json_schema_extra=HOW_NOT_WHAT,  # its content does: see sources
     )
     data_sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="What a downloaded archive must hash to")
     token: str = Field("", description="Invented word for the one subject of a flat folder")
     class_noun: str = Field("", description="Everyday word for the one subject of a flat folder")
-    rights: str = Field("", description="Who allowed this use of the photographs", json_schema_extra=WORDS)
+    rights: str = Field("", description="Who allowed this use of the photographs", json_schema_extra=HOW_NOT_WHAT)
     min_photographs: int = Field(3, ge=1, description="Usable photographs that each subject must have")
     resolution: int = Field(1024, ge=16, description="Side in pixels at which training will see the photographs")
     min_side: int = Field(0, ge=0, description="Pixels that the short side needs (0: half the resolution)")

@@ -18,15 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from personalize import hub
 from personalize.files import whole, write_json, write_rows, write_text
-from personalize.recipe import Inputs, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 NEEDS = ("caption",)
 
-HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 KEPT = Path("build/prior")
 
 ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}")]

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationInfo, field_validator
 
 from personalize.cards.links import address
 from personalize.recipe.errors import RecipeError, nearest
@@ -25,6 +25,8 @@ from personalize.recipe.errors import RecipeError, nearest
 ENGINE = "personalize.recipe"
 DIAGNOSTICS = "diagnostics"
 """Folder of a step's outputs for what it tells of itself (seconds, speed, machine): no part of its result."""
+HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
+"""`json_schema_extra` of a key that changes how a step runs, or how it is shown, and not what it makes."""
 _looked_at = time.time()
 
 
@@ -33,7 +35,7 @@ class StepConfig(BaseModel):
 
     A key that changes how a step runs and not what it makes (a device, a timeout, a folder whose content `sources`
     already digests), or that only words need, stays out of the fingerprint:
-    `Field(..., json_schema_extra={"affects_result": False})`.
+    `Field(..., json_schema_extra=HOW_NOT_WHAT)`.
     """
 
     model_config = ConfigDict(
