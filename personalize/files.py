@@ -100,6 +100,11 @@ def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
 # Digests.
 
 
+def value_digest(value: Any) -> str:
+    """sha256 of a plain value as JSON with sorted keys: equal values, equal digests."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def file_digest(path: str | Path) -> str:
     """md5 of a file's bytes. Raises FileNotFoundError naming the file."""
     path = Path(path)

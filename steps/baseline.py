@@ -7,10 +7,11 @@ token; what it draws is what the tuned model is compared with. No training chang
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,39 +19,31 @@ from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.evaluation import drawings
-from personalize.evaluation.questions import Questions, check_prompts
-from personalize.files import write_json
+from personalize.evaluation.prompt_sets import SETS
+from personalize.evaluation.questions import Questions, as_prompts
+from personalize.files import file_digest, write_json
 from personalize.hub import Device, Dtype
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
+
+    from personalize.dreambooth.backbone import Pipeline
 
 NEEDS = ("caption",)
-
-PROMPTS = tuple(
-    f"a photo of a {{token_noun}} {where}"
-    for where in (
-        "on the beach",
-        "in the snow",
-        "on green grass",
-        "in a forest",
-        "on a wooden floor",
-        "in a living room",
-        "in the desert",
-        "with a city in the background",
-    )
-)
 
 
 class Config(StepConfig):
     base_model: str = Field(description="Folder or hub name of the SDXL base that is tuned")
     base_revision: str | None = Field(None, description="Commit of a hub name")
-    prompts: tuple[str, ...] = Field(
-        PROMPTS, min_length=1, description="Prompts with {token_noun} for the subject; fewer than five settle nothing"
+    prompts: dict[str, dict[str, str]] = Field(
+        "objects",
+        description="{category: {name: text}} with {token_noun} for the subject, or a set of evaluation/prompt_sets.py: "
+        "objects, animals, miniature. More prompts, not more seeds, settle a verdict; fewer than five settle nothing",
     )
     seeds_per_prompt: int = Field(2, ge=1, description="Pictures that each model draws of each subject in each prompt")
-    first_seed: int = Field(1_000_000, ge=0, description="Seeds count up from here, away from those training used")
+    questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")
     sampling_steps: int = Field(25, ge=1, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
     negative_prompt: str = Field("", description="What the pictures should not show")
@@ -60,10 +53,25 @@ class Config(StepConfig):
     dtype: Dtype = Field("float32", description="Precision of UNet and text encoders")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time")
 
+    work: str = Field(
+        "build/drawings",
+        description="Folder for pictures drawn before, which are not drawn twice",
+        json_schema_extra=HOW_NOT_WHAT,
+    )
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _of_that_name(cls, prompts: Any) -> Any:
+        if isinstance(prompts, str):
+            if prompts not in SETS:
+                raise ValueError(f"no set of prompts is called {prompts!r}: {', '.join(SETS)}, or give them here")
+            return SETS[prompts]
+        return prompts
+
     @field_validator("prompts")
     @classmethod
-    def _can_be_asked(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        check_prompts(prompts)
+    def _can_be_asked(cls, prompts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        as_prompts(prompts)
         return prompts
 
 
@@ -84,28 +92,47 @@ def draw(config: Config, captioned: Path, outputs: Path, lora: Path | None = Non
     import mlflow
     from tqdm import tqdm
 
-    from personalize.dreambooth.sampling import Sampling, load_pipeline, merge_adapter, sample
+    from personalize.dreambooth.sampling import Sampling, adapter_file, load_pipeline, merge_adapter, sample
     from personalize.photographs.prompts import load_subjects
 
     subjects = [(subject.token, subject.class_noun) for subject in load_subjects(captioned)]
-    questions = Questions(subjects, config.prompts, config.seeds_per_prompt, config.first_seed)
-    prompts, seeds = questions.rows()
+    questions = Questions(subjects, as_prompts(config.prompts), config.seeds_per_prompt, config.questions_seed)
+    rows = list(zip(*questions.rows(), strict=True))
     sampling = Sampling(
         config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
     )
-    pipe = load_pipeline(
-        config.base_model, revision=config.base_revision or None, device=config.device, dtype=config.dtype, lora=lora
-    )
-    if lora is not None:
-        merge_adapter(pipe)
-    begun = time.perf_counter()
-    with tqdm(total=len(prompts), desc=f"{'tuned' if lora else 'base'} model draws", unit="picture") as bar:
-        pictures = sample(pipe, prompts, seeds, sampling, config.batch_size, bar.update)
-    seconds = time.perf_counter() - begun
+    conditions = _conditions(config)
+    adapter = file_digest(adapter_file(lora)) if lora else ""
+    book = drawings.Sketchbook(Path(config.work), {**conditions, "adapter": adapter})
 
-    drawings.save(outputs, questions, _conditions(config), pictures)
-    write_json(outputs / "diagnostics" / "speed.json", {"pictures": len(pictures), "seconds": round(seconds, 1)})
-    mlflow.log_metrics({"pictures": len(pictures), "drawing_seconds": seconds})
+    @functools.cache
+    def pipeline() -> Pipeline:
+        revision = config.base_revision or None
+        pipe = load_pipeline(config.base_model, revision=revision, device=config.device, dtype=config.dtype, lora=lora)
+        if lora is not None:
+            merge_adapter(pipe)
+        return pipe
+
+    def answer(batch: Sequence[tuple[str, int]]) -> list[Image]:
+        prompts, seeds = zip(*batch, strict=True)
+        begun = time.perf_counter()
+        pictures = sample(pipeline(), prompts, seeds, sampling, len(batch))
+        spent.append((len(batch), time.perf_counter() - begun))
+        return pictures
+
+    spent: list[tuple[int, float]] = []
+    pictures: dict[int, Path] = {}
+    with tqdm(total=len(rows), desc=f"{'tuned' if lora else 'base'} model draws", unit="picture") as bar:
+        for batch in questions.batches(config.batch_size):
+            files = book.drawn([rows[row] for row in batch], answer)
+            pictures |= dict(zip(batch, files, strict=True))
+            bar.update(len(batch))
+    drawings.save(outputs, questions, conditions, pictures)
+    book.tidy()
+    drawn, seconds = sum(count for count, _ in spent), sum(taken for _, taken in spent)
+    speed = {"pictures": len(rows), "drawn_now": drawn, "seconds": round(seconds, 1)}
+    write_json(outputs / "diagnostics" / "speed.json", speed)
+    mlflow.log_metrics({"pictures": len(rows), "pictures_drawn_now": drawn, "drawing_seconds": seconds})
 
 
 def _conditions(config: Config) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Evaluate: does the tuned model draw the subjects, and still what it is told?   needs: all before it but prior
 
-DINO and CLIP score every picture that base and tuned model drew for the same prompts and seeds, and the gates judge the
-scores' confidence intervals.   gives: scores.json
+The judges score every picture that base and tuned model drew for the same prompts and seeds, and the gates judge the
+scores' confidence intervals. First the judges are examined on the photographs: one that cannot tell these subjects
+apart decides nothing.   gives: scores.json
 
 In its rows about single pictures, `file` lies in the outputs of draw and `base_file` in those of baseline.
 """
@@ -15,60 +16,106 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from personalize import hub
 from personalize.cards.commands import command
-from personalize.evaluation import drawings
-from personalize.evaluation.drawings import Drawings, Photograph
+from personalize.evaluation import drawings, judges
+from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
 from personalize.evaluation.gates import Gate
-from personalize.files import read_json, read_rows, write_json
+from personalize.evaluation.judges import JudgeConfigs
+from personalize.files import file_digest, read_json, read_rows, value_digest, write_json
 from personalize.hub import Device
 from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from personalize.evaluation.judges import Judge
+
 NEEDS = ("ingest", "caption", "train", "baseline", "draw")
 
 
 class Config(StepConfig):
-    clip_model: str = Field(description="Folder or hub name of the CLIP that judges")
-    clip_revision: str | None = Field(None, description="Commit of a hub name")
-    dino_model: str = Field(description="Folder or hub name of the DINO ViT that judges")
-    dino_revision: str | None = Field(None, description="Commit of a hub name")
+    judges: JudgeConfigs = Field(description="Models that score the pictures: at least one must read texts")
     gates: tuple[Gate, ...] = Field((), description="What the model must show before it may be promoted")
     level: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals on the card")
     limits: str = Field(
         "", description="What a reader must know before believing the card", json_schema_extra=HOW_NOT_WHAT
     )
     rights: str = Field("", description="Who allowed the use of the photographs", json_schema_extra=HOW_NOT_WHAT)
-    device: Device = Field("auto", description="Where CLIP and DINO run", json_schema_extra=HOW_NOT_WHAT)
+    device: Device = Field("auto", description="Where the judges run", json_schema_extra=HOW_NOT_WHAT)
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """The two judges, by content or by commit."""
-    return {
-        "CLIP": hub.identity(config.clip_model, config.clip_revision),
-        "DINO": hub.identity(config.dino_model, config.dino_revision),
-    }
+    """The judges, by content, by commit or by version."""
+    return {judge.name: judges.identity(judge) for judge in config.judges}
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from tqdm import tqdm
 
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
     from personalize.evaluation.measure import measure
     from personalize.evaluation.scorecard import scorecard
 
     base, tuned = drawn_alike(inputs)
     photographs = photographs_of(inputs, base.questions.subjects)
-    clip = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
-    dino = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
+    jury = judges.load(config.judges, config.device)
+    examined = examine(jury, photographs, base)
+    unfit = {name: found["words"] for name, found in examined.items() if not found["fit"]}
     with tqdm(total=2 * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture") as bar:
-        scores = measure(photographs, base, tuned, clip, dino, bar.update)
+        scores = measure(photographs, {"base": base, "tuned": tuned}, jury, unfit, bar.update)
     names = [[photograph.name for photograph in of] for of in photographs]
     result = scorecard(scores, base.questions, config.gates, names, config.level)
-    write_json(outputs / "scores.json", {**result, "settings": _settings(config, base)})
+    write_json(
+        outputs / "scores.json", {**result, "examination": examined, "settings": _settings(config, base, inputs)}
+    )
+    write_json(outputs / "diagnostics" / "earlier.json", earlier(config, base, inputs))
     _log(result, base, tuned, photographs)
+
+
+def examine(jury: Sequence[Judge], photographs: Sequence[Sequence[Photograph]], base: Drawings) -> dict[str, Any]:
+    """Every judge on pairs made from the photographs and the base's plain class pictures."""
+    from personalize.evaluation.examination import examine
+
+    asked = base.questions
+    shown = {
+        token: [open_rgb(one.path) for one in of] for (token, _), of in zip(asked.subjects, photographs, strict=True)
+    }
+    plain = range(len(asked.nouns))
+    of_class = [open_rgb(base.paths.plain(n, p, 0)) for n in plain for p in range(len(asked.prompts))]
+    return examine(jury, shown, of_class)
+
+
+def earlier(config: Config, base: Drawings, inputs: Inputs) -> list[dict[str, Any]]:
+    """Finished evaluations of this very adapter that asked, judged or required something else, oldest first.
+
+    Whoever asks often enough gets the answer he wants: how often it was asked stands on the card and on the version.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is None:
+        return []
+    asked = {
+        "questions": value_digest({**base.as_json(), "conditions": {}}),
+        "judges": value_digest(sources(config)),
+        "gates": value_digest([gate.model_dump(mode="json") for gate in config.gates]),
+    }
+    adapter = file_digest(inputs["train"].path / "lora/pytorch_lora_weights.safetensors")
+    mlflow.set_tags({"evaluation.adapter": adapter, **{f"evaluation.{name}": value for name, value in asked.items()}})
+    runs = mlflow.MlflowClient().search_runs(
+        [active.info.experiment_id],
+        f"tags.`evaluation.adapter` = '{adapter}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+    )
+    found, seen = [], [asked]
+    for run in runs:
+        theirs = {name: run.data.tags.get(f"evaluation.{name}", "") for name in asked}
+        if run.info.run_id == active.info.run_id or theirs in seen:
+            continue
+        seen.append(theirs)
+        other = [name for name in asked if theirs[name] != asked[name]]
+        verdict = run.data.tags.get("verdict", "")
+        found.append({"run": run.info.run_id, "at": run.info.start_time, "verdict": verdict, "other": other})
+    return found
 
 
 def drawn_alike(inputs: Inputs) -> tuple[Drawings, Drawings]:
@@ -103,17 +150,17 @@ def photographs_of(inputs: Inputs, subjects: Sequence[tuple[str, str]]) -> list[
     return found
 
 
-def _settings(config: Config, base: Drawings) -> dict[str, Any]:
+def _settings(config: Config, base: Drawings, inputs: Inputs) -> dict[str, Any]:
     """What the scores were found with, for who reads scores.json alone."""
     asked = base.questions
     return {
-        "prompts": list(asked.prompts),
+        "prompts": len(asked.prompts),
         "seeds_per_prompt": asked.seeds_per_prompt,
-        "first_seed": asked.first_seed,
+        "questions_seed": asked.seed,
         **base.conditions,
-        **config.model_dump(
-            mode="json", include={"clip_model", "clip_revision", "dino_model", "dino_revision", "level"}
-        ),
+        "judges": {judge.name: judges.label(judge) for judge in config.judges},
+        "level": config.level,
+        "adapter_md5": file_digest(inputs["train"].path / "lora/pytorch_lora_weights.safetensors"),
     }
 
 
@@ -132,6 +179,9 @@ def _log(
                 metrics[f"{name}{suffix}"] = score["value"]
             elif name == "ceiling":
                 metrics |= {f"{metric}_ceiling{suffix}": value for metric, value in score.items()}
+    for judge, opinion in result["opinions"].items():
+        found = {name: score.get("value", score.get("tuned")) for name, score in opinion.items() if score}
+        metrics |= {f"{name}.{judge}": value for name, value in found.items()}
     mlflow.log_metrics({_metric_name(name): value for name, value in metrics.items() if value is not None})
     mlflow.set_tag("verdict", result["verdict"])
     for s, (token, _) in enumerate(base.questions.subjects):
@@ -142,8 +192,6 @@ def _log(
 def _strip(files: Sequence[Path]) -> Image:
     """Photograph, base and tuned side by side: squares as large as the last, up to 512 pixels."""
     from PIL import Image, ImageOps
-
-    from personalize.evaluation.encoders import open_rgb
 
     pictures = [open_rgb(file) for file in files]
     side = min(512, *pictures[-1].size)

@@ -6,17 +6,27 @@ last bit and is not the adapter: base model, sampling, precision, batch size, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from personalize.evaluation.questions import Answers, Questions
-from personalize.files import read_json, write_json
+from personalize.evaluation.questions import Answers, Questions, as_prompts
+from personalize.files import read_json, value_digest, whole, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def open_rgb(path: Path) -> Image:
+    """The picture in a file, read whole. Raises OSError where it is missing or damaged."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,20 @@ class Drawings:
     @cached_property
     def paths(self) -> Answers[Path]:
         return Answers(self.questions, [self.folder / name for name in self.questions.files])
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked, and under which conditions: the content of questions.json."""
+        asked = self.questions
+        return {
+            "subjects": [{"token": token, "class_noun": noun} for token, noun in asked.subjects],
+            "prompts": {
+                category: {prompt.name: prompt.text for prompt in asked.prompts if prompt.category == category}
+                for category in dict.fromkeys(prompt.category for prompt in asked.prompts)
+            },
+            "seeds_per_prompt": asked.seeds_per_prompt,
+            "seed": asked.seed,
+            "conditions": dict(self.conditions),
+        }
 
 
 @dataclass(frozen=True)
@@ -45,14 +69,53 @@ class Photograph:
         return f"{self.path.name} (held out)" if self.held_out else self.path.name
 
 
-def save(folder: Path, questions: Questions, conditions: Mapping[str, Any], pictures: Sequence[Image]) -> Drawings:
-    """Writes `pictures`, in the order of `Questions.rows`, lossless, so that anybody can score them again."""
+def save(folder: Path, questions: Questions, conditions: Mapping[str, Any], pictures: Mapping[int, Path]) -> Drawings:
+    """Copies the picture of each row of `questions` to its place, lossless, so that anybody can score it again."""
     drawings = Drawings(folder, questions, conditions)
-    for path, picture in zip(drawings.paths.flat, pictures, strict=True):
+    for row, path in enumerate(drawings.paths.flat):
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    write_json(folder / "questions.json", _as_json(drawings))
+        shutil.copyfile(pictures[row], path)
+    write_json(folder / "questions.json", drawings.as_json())
     return drawings
+
+
+class Sketchbook:
+    """Pictures that were drawn before, by what decides them: a batch that is there need not be drawn again.
+
+    `about` is all that decides a picture to the last bit but its prompt and seed (and those beside it in its batch).
+    So a drawing that was killed goes on, and one that is asked a few prompts more draws those.
+    """
+
+    MOST = 4 * 2**30
+    """Bytes kept; the batches that were used longest ago go first."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder, self.about = folder, about
+
+    def page(self, rows: Sequence[tuple[str, int]]) -> Path:
+        """Where a batch of (prompt, seed) lies, or will."""
+        return self.folder / value_digest([self.about, list(rows)])[:32]
+
+    def drawn(
+        self, rows: Sequence[tuple[str, int]], draw: Callable[[Sequence[tuple[str, int]]], Sequence[Image]]
+    ) -> list[Path]:
+        """The files of a batch, drawn where they are not there."""
+        page = self.page(rows)
+        if not page.is_dir():
+            with whole(page) as part:
+                part.mkdir()
+                for index, picture in enumerate(draw(rows)):
+                    picture.save(part / f"{index:03}.png")
+        os.utime(page)
+        return [page / f"{index:03}.png" for index in range(len(rows))]
+
+    def tidy(self) -> None:
+        pages = [page for page in self.folder.iterdir() if page.is_dir() and not page.name.startswith(".")]
+        room = self.MOST
+        for page in sorted(pages, key=lambda page: -page.stat().st_mtime):
+            room -= sum(file.stat().st_size for file in page.iterdir())
+            if room < 0:
+                shutil.rmtree(page, ignore_errors=True)
 
 
 def load(folder: Path) -> Drawings:
@@ -62,23 +125,13 @@ def load(folder: Path) -> Drawings:
     try:
         subjects = [(subject["token"], subject["class_noun"]) for subject in content.pop("subjects")]
         conditions = content.pop("conditions")
-        return Drawings(folder, Questions(subjects, **content), conditions)
+        prompts = as_prompts(content.pop("prompts"))
+        return Drawings(folder, Questions(subjects, prompts, **content), conditions)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} does not say what was asked ({type(error).__name__}: {error})") from error
 
 
 def differences(base: Drawings, tuned: Drawings) -> list[str]:
     """What two models were not asked alike, in words: "sampling_steps 25 and 30". Empty when they can be compared."""
-    ours, theirs = ({**content.pop("conditions"), **content} for content in (_as_json(base), _as_json(tuned)))
+    ours, theirs = ({**content.pop("conditions"), **content} for content in (base.as_json(), tuned.as_json()))
     return [f"{key} {ours.get(key)} and {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)]
-
-
-def _as_json(drawings: Drawings) -> dict[str, Any]:
-    asked = drawings.questions
-    return {
-        "subjects": [{"token": token, "class_noun": noun} for token, noun in asked.subjects],
-        "prompts": list(asked.prompts),
-        "seeds_per_prompt": asked.seeds_per_prompt,
-        "first_seed": asked.first_seed,
-        "conditions": dict(drawings.conditions),
-    }

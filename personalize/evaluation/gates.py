@@ -4,34 +4,47 @@ A gate is *passed* when its whole confidence interval lies on the good side, *fa
 the bad side, and *undecided* when it straddles the line: then there are too few pictures to tell, which is neither.
 (`mlflow.validate_evaluation_results` compares bare values, so it cannot say "undecided"; hence this module.)
 
-The verdict needs all gates. Such a conjunction needs no correction for many tests: that a bad model passes every gate
-is at most as likely as that it passes the one it should fail (intersection-union test, Berger 1982).
+A gate may be asked of each subject, and is asked of every judge that decides: all must pass. Such conjunctions, and the
+verdict over all gates is another, need no correction for many tests: that a bad model passes all of them is at most as
+likely as that it passes the one it should fail (intersection-union test, Berger 1982). Judges of whom one passes what
+another fails leave a gate undecided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from personalize.evaluation.statistics import FEWEST_PROMPTS, prompts_to_decide
 
 if TYPE_CHECKING:
     from personalize.evaluation.statistics import Estimate
 
-Kind = Literal["superiority", "non-inferiority", "threshold"]
+Kind = Literal["superiority", "non-inferiority", "equivalence", "threshold"]
+Rival = Literal["base", "champion"]
 GateVerdict = Literal["passed", "failed", "undecided", "skipped"]
 Verdict = Literal["passed", "failed", "undecided"]
 
 
 class Metric(BaseModel):
-    """What a gate may ask about: its name in plain words, and which way is good."""
+    """What a gate may ask about.
+
+    `words` name it plainly. `judged_by`: those that look, the one that reads, or no judge but arithmetic. `paired`: the
+    base has it too. `each`: every subject has it. `share`: yes or no for each picture. `percent`: how it is written.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     words: str
     higher_is_better: bool = True
     percent: bool = False
+    judged_by: Literal["looking", "reading", "measuring"] = "looking"
+    paired: bool = True
+    each: bool = True
+    share: bool = False
 
     def write(self, value: float, sign: bool = False) -> str:
         return f"{self._digits(value, sign)} %" if self.percent else self._digits(value, sign)
@@ -45,130 +58,281 @@ class Metric(BaseModel):
         return (f"{100 * value:{plus}.0f}" if self.percent else f"{value:{plus}.3f}").replace("-", "−")
 
 
-METRICS = {
-    "dino": Metric(words="likeness to the photographs (DINO)"),
-    "held_out": Metric(words="likeness to photographs that training never saw (DINO)"),
-    "clip_i": Metric(words="likeness to the photographs (CLIP-I)"),
-    "clip_t": Metric(words="prompt following (CLIP-T)"),
-    "r_precision": Metric(words="pictures that fit their own prompt best (R-precision)", percent=True),
-    "variety": Metric(words="variety among the pictures of a prompt"),
-    "retention": Metric(words="likeness of plain class pictures to the base's"),
-    "gap_closed": Metric(words="way from base model to real photographs", percent=True),
-    "recognised": Metric(words="pictures recognised as their own subject", percent=True),
-    "copied": Metric(words="pictures that look copied from a photograph", higher_is_better=False, percent=True),
-    "leakage": Metric(words="way the plain class word moved to the subjects", higher_is_better=False, percent=True),
-}
-"""Metrics a gate can ask for. The first seven have a base to be compared with; the others are judged by a threshold."""
+def _measured(words: str, each: bool = True) -> Metric:
+    return Metric(words=words, judged_by="measuring", each=each)
 
-PAIRED = ("dino", "held_out", "clip_i", "clip_t", "r_precision", "variety", "retention")
-"""Metrics that the base has too, on the same questions."""
+
+METRICS = {
+    "likeness": Metric(words="likeness to the photographs"),
+    "held_out": Metric(words="likeness to photographs kept from training"),
+    "gap_closed": Metric(words="way from base model to real photographs", percent=True, paired=False),
+    "recognised": Metric(
+        words="pictures nearer to their own subject than to any other or to its class",
+        percent=True,
+        paired=False,
+        share=True,
+    ),
+    "clip_t": Metric(words="prompt following (CLIP-T)", judged_by="reading"),
+    "r_precision": Metric(
+        words="pictures that fit their own prompt best (R-precision)", percent=True, judged_by="reading", share=True
+    ),
+    "variety": Metric(words="variety among the pictures of a prompt, of the base's", percent=True, paired=False),
+    "copied": Metric(
+        words="pictures that look copied from a photograph",
+        higher_is_better=False,
+        percent=True,
+        judged_by="measuring",
+        paired=False,
+        share=True,
+    ),
+    "sharpness": _measured("sharpness"),
+    "noise": _measured("noise"),
+    "blockiness": _measured("blocks of 8 pixels"),
+    "marks": _measured("marks that stand at the same place in every picture"),
+    "aspect": _measured("proportions of plain class pictures", each=False),
+    "brightness": _measured("brightness of plain class pictures", each=False),
+    "contrast": _measured("contrast of plain class pictures", each=False),
+    "saturation": _measured("colourfulness of plain class pictures", each=False),
+    "class_clip_t": Metric(words="prompt following of the plain class word (CLIP-T)", judged_by="reading", each=False),
+    "class_r_precision": Metric(
+        words="plain class pictures that fit their own prompt best",
+        percent=True,
+        judged_by="reading",
+        each=False,
+        share=True,
+    ),
+    "retention": Metric(words="likeness of plain class pictures to the base's", each=False),
+    "leakage": Metric(
+        words="way the plain class word moved to the subjects",
+        higher_is_better=False,
+        percent=True,
+        paired=False,
+        each=False,
+    ),
+}
+"""Metrics a gate can ask for."""
 
 
 class Gate(BaseModel):
-    """One requirement. Superiority and non-inferiority judge tuned minus base; a threshold judges the tuned model."""
+    """One requirement. A threshold judges the tuned model, the other kinds tuned minus rival."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(description=f"one of {', '.join(METRICS)}")
     kind: Kind = Field(
-        description="superiority: better than base by more than margin; non-inferiority: not worse than base by "
-        "more than margin; threshold: on the good side of a fixed value"
+        description="superiority: better than the rival by more than margin; non-inferiority: not worse by more than "
+        "margin; equivalence: neither better nor worse by more than margin (leakage, whose rival is 0, takes it too); "
+        "threshold: on the good side of a fixed value"
     )
-    margin: float = Field(0.0, ge=0, description="for superiority and non-inferiority, in the metric's unit")
+    margin: float = Field(0.0, ge=0, description="for all but threshold, in the metric's unit")
     threshold: float | None = Field(None, description="for threshold: least value, or greatest where lower is better")
+    each: bool = Field(False, description="asked of every subject by itself: the worst decides")
+    against: Rival = Field("base", description="whom it is compared with; skipped where there is no champion")
+    why: str = Field("", description="where the line comes from; the card says it")
     level: float = Field(0.95, gt=0.5, lt=1, description="confidence of the two-sided interval")
 
     @model_validator(mode="after")
     def _fits(self) -> Gate:
         if self.metric not in METRICS:
             raise ValueError(f"no metric is called {self.metric!r}: choose from {', '.join(METRICS)}")
+        metric = METRICS[self.metric]
         if self.kind == "threshold" and self.threshold is None:
             raise ValueError(f"the gate on {self.metric} is a threshold: say which (`threshold: 0.5`)")
         if self.kind == "threshold" and self.margin:
             raise ValueError(f"the gate on {self.metric} is a threshold and takes no margin")
+        if self.kind == "threshold" and self.against != "base":
+            raise ValueError(f"the gate on {self.metric} is a threshold and is judged against nobody")
         if self.kind != "threshold" and self.threshold is not None:
             raise ValueError(f"the gate on {self.metric} is {self.kind}: give a margin, not a threshold")
-        if self.kind != "threshold" and self.metric not in PAIRED:
+        if self.kind == "equivalence" and not self.margin:
+            raise ValueError(f"the gate on {self.metric} asks that nothing changes at all: give a margin")
+        if self.rival and self.rival == "base" and not metric.paired:
+            paired = ", ".join(name for name, one in METRICS.items() if one.paired)
             raise ValueError(
-                f"{self.metric} has no base to be compared with: use `kind: threshold`, "
-                f"or one of {', '.join(PAIRED)} for {self.kind}"
+                f"{self.metric} has no base to be compared with: use `kind: threshold`, or one of {paired} for {self.kind}"
             )
+        if self.each and not metric.each:
+            several = ", ".join(name for name, one in METRICS.items() if one.each)
+            raise ValueError(f"{self.metric} is not a subject's own: `each` is for {several}")
         return self
 
     @property
+    def rival(self) -> str:
+        """Whom tuned is compared with picture by picture; empty where the value itself is judged."""
+        itself = self.kind == "threshold" or (self.metric == "leakage" and self.against == "base")
+        return "" if itself else self.against
+
+    @property
     def line(self) -> float:
-        """The value that the interval must clear."""
+        """The value that the interval must clear; for equivalence on both sides of 0."""
         good = 1 if METRICS[self.metric].higher_is_better else -1
         if self.threshold is not None:
             return self.threshold
+        if self.kind == "equivalence":
+            return self.margin
         return good * (self.margin if self.kind == "superiority" else -self.margin)
 
     @property
     def requirement(self) -> str:
-        """In plain words: "more than +0.050", which is against base, or "at least 60 %"."""
+        """In plain words: "more than +0.050", which is against the rival, or "at least 60 % of every subject"."""
         metric = METRICS[self.metric]
         least = "at least" if metric.higher_is_better else "at most"
-        if self.kind == "threshold":
-            return f"{least} {metric.write(self.line)}"
-        if self.kind == "superiority":
-            return f"{'more' if metric.higher_is_better else 'less'} than {metric.write(self.line, sign=True)}"
-        return f"{least} {metric.write(self.line, sign=True)}"
+        words = {
+            "threshold": f"{least} {metric.write(self.line)}",
+            "superiority": f"{'more' if metric.higher_is_better else 'less'} than {metric.write(self.line, sign=True)}",
+            "non-inferiority": f"{least} {metric.write(self.line, sign=True)}",
+            "equivalence": f"within ±{metric.write(self.line)}",
+        }[self.kind]
+        return (
+            words
+            + (" against the champion" if self.rival == "champion" else "")
+            + (", every subject" if self.each else "")
+        )
+
+    def decide(self, found: Estimate | None) -> GateVerdict:
+        """On which side of the line the interval lies."""
+        if found is None:
+            return "skipped"
+        if not found.known:
+            return "undecided"
+        if self.kind == "equivalence":
+            if -self.margin <= found.low and found.high <= self.margin:
+                return "passed"
+            return "failed" if found.low > self.margin or found.high < -self.margin else "undecided"
+        good = 1 if METRICS[self.metric].higher_is_better else -1
+        worst, best = sorted((good * found.low, good * found.high))
+        line, strict = good * self.line, self.kind == "superiority"
+        if worst > line or (worst == line and not strict):
+            return "passed"
+        return "failed" if best < line or (best == line and strict) else "undecided"
+
+    def room(self, found: Estimate) -> float:
+        """How far the interval's worse end is on the good side of the line; negative beyond it."""
+        if self.kind == "equivalence":
+            return self.margin - max(abs(found.low), abs(found.high))
+        good = 1 if METRICS[self.metric].higher_is_better else -1
+        return min(good * found.low, good * found.high) - good * self.line
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one judge found of one subject (of all where it is empty). `reason` says why there is nothing to find."""
+
+    judge: str
+    subject: str
+    found: Estimate | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A gate with what was found: the tuned model's value (threshold) or its difference from the base."""
+    """A gate with what was found; `decisive` is the answer that speaks most against the model."""
 
     gate: Gate
-    found: Estimate | None
+    answers: Sequence[Answer]
+    decisive: Answer
     verdict: GateVerdict
     why: str
 
     @property
     def name(self) -> str:
-        return f"{self.gate.metric} {self.gate.kind}"
+        return f"{self.gate.metric} {self.gate.kind}" + (" champion" if self.gate.rival == "champion" else "")
+
+    @property
+    def found(self) -> Estimate | None:
+        return self.decisive.found
 
 
-def judge(gate: Gate, found: Estimate | None, reason_for_none: str = "") -> Judgement:
-    """Judges one gate. `found` is None where the metric has no meaning (one subject cannot be confused)."""
-    metric = METRICS[gate.metric]
-    if found is None:
-        return Judgement(gate, None, "skipped", f"{_sentence(metric.words)}: not asked, {reason_for_none}.")
-    paired = gate.kind != "threshold"
-    value = metric.write(found.value, sign=paired) + (" against base" if paired else "")
-    if not found.known:
-        return Judgement(
-            gate,
-            found,
-            "undecided",
-            f"{_sentence(metric.words)}: {value}, but {found.clusters} prompts are too few to say how sure that is.",
-        )
-    good = 1 if metric.higher_is_better else -1
-    worst, best = sorted((good * found.low, good * found.high))
-    line = good * gate.line
-    strict = gate.kind == "superiority"
-    if worst > line or (worst == line and not strict):
-        verdict: GateVerdict = "passed"
-    elif best < line or (best == line and strict):
+def judge(gate: Gate, answers: Sequence[Answer], unfit: Mapping[str, str] | None = None) -> Judgement:
+    """Judges one gate by all answers. `unfit` says of judges that cannot tell, and so decide nothing, why not."""
+    metric, unfit = METRICS[gate.metric], unfit or {}
+    asked = [answer for answer in answers if answer.found is not None]
+    if not asked:
+        reason = answers[0].reason if answers else "nobody was asked"
+        return Judgement(gate, answers, Answer("", "", None, reason), "skipped", f"{metric.words}: {reason}")
+    verdicts = {name: _of_judge(gate, name, asked) for name in dict.fromkeys(answer.judge for answer in asked)}
+    decisive = min(asked, key=lambda answer: _against(gate, answer))
+    fit = {name: verdict for name, verdict in verdicts.items() if name not in unfit}
+    verdict: GateVerdict = "undecided"
+    if fit and len(set(fit.values())) == 1:
+        verdict = next(iter(fit.values()))
+    elif "failed" in fit.values() and "passed" not in fit.values():
         verdict = "failed"
-    else:
-        verdict = "undecided"
+    why = _why(gate, decisive, verdict, len(verdicts) > 1)
+    if not fit:
+        name = decisive.judge
+        why = f"{_sentence(metric.words)}: {name} cannot judge these photographs ({unfit[name]})."
+    elif {"passed", "failed"} <= set(fit.values()):
+        sides = "; ".join(f"{name} says {word}" for name, word in fit.items())
+        why = f"{_sentence(metric.words)}: the judges disagree ({sides}). {why}"
+    return Judgement(gate, answers, decisive, verdict, why)
+
+
+def _of_judge(gate: Gate, name: str, answers: Sequence[Answer]) -> GateVerdict:
+    """One judge's: every subject must pass, and one that fails is enough."""
+    verdicts = {gate.decide(answer.found) for answer in answers if answer.judge == name}
+    return next(verdict for verdict in ("failed", "undecided", "passed") if verdict in verdicts)
+
+
+def _against(gate: Gate, answer: Answer) -> tuple[int, float]:
+    """Sorts answers: what speaks most against the model first."""
+    assert answer.found is not None
+    rank = ("failed", "undecided", "passed").index(gate.decide(answer.found))
+    room = gate.room(answer.found)
+    return rank, room if room == room else float("-inf")
+
+
+def _why(gate: Gate, answer: Answer, verdict: GateVerdict, several: bool) -> str:
+    metric, found = METRICS[gate.metric], answer.found
+    assert found is not None
+    paired = bool(gate.rival)
+    who = [f"to {answer.judge}"] if several else []
+    who += [f"worst for {answer.subject}"] if answer.subject else []
+    words = f"{_sentence(metric.words)}{' (' + ', '.join(who) + ')' if who else ''}"
+    value = metric.write(found.value, sign=paired) + (f" against {gate.rival}" if paired else "")
+    if not found.known:
+        return f"{words}: {value}, but {found.clusters} prompts are too few to say how sure that is."
+    span = metric.span(found.low, found.high, sign=paired)
     needed = {
         "passed": f"All of it meets the requirement of {gate.requirement}.",
         "failed": f"None of it meets the requirement of {gate.requirement}.",
-        "undecided": f"Only part of it meets the requirement of {gate.requirement}; more prompts would tell.",
-    }[verdict]
-    span = metric.span(found.low, found.high, sign=paired)
-    why = f"{_sentence(metric.words)}: {value} ({100 * gate.level:g} % interval {span}). {needed}"
-    return Judgement(gate, found, verdict, why)
+        "undecided": f"Only part of it meets the requirement of {gate.requirement}.",
+    }[gate.decide(found)]
+    return f"{words}: {value} ({100 * gate.level:g} % interval {span}). {needed}"
 
 
-def verdict(judgements: Sequence[Judgement]) -> Verdict:
-    """All passed: passed. Any failed: failed. Otherwise, and when nothing was asked: undecided."""
-    verdicts = [each.verdict for each in judgements if each.verdict != "skipped"]
-    if "failed" in verdicts:
+def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
+    """About how many prompts would decide what pictures are too few for; None where more of them would not help."""
+    wanted = []
+    for each in judgements:
+        if each.verdict != "undecided":
+            continue
+        open_answers = [answer.found for answer in each.answers if each.gate.decide(answer.found) == "undecided"]
+        for found in open_answers:
+            assert found is not None
+            if not found.known:
+                wanted.append(FEWEST_PROMPTS)
+                continue
+            line = each.gate.line
+            if each.gate.kind == "equivalence" and found.value < 0:
+                line = -line
+            needed = prompts_to_decide(found, line)
+            if needed is None:
+                return None
+            wanted.append(needed)
+    return max(wanted, default=None)
+
+
+def verdict(gates: Sequence[Judgement] | Sequence[Mapping[str, Any]]) -> Verdict:
+    """All passed: passed. Any failed: failed. Otherwise, and when nothing was asked: undecided.
+
+    Takes judgements, or the rows that scores.json keeps of them.
+    """
+    verdicts = [each["verdict"] if isinstance(each, Mapping) else each.verdict for each in gates]
+    asked = [one for one in verdicts if one != "skipped"]
+    if "failed" in asked:
         return "failed"
-    return "passed" if verdicts and all(each == "passed" for each in verdicts) else "undecided"
+    return "passed" if asked and all(one == "passed" for one in asked) else "undecided"
 
 
 def _sentence(words: str) -> str:

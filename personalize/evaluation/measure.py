@@ -1,20 +1,19 @@
-"""From pictures to scores: the encoders read what both models drew and what was photographed."""
+"""From pictures to scores: the judges read what the models drew and what was photographed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.encoders import open_rgb
-from personalize.evaluation.scores import Photographs, Pictures, Scores
+from personalize.evaluation import quality
+from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
+from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
 
 if TYPE_CHECKING:
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.judges import Judge
 
 BATCH = 32
 """Pictures in memory at a time."""
@@ -22,42 +21,63 @@ BATCH = 32
 
 def measure(
     photographs: Sequence[Sequence[Photograph]],
-    base: Drawings,
-    tuned: Drawings,
-    clip: ClipEncoder,
-    dino: DinoEncoder,
+    drawn: Mapping[str, Drawings],
+    judges: Sequence[Judge],
+    unfit: Mapping[str, str],
     on_pictures: Callable[[int], object] = lambda count: None,
 ) -> Scores:
-    """Encodes each subject's photographs and both models' answers; `on_pictures` hears how many were read."""
-    questions = base.questions
+    """Reads each subject's photographs and every model's answers once; `on_pictures` hears how many were read.
 
-    def encoded(files: Sequence[Path], *encoders: ClipEncoder | DinoEncoder) -> list[NDArray[Any]]:
-        parts = []
+    Raises ValueError where no judge reads texts, or none decides.
+    """
+    lookers, reader = deciding(judges)
+    questions = drawn["base"].questions
+
+    def seen(files: Sequence[Path], measured: bool) -> tuple[dict[str, Array], Array, Array]:
+        features: dict[str, list[Array]] = {judge.name: [] for judge in judges}
+        qualities, residuals = [], []
         for start in range(0, len(files), BATCH):
             batch = [open_rgb(file) for file in files[start : start + BATCH]]
-            parts.append([encoder.images(batch) for encoder in encoders])
+            for judge in judges:
+                features[judge.name].append(judge.images(batch))
+            if measured:
+                of_batch, of_residual = quality.measured(batch)
+                qualities.append(of_batch)
+                residuals.append(of_residual)
             on_pictures(len(batch))
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+        together = {name: np.concatenate(parts) for name, parts in features.items()}
+        return together, np.concatenate(qualities or [[]]), np.concatenate(residuals or [[]])
 
-    def real(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
-        of_dino, of_clip = encoded([one.path for one in shown], dino, clip)
-        held_out, captions = np.array([one.held_out for one in shown]), clip.texts([one.caption for one in shown])
-        return Photographs(token, class_noun, of_dino, of_clip, held_out, captions)
+    def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
+        features, _, _ = seen([one.path for one in shown], measured=False)
+        captions = reader.texts([one.caption for one in shown])
+        return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
-    def drawn(files: Sequence[Path]) -> Pictures:
-        """CLIP, by far the slower of the two, need not see plain class pictures: no score asks it about them."""
-        subjects, prompts, seeds = len(questions.subjects), *questions.seeds.shape[1:]
-        first_plain = subjects * prompts * seeds
-        of_dino, of_clip = encoded(files[:first_plain], dino, clip)
-        (plain,) = encoded(files[first_plain:], dino)
-        shape = subjects, prompts, seeds, -1
-        return Pictures(
-            of_dino.reshape(shape), of_clip.reshape(shape), plain.reshape(-1, prompts, seeds, plain.shape[-1])
-        )
+    def answered(drawings: Drawings) -> Pictures:
+        features, qualities, residuals = seen(drawings.paths.flat, measured=True)
+        shape = len(questions.names), len(questions.prompts), questions.seeds_per_prompt
+        named = dict(zip(quality.QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
+        named["marks"] = quality.marks(residuals.reshape(*shape, -1))
+        return Pictures({name: values.reshape(*shape, -1) for name, values in features.items()}, named)
 
     return Scores(
-        [real(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
-        np.stack([clip.texts(texts) for texts in questions.texts]),
-        drawn(base.paths.flat),
-        drawn(tuned.paths.flat),
+        [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
+        {side: answered(drawings) for side, drawings in drawn.items()},
+        np.stack([reader.texts(texts) for texts in questions.texts]),
+        reader.name,
+        [judge.name for judge in lookers],
+        {name: why for name, why in unfit.items() if name in {judge.name for judge in lookers}},
     )
+
+
+def deciding(judges: Sequence[Judge]) -> tuple[list[Judge], Judge]:
+    """Those that decide about likeness, and the one that reads the prompts.
+
+    A judge of texts looks at the whole scene, so it decides about likeness only where nobody else does.
+    """
+    deciders = [judge for judge in judges if judge.config.decides]
+    readers = [judge for judge in deciders if judge.reads_text]
+    lookers = [judge for judge in deciders if not judge.reads_text] or readers
+    if not readers or not lookers:
+        raise ValueError("the judges that decide must include one that reads texts: a CLIP or a SigLIP")
+    return lookers, readers[0]

@@ -9,12 +9,17 @@ Symbols: `d` features, `m` photographs of one subject, `n` pictures; leading axe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+
+SAME_TEXT = 0.97
+"""Cosine of two prompts above which they ask for the same: "on the beach" and "on a beach", not "in the snow"."""
+ALIKE = 0.2
+"""Photographs that are this share of their subject's usual distance apart are two prints of one."""
 
 
 def similarity(pictures: Array, photographs: Array) -> Array:
@@ -37,17 +42,12 @@ def ceiling(photographs: Array) -> Array:
     return (cosines.sum(axis=1) - np.diag(cosines)) / (m - 1)
 
 
-def gap_closed(ceiling: float) -> Callable[..., Array]:
-    """Share of the way from the base's likeness to the photographs', as a statistic of the prompts' means.
+def way(likeness: Array, base: Array, goal: float) -> tuple[Array, Array]:
+    """Numerator and denominator of the share of the way from the base's likeness to the photographs'.
 
-    (tuned `[..., p]`, base `[..., p]`, axis) to `[...]`: 0 is the base, 1 the photographs.
+    (tuned `[...]`, base `[...]`) to two of `[...]`: their means' ratio is 0 for the base and 1 for the photographs.
     """
-
-    def statistic(tuned: Array, base: Array, axis: int = -1) -> Array:
-        floor = base.mean(axis=axis)
-        return np.asarray((tuned.mean(axis=axis) - floor) / (ceiling - floor))
-
-    return statistic
+    return likeness - base, goal - base
 
 
 def prompt_following(pictures: Array, texts: Array) -> Array:
@@ -61,10 +61,12 @@ def prompt_following(pictures: Array, texts: Array) -> Array:
 def r_precision(pictures: Array, texts: Array) -> NDArray[np.bool_]:
     """Whether each picture `[p, k, d]` fits its own prompt better than all others of `texts` `[p, d]`: `[p, k]`.
 
-    CLIP R-precision (Park et al. 2021): which place was meant, apart from how far the subject is from its class.
+    CLIP R-precision (Park et al. 2021): which place was meant, apart from how far the subject is from its class. A
+    prompt that says the same in other words, to the text encoder itself, is not another one.
     """
-    own = np.arange(len(texts))[:, None]
-    return np.asarray((pictures @ texts.T).argmax(axis=-1) == own)
+    same = texts @ texts.T > SAME_TEXT
+    best = (pictures @ texts.T).argmax(axis=-1)
+    return np.asarray(same[np.arange(len(texts))[:, None], best])
 
 
 def nearest(pictures: Array, photographs: Array) -> tuple[NDArray[np.intp], Array]:
@@ -81,15 +83,40 @@ def closest_pair(photographs: Array) -> float:
     )
 
 
-def recognised_as(pictures: Array, photographs: Sequence[Array]) -> NDArray[np.intp]:
-    """The subject whose photographs each picture resembles most on average: indices `[...]` into `photographs`."""
-    return np.stack([similarity(pictures, each) for each in photographs], axis=-1).argmax(axis=-1)
+def prints(photographs: Array) -> NDArray[np.bool_]:
+    """Whether two photographs `[m, d]` are nearly the same picture, judged by how far the others are apart: `[m, m]`.
+
+    One such pair would make every copy look like no copy. With fewer than three there is nothing to judge it by.
+    """
+    m = len(photographs)
+    if m < 3:
+        return np.zeros((m, m), bool)
+    apart = 1 - photographs @ photographs.T
+    return np.asarray((apart < ALIKE * np.median(apart[~np.eye(m, dtype=bool)])) & ~np.eye(m, dtype=bool))
 
 
-def confusion(asked: NDArray[np.intp], recognised: NDArray[np.intp], subjects: int) -> Array:
-    """Row: the subject asked for; column: the one recognised; shares that sum to 1 along a row: `[s, s]`."""
-    counts = np.zeros((subjects, subjects))
-    np.add.at(counts, (asked.ravel(), recognised.ravel()), 1)
+def nearest_gallery(pictures: Array, galleries: Sequence[Array]) -> NDArray[np.intp]:
+    """The gallery that each picture resembles most on average: indices `[...]` into `galleries`, each `[m, d]`."""
+    return np.stack([similarity(pictures, each) for each in galleries], axis=-1).argmax(axis=-1)
+
+
+def strangers(galleries: Sequence[Array], others: Sequence[Array]) -> list[NDArray[np.bool_]]:
+    """Whether each photograph resembles another gallery (or one of `others`) more than the rest of its own: `[m]` each.
+
+    The rule for a picture, applied to the photographs themselves.
+    """
+    found = []
+    for g, own in enumerate(galleries):
+        rivals = [each for i, each in enumerate(galleries) if i != g] + list(others)
+        rest = ceiling(own)
+        found.append(np.max([similarity(own, each) for each in rivals], axis=0) > rest if rivals else rest < -1)
+    return found
+
+
+def confusion(asked: NDArray[np.intp], found: NDArray[np.intp], shape: tuple[int, int]) -> Array:
+    """Row: the subject asked for; column: the gallery found; shares that sum to 1 along a row."""
+    counts = np.zeros(shape)
+    np.add.at(counts, (asked.ravel(), found.ravel()), 1)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 

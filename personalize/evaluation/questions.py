@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 SLOT = "{token_noun}"
 T = TypeVar("T")
 
 
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises ValueError for prompts without a place for the subject's name, or asked twice."""
+@dataclass(frozen=True)
+class Prompt:
+    """A question: its short name, the category it belongs to, and its text with `{token_noun}` for the subject."""
+
+    name: str
+    category: str
+    text: str
+
+    def about(self, name: str) -> str:
+        return self.text.replace(SLOT, name)
+
+
+def as_prompts(named: Mapping[str, Mapping[str, str]]) -> tuple[Prompt, ...]:
+    """Prompts from {category: {name: text}}.
+
+    Raises ValueError for texts without a place for the subject's name, asked twice, or under a name that is taken.
+    """
+    prompts = tuple(Prompt(name, category, text) for category, of in named.items() for name, text in of.items())
+    if not prompts:
+        raise ValueError("there is no prompt: nothing would be asked")
+    for what, values in (("name", [p.name for p in prompts]), ("text", [p.text for p in prompts])):
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise ValueError(f"the prompt {what} {twice!r} is given twice, and would count as two questions")
     for prompt in prompts:
-        if prompt.count(SLOT) != 1:
-            raise ValueError(f"prompt {prompt!r} must hold {SLOT} once, where the subject's name goes")
-        if list(prompts).count(prompt) > 1:
-            raise ValueError(f"prompt {prompt!r} is given twice, and would count as two questions")
+        if prompt.text.count(SLOT) != 1:
+            raise ValueError(f"prompt {prompt.text!r} must hold {SLOT} once, where the subject's name goes")
+        if not _slug(prompt.name):
+            raise ValueError(f"prompt {prompt.text!r} needs a name of letters or digits, not {prompt.name!r}")
+    slugs = [_slug(prompt.name) for prompt in prompts]
+    if len(set(slugs)) < len(slugs):
+        raise ValueError(f"two prompts' names make one file name: {', '.join(p.name for p in prompts)}")
+    return prompts
 
 
 @dataclass(frozen=True)
 class Questions:
-    """`prompts` hold `{token_noun}`; `subjects` are (token, class noun). Every picture has a seed of its own.
+    """`subjects` are (token, class noun). Every picture has a seed of its own.
 
-    Seeds count up from `first_seed`, so that they are easy to keep apart from those that chose the checkpoint.
-
-    Raises ValueError for prompts that cannot be asked.
+    A seed follows from what its picture shows and which of that kind it is, so that more prompts or seeds leave the
+    pictures there are as they are; another `seed` is another draw of all of them. Seeds are below 2³¹.
     """
 
     subjects: Sequence[tuple[str, str]]
-    prompts: Sequence[str]
+    prompts: Sequence[Prompt]
     seeds_per_prompt: int
-    first_seed: int
-
-    def __post_init__(self) -> None:
-        check_prompts(self.prompts)
+    seed: int
 
     @property
     def nouns(self) -> list[str]:
@@ -50,47 +73,58 @@ class Questions:
         return [f"{token} {noun}" for token, noun in self.subjects] + self.nouns
 
     @property
-    def seeds(self) -> NDArray[Any]:
-        """`[names, prompts, seeds]`, int64."""
+    def seeds(self) -> NDArray[np.int64]:
+        """`[names, prompts, seeds]`."""
         import numpy as np
 
-        shape = len(self.names), len(self.prompts), self.seeds_per_prompt
-        return self.first_seed + np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+        return np.array(
+            [
+                [[self._seed(name, prompt, k) for k in range(self.seeds_per_prompt)] for prompt in self.prompts]
+                for name in self.names
+            ],
+            np.int64,
+        )
+
+    def _seed(self, name: str, prompt: Prompt, k: int) -> int:
+        what = f"evaluation\n{self.seed}\n{name}\n{prompt.text}\n{k}"
+        return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big") % 2**31
 
     @property
     def texts(self) -> list[list[str]]:
-        """The prompts with the class noun alone, `[subjects][prompts]`: CLIP never learnt the token."""
-        return [[self.prompt(prompt, noun) for prompt in self.prompts] for _, noun in self.subjects]
+        """The prompts with the class noun alone, `[nouns][prompts]`: CLIP never learnt the token."""
+        return [[prompt.about(noun) for prompt in self.prompts] for noun in self.nouns]
 
     @property
     def labels(self) -> list[str]:
-        """The prompts without their beginning, where all begin alike: "on the beach"."""
-        before, after = zip(*(prompt.split(SLOT) for prompt in self.prompts), strict=True)
-        if len(set(before)) > 1:
-            return [prompt.replace(SLOT, "…") for prompt in self.prompts]
-        return [text.strip(" ,.") or "nothing more asked" for text in after]
-
-    @staticmethod
-    def prompt(template: str, name: str) -> str:
-        return template.replace(SLOT, name)
+        return [prompt.name for prompt in self.prompts]
 
     @property
     def files(self) -> list[str]:
         """A picture's file for each row: `images/<subject>/<prompt>-<seed>.png`."""
-        folders = [re.sub(r"[^\w-]+", "_", name) for name in self.names]
+        folders = [_slug(name) for name in self.names]
         return [
-            f"images/{folder}/{p:02}-{seed}.png"
-            for folder, seeds in zip(folders, self.seeds, strict=True)
-            for p, row in enumerate(seeds)
-            for seed in row
+            f"images/{folder}/{_slug(prompt.name)}-{seed}.png"
+            for folder, of_name in zip(folders, self.seeds, strict=True)
+            for prompt, of_prompt in zip(self.prompts, of_name, strict=True)
+            for seed in of_prompt
         ]
 
     def rows(self) -> tuple[list[str], list[int]]:
         """Prompts and seeds, one per picture, in the order in which `Answers` takes them."""
-        prompts = [
-            self.prompt(p, name) for name in self.names for p in self.prompts for _ in range(self.seeds_per_prompt)
-        ]
+        prompts = [p.about(name) for name in self.names for p in self.prompts for _ in range(self.seeds_per_prompt)]
         return prompts, [int(seed) for seed in self.seeds.ravel()]
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Rows to be drawn together, at most `size`: seed by seed, prompt by prompt, all names of a prompt in a row.
+
+        So more prompts at the end, or more seeds, leave all full batches as they were, and with them every last bit.
+        """
+        names, prompts, seeds = len(self.names), len(self.prompts), self.seeds_per_prompt
+        found = []
+        for k in range(seeds):
+            order = [(name * prompts + p) * seeds + k for p in range(prompts) for name in range(names)]
+            found += [order[start : start + size] for start in range(0, len(order), size)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -107,3 +141,7 @@ class Answers(Generic[T]):
 
     def plain(self, noun: int, prompt: int, seed: int) -> T:
         return self.of(len(self.questions.subjects) + noun, prompt, seed)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w-]+", "_", name).strip("_")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from personalize.evaluation.gates import METRICS, Gate, Judgement, judge, verdict
+import numpy as np
+
+from personalize.evaluation import metrics, statistics
+from personalize.evaluation.gates import METRICS, Answer, Gate, Judgement, judge, prompts_wanted, verdict
 from personalize.evaluation.questions import Answers, Questions
-from personalize.evaluation.scores import Scores, number
+from personalize.evaluation.scores import Scores
+from personalize.evaluation.statistics import Estimate
+
+SCHEMA = 2
+"""Number of this format; docs/evaluation.md describes it."""
 
 HEADLINES = {
     "passed": "Good enough to promote",
@@ -27,21 +34,58 @@ def scorecard(
 
     In these rows `file` is relative to what the tuned model's drawing left, `base_file` to what the base's left.
     """
-    judgements = [
-        judge(gate, scores.estimate(gate.metric, gate.kind != "threshold", gate.level), scores.missing(gate.metric))
-        for gate in gates
-    ]
-    summary = scores.summary(level)
+    judgements = judge_all(scores, gates)
+    overall = _overall(scores, level)
     return {
+        "schema": SCHEMA,
         "verdict": verdict(judgements),
         "headline": HEADLINES[verdict(judgements)],
         "reasons": reasons(judgements),
-        "facts": _facts(summary["overall"], len(scores.tokens)),
-        "gates": [_gate(each) for each in judgements],
-        **summary,
+        "prompts_wanted": prompts_wanted(judgements),
+        "facts": _facts(overall, len(scores.tokens)),
+        "gates": [_gate(each, scores) for each in judgements],
+        "judges": {"deciding": list(scores.lookers), "reading": scores.reader, "all": scores.judges},
+        "unfit": dict(scores.unfit),
+        "overall": overall,
+        "opinions": {name: _overall(scores, level, name) for name in scores.judges[1:]},
+        "subjects": [_subject(scores, s, level, photographs[s]) for s in range(len(scores.tokens))],
+        "confusion": {
+            "tokens": scores.tokens,
+            "columns": [*scores.tokens, *(f"any {noun}" for noun in scores.nouns)],
+            "shares": scores.confusion().round(4).tolist(),
+        },
+        "matrix": {
+            name: scores.of("tuned")[name].mean(axis=-1).round(4).tolist()
+            for name in ("likeness", "recognised", "r_precision")
+        },
         "prompts": _by_prompt(scores, questions),
         "pictures": _pictures(scores, questions, photographs),
     }
+
+
+def judge_all(scores: Scores, gates: Sequence[Gate]) -> list[Judgement]:
+    return [judge(gate, _answers(scores, gate), scores.unfit) for gate in gates]
+
+
+def _answers(scores: Scores, gate: Gate, judges: Sequence[str] = ()) -> list[Answer]:
+    """A gate's metric in the eyes of each judge, of each subject where it asks for that."""
+    looked_at = METRICS[gate.metric].judged_by == "looking"
+    names = judges or (scores.lookers if looked_at else [""])
+    subjects = enumerate(scores.tokens) if gate.each else [(None, "")]
+    return [
+        Answer(
+            _called(scores, gate.metric, name),
+            token,
+            scores.estimate(gate.metric, name, gate.rival, gate.level, s),
+            scores.missing(gate.metric, s, gate.rival, name),
+        )
+        for s, token in subjects
+        for name in names
+    ]
+
+
+def _called(scores: Scores, metric: str, name: str) -> str:
+    return {"looking": name, "reading": scores.reader, "measuring": ""}[METRICS[metric].judged_by]
 
 
 def reasons(judgements: Sequence[Judgement]) -> list[str]:
@@ -49,84 +93,164 @@ def reasons(judgements: Sequence[Judgement]) -> list[str]:
     if not judgements:
         return ["Nothing was required of the model (recipe.yaml: evaluate.gates), so nothing can be said."]
     against = [each.why for verdict in ("failed", "undecided") for each in judgements if each.verdict == verdict]
-    passed, asked = (
-        sum(each.verdict == "passed" for each in judgements),
-        sum(each.verdict != "skipped" for each in judgements),
-    )
-    return [*against, f"{passed} of {asked} requirements met; the table below has them all."]
+    passed = sum(each.verdict == "passed" for each in judgements)
+    skipped = [each.why for each in judgements if each.verdict == "skipped"]
+    of = f"{passed} of {len(judgements)} requirements met"
+    not_asked = f", {len(skipped)} not asked ({'; '.join(skipped)})" if skipped else ""
+    return [*against, f"{of}{not_asked}; the table below has them all."]
 
 
-def _facts(overall: dict[str, Any], subjects: int) -> dict[str, str]:
+def _facts(overall: Mapping[str, Any], subjects: int) -> dict[str, str]:
     """The four numbers that sum it up, by what they say."""
     facts = {}
     if overall["gap_closed"]:
         facts["way from base model to photographs"] = METRICS["gap_closed"].write(overall["gap_closed"]["value"])
     if overall["recognised"]:
-        facts[f"recognised among {subjects} subjects"] = METRICS["recognised"].write(overall["recognised"]["value"])
-    if "r_precision" in overall:
+        among = f"among {subjects} subjects and their class" if subjects > 1 else "and not as any of its class"
+        facts[f"recognised {among}"] = METRICS["recognised"].write(overall["recognised"]["value"])
+    if overall["r_precision"]:
         facts["fit their own prompt best"] = METRICS["r_precision"].write(overall["r_precision"]["tuned"])
     if overall["copied"]:
         facts["looks copied from a photograph"] = METRICS["copied"].write(overall["copied"]["value"])
     return facts
 
 
-def _gate(judged: Judgement) -> dict[str, Any]:
-    found = judged.found
+def _gate(judged: Judgement, scores: Scores) -> dict[str, Any]:
+    found, gate = judged.found, judged.gate
+    advisers = [name for name in scores.judges if name not in scores.lookers]
+    opinions = _answers(scores, gate, advisers) if METRICS[gate.metric].judged_by == "looking" and advisers else []
     return {
         "name": judged.name,
-        "metric": judged.gate.metric,
-        "kind": judged.gate.kind,
-        "words": METRICS[judged.gate.metric].words,
-        "value": number(found.value) if found else None,
-        "ci": [number(found.low), number(found.high)] if found and found.known else None,
-        "level": judged.gate.level,
-        "threshold": judged.gate.line,
-        "requirement": judged.gate.requirement,
+        "metric": gate.metric,
+        "kind": gate.kind,
+        "against": gate.rival,
+        "words": METRICS[gate.metric].words,
+        "judge": judged.decisive.judge,
+        "subject": judged.decisive.subject,
+        **_numbers(found),
+        "level": gate.level,
+        "threshold": gate.line,
+        "requirement": gate.requirement,
+        "line_from": gate.why,
         "verdict": judged.verdict,
         "why": judged.why,
+        "answers": [_answer(gate, answer) for answer in judged.answers],
+        "opinions": [_answer(gate, answer) for answer in opinions],
+    }
+
+
+def _answer(gate: Gate, answer: Answer) -> dict[str, Any]:
+    return {
+        "judge": answer.judge,
+        "subject": answer.subject,
+        **_numbers(answer.found),
+        "verdict": gate.decide(answer.found),
+    }
+
+
+def _numbers(found: Estimate | None) -> dict[str, Any]:
+    return {
+        "value": number(found.value) if found else None,
+        "ci": [number(found.low), number(found.high)] if found and found.known else None,
+    }
+
+
+def _overall(scores: Scores, level: float, judge: str = "", subject: int | None = None) -> dict[str, Any]:
+    """Every metric: base, tuned and their difference where both have it, otherwise the tuned model's alone."""
+    found: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        if subject is not None and not metric.each or judge and metric.judged_by != "looking":
+            continue
+        if metric.paired:
+            found[name] = None if scores.missing(name, subject) else _compare(scores, name, level, judge, subject)
+        else:
+            found[name] = as_json(scores.estimate(name, judge, "", level, subject))
+    return found
+
+
+def _compare(scores: Scores, metric: str, level: float, judge: str, subject: int | None) -> dict[str, Any]:
+    chosen = slice(None) if subject is None else slice(subject, subject + 1)
+    of = {side: scores.of(side, judge)[metric][chosen] for side in scores.drawn}
+    return {
+        **{side: number(values.mean()) for side, values in of.items()},
+        "difference": as_json(scores.estimate(metric, judge, "base", level, subject)),
+        "detectable": number(statistics.minimum_detectable_effect(of["tuned"] - of["base"], level)),
+    }
+
+
+def _subject(scores: Scores, s: int, level: float, names: Sequence[str]) -> dict[str, Any]:
+    photos, lead = scores.photographs[s], scores.lookers[0]
+    of_captions = photos.captions
+    own_clip_t = (
+        float("nan")
+        if of_captions is None
+        else float(metrics.prompt_following(photos.features[scores.reader], of_captions).mean())
+    )
+    return {
+        "token": photos.token,
+        "class_noun": photos.class_noun,
+        "photographs": len(photos),
+        "left_out": {names[i]: why for i, why in scores.left_out[s].items()},
+        "pictures": int(np.prod(scores.shape)),
+        "ceiling": {"likeness": number(scores.ceilings(lead)[s]), "clip_t": number(own_clip_t)},
+        "closest_photographs": number(scores.closest_pairs(lead)[s]),
+        **_overall(scores, level, subject=s),
     }
 
 
 def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
     return [
-        {"prompt": prompt, "label": label}
+        {"prompt": prompt.text, "label": prompt.name, "category": prompt.category}
         | {
-            f"{metric}_{side}": number(of[metric][:, p].mean())
-            for metric in ("dino", "clip_t", "r_precision")
-            for side, of in (("base", scores.of_base), ("tuned", scores.of_tuned))
+            f"{metric}_{side}": number(scores.of(side)[metric][:, p].mean())
+            for metric in ("likeness", "recognised", "clip_t", "r_precision")
+            for side in scores.drawn
         }
-        for p, (prompt, label) in enumerate(zip(questions.prompts, questions.labels, strict=True))
+        for p, prompt in enumerate(questions.prompts)
     ]
 
 
 def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    rows, files = [], Answers(questions, questions.files)
+    rows, files, seeds = [], Answers(questions, questions.files), questions.seeds
+    of, of_base = scores.of("tuned"), scores.of("base")
+    called = [*scores.tokens, *(f"any {noun}" for noun in scores.nouns)]
+    closest = scores.closest_pairs(scores.lookers[0])
     for s, (token, noun) in enumerate(questions.subjects):
         for p, prompt in enumerate(questions.prompts):
             for k in range(questions.seeds_per_prompt):
-                of, of_base, at = scores.of_tuned, scores.of_base, (s, p, k)
+                at = (s, p, k)
                 rows.append(
                     {
                         "at": list(at),
                         "file": files.of(*at),
                         "base_file": files.of(*at),
                         "token": token,
-                        "label": questions.labels[p],
-                        "prompt": questions.prompt(prompt, f"{token} {noun}"),
-                        "seed": int(questions.seeds[at]),
-                        "dino": number(of["dino"][at]),
-                        "dino_base": number(of_base["dino"][at]),
-                        "clip_i": number(of["clip_i"][at]),
+                        "class_noun": noun,
+                        "label": prompt.name,
+                        "category": prompt.category,
+                        "prompt": prompt.about(f"{token} {noun}"),
+                        "seed": int(seeds[at]),
+                        "likeness": number(of["likeness"][at]),
+                        "likeness_base": number(of_base["likeness"][at]),
                         "clip_t": number(of["clip_t"][at]),
                         "clip_t_base": number(of_base["clip_t"][at]),
                         "fits_own_prompt_best": bool(of["r_precision"][at]),
-                        "recognised_as": scores.tokens[of["recognised_as"][at]],
+                        "recognised_as": called[of["recognised_as"][at]],
                         "nearest_photograph": photographs[s][of["nearest_photograph"][at]],
                         "nearest": number(of["nearest"][at]),
-                        "nearest_clip": number(of["nearest_clip"][at]),
-                        "closest_photographs": number(scores.closest_pairs[s]),
-                        "closest_photographs_clip": number(scores.closest_clip_pairs[s]),
+                        "closest_photographs": number(closest[s]),
                         "copied": bool(of["copied"][at]),
                     }
                 )
     return rows
+
+
+def number(value: float) -> float | None:
+    """A float for JSON, which has no NaN."""
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def as_json(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {**_numbers(estimate), "level": estimate.level}

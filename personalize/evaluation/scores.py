@@ -1,12 +1,12 @@
-"""Every score of an evaluation, from the features of what base and tuned model drew for the same prompts and seeds.
+"""Every score of an evaluation, from the features of what the models drew for the same prompts and seeds.
 
-Axes: `s` subjects, `p` prompts, `k` seeds, `m` photographs, `c` class nouns, `d` features.
+Axes: `n` names (`s` subjects, then `c` class nouns), `p` prompts, `k` seeds, `m` photographs, `d` features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,80 +14,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalize.evaluation import metrics, statistics
-from personalize.evaluation.gates import PAIRED
+from personalize.evaluation.gates import METRICS
 from personalize.evaluation.statistics import Estimate
 
 Array = NDArray[Any]
 
-SHARES = ("r_precision", "recognised", "copied")
-"""Metrics that are yes or no for each picture."""
+PLAIN_QUALITIES = ("aspect", "brightness", "contrast", "saturation")
+"""Read from the plain class pictures alone: a subject has a shape and a colour of its own, and may change these."""
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """The real photographs of one subject as unit vectors: `dino [m, d]`, `clip [m, d]`.
+    """The real photographs of one subject: `features[judge]` are unit vectors `[m, d]`.
 
     `held_out [m]` marks those that training never saw; None means that it saw all. `captions [m, d]` are their captions
-    in CLIP, with class noun in place of the token; None where they have none.
+    to the judge of texts, with class noun in place of the token; None where they have none.
     """
 
     token: str
     class_noun: str
-    dino: Array
-    clip: Array
+    features: Mapping[str, Array]
     held_out: Array | None = None
     captions: Array | None = None
 
-    @property
-    def clip_t(self) -> float:
-        """CLIP-T of the photographs and their own captions: what the subject's very look makes of prompt following."""
-        return (
-            float("nan") if self.captions is None else float(metrics.prompt_following(self.clip, self.captions).mean())
-        )
+    def __len__(self) -> int:
+        return len(next(iter(self.features.values())))
 
     @property
-    def unseen(self) -> Array:
-        """DINO of the photographs that training never saw: `[0..m, d]`."""
-        return self.dino[:0] if self.held_out is None else self.dino[np.asarray(self.held_out, bool)]
-
-    @property
-    def learnt(self) -> NDArray[np.intp]:
-        """Indices of the photographs that training saw, and could have copied."""
-        return np.flatnonzero(np.ones(len(self.dino), bool) if self.held_out is None else ~np.asarray(self.held_out))
+    def unseen(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self), bool) if self.held_out is None else np.asarray(self.held_out, bool)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What one model drew, as unit vectors.
+    """What one model drew: `features[judge] [n, p, k, d]` unit vectors, `qualities[name] [n, p, k]`."""
 
-    `dino` and `clip` `[s, p, k, d]`: each subject in each prompt. `plain` `[c, p, j, d]`: DINO features of the same
-    prompts with the class noun alone, nouns in the order in which subjects first name them.
-    """
-
-    dino: Array
-    clip: Array
-    plain: Array
+    features: Mapping[str, Array]
+    qualities: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Base and tuned model side by side. `texts [s, p, d]` are the prompts with token replaced by class noun, in CLIP.
+    """Models side by side: `drawn` holds base and tuned, and champion where there is one.
 
-    Raises ValueError when the two models did not answer the same questions.
+    `texts [c, p, d]` are the prompts about each class noun to `reader`, the judge of texts. `lookers` are the judges
+    that decide about likeness; every other judge's opinion is kept beside theirs. `unfit` says of judges that failed
+    their examination why.
+
+    Raises ValueError when the models did not answer the same questions.
     """
 
     photographs: Sequence[Photographs]
+    drawn: Mapping[str, Pictures]
     texts: Array
-    base: Pictures
-    tuned: Pictures
+    reader: str
+    lookers: Sequence[str]
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("dino", "clip", "plain"):
-            base, tuned = getattr(self.base, name), getattr(self.tuned, name)
-            if base.shape != tuned.shape:
-                raise ValueError(f"base and tuned must answer the same prompts and seeds: {name} differs in shape")
-        if len(self.photographs) != len(self.base.dino) or len(self.nouns) != len(self.base.plain):
-            raise ValueError("each subject needs its photographs and its pictures, each class noun its plain pictures")
+        names = len(self.photographs) + len(self.nouns)
+        for side, pictures in self.drawn.items():
+            for name, values in {**pictures.features, **pictures.qualities}.items():
+                if values.shape[:3] != (names, *self.shape):
+                    raise ValueError(f"all models must answer the same prompts and seeds: {side}'s {name} differs")
 
     @property
     def tokens(self) -> list[str]:
@@ -97,192 +86,231 @@ class Scores:
     def nouns(self) -> list[str]:
         return list(dict.fromkeys(each.class_noun for each in self.photographs))
 
-    @cached_property
-    def ceilings(self) -> Array:
-        """DINO of a real photograph against the others of its subject: `[s]`."""
-        return np.array([metrics.ceiling(each.dino).mean() for each in self.photographs])
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Prompts and seeds."""
+        _, prompts, seeds, _ = next(iter(self.drawn["base"].features.values())).shape
+        return prompts, seeds
+
+    @property
+    def judges(self) -> list[str]:
+        """All that look, those that decide first."""
+        return [*self.lookers, *(name for name in self.photographs[0].features if name not in self.lookers)]
 
     @cached_property
-    def clip_ceilings(self) -> Array:
-        return np.array([metrics.ceiling(each.clip).mean() for each in self.photographs])
+    def left_out(self) -> list[dict[int, str]]:
+        """Of each subject, the photographs that say nothing of it, and why.
 
-    @cached_property
-    def closest_pairs(self) -> Array:
-        """How alike the two most alike photographs of a subject are, in DINO: `[s]`."""
-        return np.array([metrics.closest_pair(each.dino) for each in self.photographs])
-
-    @cached_property
-    def closest_clip_pairs(self) -> Array:
-        return np.array([metrics.closest_pair(each.clip) for each in self.photographs])
-
-    @cached_property
-    def of_base(self) -> dict[str, Array]:
-        return self._score(self.base)
-
-    @cached_property
-    def of_tuned(self) -> dict[str, Array]:
-        return self._score(self.tuned)
-
-    @cached_property
-    def confusion(self) -> Array:
-        """Share of the tuned model's pictures asked for as (row) and recognised as (column): `[s, s]`."""
-        recognised = self.of_tuned["recognised_as"]
-        asked = np.broadcast_to(np.arange(len(recognised))[:, None, None], recognised.shape)
-        return metrics.confusion(asked, recognised, len(self.photographs))
-
-    def _score(self, pictures: Pictures) -> dict[str, Array]:
-        """`[s, p, k]` (`variety` `[s, p, 1]`, `retention` and `near_subject` `[c, p, j]`).
-
-        A picture looks copied when it is nearer to a photograph than any two photographs of the subject are to each
-        other, to DINO and to CLIP both: DINO overlooks the surroundings, so that to it alone the very subject in a new
-        place would be a copy.
+        Those that every deciding judge finds to resemble something else more than the rest of their own subject, and
+        the second of two that all judges find to be nearly the same. At least two are kept.
         """
-        own = list(zip(pictures.dino, pictures.clip, self.photographs, strict=True))
-        nearest = [metrics.nearest(dino, photos.dino[photos.learnt]) for dino, _, photos in own]
-        nearest_clip = [metrics.nearest(clip, photos.clip[photos.learnt]) for _, clip, photos in own]
-        likeness = np.stack([cosine for _, cosine in nearest])
-        likeness_clip = np.stack([cosine for _, cosine in nearest_clip])
-        recognised = metrics.recognised_as(pictures.dino, [photos.dino for photos in self.photographs])
-        return {
-            "dino": np.stack([metrics.similarity(dino, photos.dino) for dino, _, photos in own]),
-            "held_out": np.stack([metrics.similarity(dino, photos.unseen) for dino, _, photos in own])
-            if not self.missing("held_out")
-            else np.full(pictures.dino.shape[:3], np.nan),
-            "clip_i": np.stack([metrics.similarity(clip, photos.clip) for _, clip, photos in own]),
-            "clip_t": metrics.prompt_following(pictures.clip, self.texts[:, :, None]),
-            "r_precision": np.stack(list(map(metrics.r_precision, pictures.clip, self.texts))).astype(float),
-            "variety": metrics.variety(pictures.dino)[..., None],
-            "nearest_photograph": np.stack(
-                [photos.learnt[index] for (index, _), (_, _, photos) in zip(nearest, own, strict=True)]
-            ),
-            "nearest": likeness,
-            "nearest_clip": likeness_clip,
-            "copied": (likeness > self.closest_pairs[:, None, None])
-            & (likeness_clip > self.closest_clip_pairs[:, None, None]),
-            "recognised_as": recognised,
-            "recognised": recognised == np.arange(len(self.photographs))[:, None, None],
-            "retention": np.stack(
-                [metrics.retention(tuned, base) for tuned, base in zip(pictures.plain, self.base.plain, strict=True)]
-            ),
-            "near_subject": np.stack(
-                [self._nearest_subject(plain, noun) for plain, noun in zip(pictures.plain, self.nouns, strict=True)]
-            ),
-        }
+        subjects = len(self.photographs)
+        strange = [np.ones(len(photos), bool) for photos in self.photographs]
+        for judge in self.lookers:
+            plain = self._flat_plain("base", judge)
+            found = metrics.strangers([photos.features[judge] for photos in self.photographs], plain)
+            strange = [strange[s] & found[s] for s in range(subjects)]
+        reasons: list[dict[int, str]] = []
+        for s, photos in enumerate(self.photographs):
+            twins = np.all([metrics.prints(photos.features[judge]) for judge in self.judges], axis=0)
+            found_here = {int(i): "resembles something else more than this subject" for i in np.flatnonzero(strange[s])}
+            found_here |= {
+                int(i): "nearly the same picture as one before it"
+                for i in range(len(photos))
+                if i not in found_here and any(twins[i, j] for j in range(i) if j not in found_here)
+            }
+            reasons.append(found_here if len(photos) - len(found_here) >= 2 else {})
+        return reasons
 
-    def _nearest_subject(self, plain: Array, noun: str) -> Array:
-        """DINO of plain class pictures to the photographs of whichever subject of that noun they resemble most."""
-        return np.max([metrics.similarity(plain, p.dino) for p in self.photographs if p.class_noun == noun], axis=0)
+    def references(self, judge: str) -> list[Array]:
+        """The photographs that pictures are compared with, of each subject: `[m, d]`."""
+        return [
+            np.delete(photos.features[judge], list(out), axis=0)
+            for photos, out in zip(self.photographs, self.left_out, strict=True)
+        ]
+
+    def ceilings(self, judge: str) -> Array:
+        """A real photograph against the others of its subject: `[s]`; NaN where there is one."""
+        return np.array([metrics.ceiling(each).mean() for each in self.references(judge)])
+
+    def closest_pairs(self, judge: str) -> Array:
+        """How alike the two most alike photographs of a subject are: `[s]`."""
+        return np.array([metrics.closest_pair(each) for each in self.references(judge)])
+
+    def _flat_plain(self, side: str, judge: str) -> list[Array]:
+        plain = self.drawn[side].features[judge][len(self.photographs) :]
+        return [of_noun.reshape(-1, of_noun.shape[-1]) for of_noun in plain]
+
+    @cached_property
+    def _scored(self) -> dict[tuple[str, str], dict[str, Array]]:
+        return {}
+
+    def of(self, side: str, judge: str = "") -> dict[str, Array]:
+        """All scores of one model's pictures, in the eyes of one judge (the first of those that decide).
+
+        `[s, p, k]`, those of plain class pictures `[c, p, k]`, qualities of both `[n, p, k]`.
+        """
+        key = side, judge or self.lookers[0]
+        if key not in self._scored:
+            self._scored[key] = self._score(*key)
+        return self._scored[key]
+
+    def _score(self, side: str, judge: str) -> dict[str, Array]:
+        subjects = len(self.photographs)
+        features = self.drawn[side].features[judge]
+        own, plain = features[:subjects], features[subjects:]
+        references = self.references(judge)
+        galleries = [*references, *self._flat_plain("base", judge)]
+        found = np.stack([metrics.nearest_gallery(pictures, galleries) for pictures in own])
+        read = self.drawn[side].features[self.reader]
+        texts = dict(zip(self.nouns, self.texts, strict=True))
+        of_subjects = [texts[photos.class_noun] for photos in self.photographs]
+        nearest = [
+            metrics.nearest(pictures, photos.features[judge])
+            for pictures, photos in zip(own, self.photographs, strict=True)
+        ]
+        base_plain = self.drawn["base"].features[judge][subjects:]
+        scores = {
+            "likeness": np.stack([metrics.similarity(a, b) for a, b in zip(own, references, strict=True)]),
+            "held_out": self._held_out(own, judge),
+            "recognised_as": found,
+            "recognised": found == np.arange(subjects)[:, None, None],
+            "variety": metrics.variety(own)[..., None],
+            "nearest_photograph": np.stack([index for index, _ in nearest]),
+            "nearest": np.stack([cosine for _, cosine in nearest]),
+            "clip_t": metrics.prompt_following(read[:subjects], np.stack(of_subjects)[:, :, None]),
+            "r_precision": _each(metrics.r_precision, read[:subjects], of_subjects),
+            "retention": np.stack(list(map(metrics.retention, plain, base_plain))),
+            "near_subject": np.stack(
+                [
+                    np.max([metrics.similarity(pictures, references[s]) for s in self._subjects_of(noun)], axis=0)
+                    for pictures, noun in zip(plain, self.nouns, strict=True)
+                ]
+            ),
+            "class_clip_t": metrics.prompt_following(read[subjects:], self.texts[:, :, None]),
+            "class_r_precision": _each(metrics.r_precision, read[subjects:], self.texts),
+            "copied": np.logical_and.reduce([self._copied(side, name) for name in self.judges]),
+        }
+        for name, values in self.drawn[side].qualities.items():
+            scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
+        return scores
+
+    def _held_out(self, own: Array, judge: str) -> Array:
+        if self.missing("held_out"):
+            return np.full(own.shape[:3], np.nan)
+        pairs = zip(own, self.photographs, strict=True)
+        return np.stack([metrics.similarity(pictures, of.features[judge][of.unseen]) for pictures, of in pairs])
+
+    def _copied(self, side: str, judge: str) -> NDArray[np.bool_]:
+        """Nearer to a photograph that training saw than any two photographs of the subject are to each other.
+
+        Every judge must find it so: one that overlooks the surroundings would call the very subject in a new place a
+        copy.
+        """
+        own = self.drawn[side].features[judge][: len(self.photographs)]
+        nearest = [
+            metrics.nearest(pictures, of.features[judge][~of.unseen])[1]
+            for pictures, of in zip(own, self.photographs, strict=True)
+        ]
+        return np.asarray(np.stack(nearest) > self.closest_pairs(judge)[:, None, None])
+
+    def confusion(self, judge: str = "") -> Array:
+        """Share of the tuned model's pictures asked for as (row) and resembling most (column; then class nouns)."""
+        found = self.of("tuned", judge)["recognised_as"]
+        asked = np.broadcast_to(np.arange(len(found))[:, None, None], found.shape)
+        return metrics.confusion(asked, found, (len(found), len(found) + len(self.nouns)))
 
     def estimate(
-        self, metric: str, against_base: bool = False, level: float = 0.95, subject: int | None = None
+        self,
+        metric: str,
+        judge: str = "",
+        against: str = "",
+        level: float = 0.95,
+        subject: int | None = None,
+        side: str = "tuned",
     ) -> Estimate | None:
-        """A metric of the tuned model, or its paired difference from base, over all subjects or one.
+        """A metric of the tuned model, or its paired difference from another (`against`), over all subjects or one.
 
         None where the metric has no meaning; `missing` says why.
         """
-        if self.missing(metric, subject):
+        if self.missing(metric, subject, against, judge):
             return None
-        if metric == "leakage":
-            limit = float(np.mean([self.ceilings[self._subjects_of(noun)].mean() for noun in self.nouns]))
-            arrays = self.of_tuned["near_subject"], self.of_base["near_subject"]
-            return statistics.estimate(*arrays, statistic=metrics.gap_closed(limit), level=level)
-        chosen = slice(None) if subject is None or metric == "retention" else slice(subject, subject + 1)
-        if metric == "gap_closed":
-            arrays = self.of_tuned["dino"][chosen], self.of_base["dino"][chosen]
-            return statistics.estimate(
-                *arrays, statistic=metrics.gap_closed(float(self.ceilings[chosen].mean())), level=level
-            )
-        tuned, base = self.of_tuned[metric][chosen], self.of_base[metric][chosen]
-        if metric in SHARES and not against_base:
-            return statistics.share(tuned, level=level)
-        return statistics.estimate(tuned - base if against_base else tuned, level=level)
+        if metric in ("gap_closed", "leakage"):
+            return self._way(metric, judge, level, subject, side)
+        ours = _chosen(self.of(side, judge), metric, subject)
+        if metric == "variety" and not against:
+            return statistics.ratio(ours, _chosen(self.of("base", judge), metric, subject), level)
+        if METRICS[metric].share:
+            if against:
+                return statistics.difference_of_shares(ours, _chosen(self.of(against, judge), metric, subject), level)
+            return statistics.share(ours, level)
+        return statistics.estimate(ours - _chosen(self.of(against, judge), metric, subject) if against else ours, level)
 
-    def missing(self, metric: str, subject: int | None = None) -> str:
+    def _way(self, metric: str, judge: str, level: float, subject: int | None, side: str) -> Estimate:
+        """Share of the way to the photographs, which are a sample too: their error is found by leaving each out.
+
+        (Leakage is judged by a wide line, and the base's own class pictures are the greater uncertainty there.)
+        """
+        judge = judge or self.lookers[0]
+        name = "likeness" if metric == "gap_closed" else "near_subject"
+        chosen = [subject] if subject is not None else list(range(len(self.photographs)))
+        ours, base = (_chosen(self.of(one, judge), name, subject) for one in (side, "base"))
+        ceilings = self.ceilings(judge)
+        goal = float(np.mean(ceilings[chosen])) if metric == "gap_closed" else self._goal_of_leakage(judge)
+        above, below = metrics.way(ours, base, goal)
+        if metric == "leakage":
+            return statistics.ratio(above, below, level)
+        errors = [self._error_of_photographs(side, judge, s) for s in chosen]
+        return statistics.ratio(above, below, level, besides=float(np.linalg.norm(errors)) / len(chosen))
+
+    def _error_of_photographs(self, side: str, judge: str, subject: int) -> float:
+        """Standard error that a subject's share of the way has from its few photographs (jackknife)."""
+        photos = self.references(judge)[subject]
+        if len(photos) < 3:
+            return 0.0
+        ours, base = ((self.drawn[one].features[judge][subject] @ photos.T).mean(axis=(0, 1)) for one in (side, "base"))
+        without = []
+        for i in range(len(photos)):
+            rest = np.delete(np.arange(len(photos)), i)
+            goal, floor = metrics.ceiling(photos[rest]).mean(), base[rest].mean()
+            without.append((ours[rest].mean() - floor) / (goal - floor))
+        return statistics.jackknife_error(np.array(without))
+
+    def _goal_of_leakage(self, judge: str) -> float:
+        ceilings = self.ceilings(judge)
+        return float(np.mean([ceilings[self._subjects_of(noun)].mean() for noun in self.nouns]))
+
+    def missing(self, metric: str, subject: int | None = None, against: str = "", judge: str = "") -> str:
         """Why a metric has no meaning here, in words; empty when it has."""
+        judge = judge or self.lookers[0]
         chosen = slice(None) if subject is None else slice(subject, subject + 1)
-        if metric == "recognised" and len(self.photographs) < 2:
-            return "there is one subject and none to confuse it with"
-        if metric == "held_out" and not all(len(each.unseen) for each in self.photographs[chosen]):
+        prompts, seeds = self.shape
+        if against and against not in self.drawn:
+            return f"there is no {against}"
+        if metric == "held_out" and not all(photos.unseen.any() for photos in self.photographs[chosen]):
             return "training held no photograph of every subject back"
-        if metric in ("copied", "gap_closed", "leakage") and not np.isfinite(self.ceilings[chosen]).all():
+        if metric in ("copied", "gap_closed", "leakage") and not np.isfinite(self.ceilings(judge)[chosen]).all():
             return "a subject has a single photograph, so that photographs cannot be compared among themselves"
-        if metric == "gap_closed" and self.ceilings[chosen].mean() <= self.of_base["dino"][chosen].mean():
-            return "the photographs resemble each other no more than the base model's pictures resemble them"
-        if metric == "leakage" and self.ceilings.mean() <= self.of_base["near_subject"].mean():
-            return "the photographs resemble each other no more than the base model's pictures resemble them"
-        if metric == "r_precision" and len(self.texts[0]) < 2:
+        if metric in ("gap_closed", "leakage"):
+            name = "likeness" if metric == "gap_closed" else "near_subject"
+            goal = self._goal_of_leakage(judge) if metric == "leakage" else self.ceilings(judge)[chosen].mean()
+            if goal <= _chosen(self.of("base", judge), name, subject).mean():
+                return "the photographs resemble each other no more than the base model's pictures resemble them"
+        if metric in ("r_precision", "class_r_precision", "marks") and prompts < 2:
             return "there is one prompt, and no other to take it for"
-        if metric == "variety" and self.base.dino.shape[2] < 2:
+        if metric in ("variety", "retention") and seeds < 2:
             return "there is one seed for each prompt"
-        if metric == "retention" and self.base.plain.shape[2] < 2:
-            return "there is one plain class picture for each prompt"
         return ""
 
     def _subjects_of(self, noun: str) -> list[int]:
         return [i for i, each in enumerate(self.photographs) if each.class_noun == noun]
 
-    def summary(self, level: float = 0.95) -> dict[str, Any]:
-        """All of it as plain numbers for JSON, NaN as None."""
-        paired = [name for name in PAIRED if name != "retention" and not self.missing(name)]
-        subjects = []
-        adjusted = statistics.holm([statistics.p_value(self._difference("dino", s)) for s in range(len(self.tokens))])
-        for s, photos in enumerate(self.photographs):
-            row: dict[str, Any] = {
-                "token": photos.token,
-                "class_noun": photos.class_noun,
-                "photographs": len(photos.dino),
-                "pictures": int(self.of_tuned["dino"][s].size),
-                "ceiling": {
-                    "dino": number(self.ceilings[s]),
-                    "clip_i": number(self.clip_ceilings[s]),
-                    "clip_t": number(photos.clip_t),
-                },
-                "closest_photographs": number(self.closest_pairs[s]),
-                "improved_p_holm": number(adjusted[s]),
-            }
-            row |= {name: self._compare(name, level, s) for name in paired}
-            row |= {
-                name: as_json(self.estimate(name, level=level, subject=s))
-                for name in ("gap_closed", "recognised", "copied")
-            }
-            subjects.append(row)
-        overall: dict[str, Any] = {name: self._compare(name, level, None) for name in paired}
-        if not self.missing("retention"):
-            overall["retention"] = self._compare("retention", level, None)
-        overall |= {
-            name: as_json(self.estimate(name, level=level))
-            for name in ("gap_closed", "recognised", "copied", "leakage")
-        }
-        return {
-            "overall": overall,
-            "subjects": subjects,
-            "confusion": {"tokens": self.tokens, "shares": self.confusion.round(4).tolist()},
-        }
 
-    def _difference(self, metric: str, subject: int | None) -> Array:
-        chosen = slice(None) if subject is None else slice(subject, subject + 1)
-        return self.of_tuned[metric][chosen] - self.of_base[metric][chosen]
-
-    def _compare(self, metric: str, level: float, subject: int | None) -> dict[str, Any]:
-        chosen = slice(None) if subject is None else slice(subject, subject + 1)
-        return {
-            "base": number(self.of_base[metric][chosen].mean()),
-            "tuned": number(self.of_tuned[metric][chosen].mean()),
-            "difference": as_json(self.estimate(metric, True, level, subject)),
-            "detectable": number(statistics.minimum_detectable_effect(self._difference(metric, subject), level)),
-        }
+def _chosen(scores: Mapping[str, Array], metric: str, subject: int | None) -> Array:
+    """One subject's part of a metric that subjects have; the whole of any other."""
+    of_subjects = metric in METRICS and METRICS[metric].each
+    return scores[metric][subject : subject + 1] if subject is not None and of_subjects else scores[metric]
 
 
-def number(value: float) -> float | None:
-    """A float for JSON, which has no NaN."""
-    return round(float(value), 6) if np.isfinite(value) else None
-
-
-def as_json(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    return {
-        "value": number(estimate.value),
-        "ci": [number(estimate.low), number(estimate.high)] if estimate.known else None,
-        "level": estimate.level,
-    }
+def _each(metric: Any, pictures: Array, texts: Sequence[Array] | Array) -> Array:
+    return np.stack([metric(*pair) for pair in zip(pictures, texts, strict=True)]).astype(float)

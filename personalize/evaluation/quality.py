@@ -1,0 +1,94 @@
+"""What a picture is like whatever it shows: how sharp, how noisy, how blocky, how stretched, how bright. NumPy only.
+
+No judge of likeness sees these: features of a blurred or stained picture are hardly farther from a photograph. Each is
+one number per picture on a scale where a difference means the same everywhere (logarithms of energies, mostly), and is
+read against what the base draws for the same questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = NDArray[np.floating]
+
+QUALITIES = ("sharpness", "noise", "blockiness", "aspect", "brightness", "contrast", "saturation")
+BLOCK = 8
+"""Side of the blocks of JPEG and of a latent diffusion model's VAE, in pixels."""
+MARKS_SIDE = 128
+"""Side in pixels at which pictures are laid over one another."""
+TINY = 1e-3
+
+
+def qualities(image: Image) -> Array:
+    """The seven numbers of `QUALITIES`: `[7]`.
+
+    sharpness: log of the Laplacian's mean square over the gradient's; noise: log of Immerkær's (1996) σ, its median in
+    place of the mean, so that drawn detail counts little; blockiness: log of the steps over block edges, over those
+    elsewhere, worse of both directions and at the worst offset; aspect: log of upright over level gradient energy,
+    which moves by about the log of a stretch; brightness, contrast, saturation: mean and standard deviation of the
+    luminance and mean chroma, in shares of full scale.
+    """
+    rgb = np.asarray(image.convert("RGB"), np.float32) / 255
+    grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    across, down = np.diff(grey, axis=1), np.diff(grey, axis=0)
+    level, upright = float((down**2).mean()), float((across**2).mean())
+    second = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
+    mask = (
+        grey[:-2, :-2] + grey[:-2, 2:] + grey[2:, :-2] + grey[2:, 2:]
+        - 2 * (grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1])
+        + 4 * grey[1:-1, 1:-1]
+    )  # fmt: skip
+    floor = TINY**2
+    return np.array(
+        [
+            np.log((float((second**2).mean()) + floor) / (level + upright + floor)),
+            np.log(float(np.median(np.abs(mask))) / (6 * 0.6745) + TINY),
+            max(_steps(np.abs(across).mean(axis=0)), _steps(np.abs(down).mean(axis=1))),
+            np.log((upright + floor) / (level + floor)) / 2,
+            grey.mean(),
+            grey.std(),
+            (rgb.max(axis=-1) - rgb.min(axis=-1)).mean(),
+        ]
+    )
+
+
+def _steps(edges: Array) -> float:
+    """How much greater the differences at every eighth place are than the rest, at the offset where they are most."""
+    of_offset = np.array([edges[offset::BLOCK].mean() for offset in range(BLOCK)])
+    rest = (of_offset.sum() - of_offset) / (BLOCK - 1)
+    return float(np.log((of_offset + TINY) / (rest + TINY)).max())
+
+
+def residual(image: Image) -> Array:
+    """What is finer than a few pixels, as a unit vector: `[MARKS_SIDE²]`. A flat picture gives zeros."""
+    from PIL import Image as Pillow
+    from PIL import ImageFilter
+
+    small = image.convert("L").resize((MARKS_SIDE, MARKS_SIDE), Pillow.Resampling.LANCZOS)
+    fine = np.asarray(small, np.float32) - np.asarray(small.filter(ImageFilter.GaussianBlur(3)), np.float32)
+    length = float(np.linalg.norm(fine))
+    return fine.ravel() / length if length > 1 else np.zeros(fine.size, np.float32)
+
+
+def marks(residuals: Array) -> Array:
+    """How much of each picture's detail lies where it lies in pictures of other prompts: `[n, p, k, d]` to `[n, p, k]`.
+
+    Mean cosine to the residuals of the other prompts' pictures of the same name. A watermark, a stain, or one picture
+    drawn for everything are in all of them; independent pictures have nothing in common.
+    """
+    prompts, seeds = residuals.shape[1:3]
+    by_prompt = residuals.sum(axis=2, keepdims=True)
+    others = by_prompt.sum(axis=1, keepdims=True) - by_prompt
+    return (residuals * others).sum(axis=-1) / max(1, (prompts - 1) * seeds)
+
+
+def measured(images: Sequence[Image]) -> tuple[Array, Array]:
+    """`qualities` and `residual` of each picture: `[n, 7]`, `[n, d]`."""
+    return np.stack([qualities(image) for image in images]), np.stack([residual(image) for image in images])
