@@ -32,11 +32,11 @@ def test_closest_pair_is_of_two_different_photographs():
     assert metrics.closest_pair(photographs) == pytest.approx(np.sqrt(0.5))
 
 
-def test_gap_closed_is_nought_at_the_base_and_one_at_the_photographs():
-    way, base = metrics.gap_closed(0.7), np.array([0.2, 0.4])
-    assert way(np.array([0.3, 0.3]), base) == pytest.approx(0)
-    assert way(np.array([0.6, 0.8]), base) == pytest.approx(1)
-    assert way(np.array([0.4, 0.6]), base) == pytest.approx(0.5)
+def test_the_way_is_nought_at_the_base_and_one_at_the_photographs():
+    base = np.array([0.2, 0.4])
+    for tuned, expected in (([0.3, 0.3], 0), ([0.6, 0.8], 1), ([0.4, 0.6], 0.5)):
+        above, below = metrics.way(np.array(tuned), base, 0.7)
+        assert above.mean() / below.mean() == pytest.approx(expected)
 
 
 def test_prompt_following_compares_each_picture_with_its_own_text_unscaled():
@@ -51,6 +51,27 @@ def test_r_precision_asks_whose_prompt_a_picture_fits_best_and_not_how_well():
     assert metrics.r_precision(pictures, texts).tolist() == [[True, True], [False, True]]
 
 
+def test_a_prompt_in_other_words_is_no_other_prompt():
+    texts = unit(np.array([[1.0, 0, 0], [1.0, 0.1, 0], [0, 0, 1.0]]))
+    pictures = texts[[1, 0, 0]][:, None]
+    assert metrics.r_precision(pictures, texts).tolist() == [[True], [True], [False]]
+
+
+def test_two_prints_of_one_photograph_are_found_by_how_far_the_others_are_apart():
+    photographs = unit(np.array([[1.0, 0.2, 0], [1.0, 0.21, 0], [1.0, 0, 0.4], [1.0, 0.5, 0.2]]))
+    assert np.argwhere(metrics.prints(photographs)).tolist() == [[0, 1], [1, 0]]
+    assert not metrics.prints(photographs[:2]).any()
+
+
+def test_a_photograph_of_something_else_is_found_by_the_rule_for_pictures():
+    a, b = unit(np.eye(3)[[0, 0, 0, 1]] + 0.01), unit(np.eye(3)[[1, 1]])
+    found = metrics.strangers([a, b], [])
+    assert found[0].tolist() == [False, False, False, True]
+    assert not found[1].any()
+    of_class = metrics.strangers([a], [np.eye(3)[[1, 1]]])
+    assert of_class[0].tolist() == [False, False, False, True]
+
+
 def test_nearest_names_the_photograph():
     index, cosine = metrics.nearest(np.eye(3)[[2, 0]], np.eye(3))
     assert index.tolist() == [2, 0]
@@ -60,8 +81,8 @@ def test_nearest_names_the_photograph():
 def test_confusion_has_a_row_for_what_was_asked_and_a_column_for_what_came():
     photographs = [np.eye(3)[:1], np.eye(3)[1:2]]
     pictures = np.eye(3)[[0, 0, 0, 1]].reshape(2, 2, 3)  # the second subject once comes out as the first
-    recognised = metrics.recognised_as(pictures, photographs)
-    shares = metrics.confusion(np.array([[0, 0], [1, 1]]), recognised, 2)
+    recognised = metrics.nearest_gallery(pictures, photographs)
+    shares = metrics.confusion(np.array([[0, 0], [1, 1]]), recognised, (2, 2))
     np.testing.assert_allclose(shares, [[1, 0], [0.5, 0.5]])
 
 
