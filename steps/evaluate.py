@@ -55,14 +55,14 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from tqdm import tqdm
 
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.judges import JudgeConfig, load
     from personalize.evaluation.measure import measure
     from personalize.evaluation.scorecard import scorecard
 
     base, tuned = drawn_alike(inputs)
     photographs = photographs_of(inputs, base.questions.subjects)
-    clip = ClipEncoder(config.clip_model, config.clip_revision or None, config.device)
-    dino = DinoEncoder(config.dino_model, config.dino_revision or None, config.device)
+    named = (("clip", config.clip_model, config.clip_revision), ("dino", config.dino_model, config.dino_revision))
+    clip, dino = load([JudgeConfig(name=name, model=model, revision=at) for name, model, at in named], config.device)
     with tqdm(total=2 * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture") as bar:
         scores = measure(photographs, base, tuned, clip, dino, bar.update)
     names = [[photograph.name for photograph in of] for of in photographs]
@@ -143,7 +143,7 @@ def _strip(files: Sequence[Path]) -> Image:
     """Photograph, base and tuned side by side: squares as large as the last, up to 512 pixels."""
     from PIL import Image, ImageOps
 
-    from personalize.evaluation.encoders import open_rgb
+    from personalize.evaluation.judges import open_rgb
 
     pictures = [open_rgb(file) for file in files]
     side = min(512, *pictures[-1].size)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.encoders import open_rgb
+from personalize.evaluation.judges import open_rgb
 from personalize.evaluation.scores import Photographs, Pictures, Scores
 
 if TYPE_CHECKING:
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.judges import Judge
 
 BATCH = 32
 """Pictures in memory at a time."""
@@ -24,14 +24,14 @@ def measure(
     photographs: Sequence[Sequence[Photograph]],
     base: Drawings,
     tuned: Drawings,
-    clip: ClipEncoder,
-    dino: DinoEncoder,
+    clip: Judge,
+    dino: Judge,
     on_pictures: Callable[[int], object] = lambda count: None,
 ) -> Scores:
     """Encodes each subject's photographs and both models' answers; `on_pictures` hears how many were read."""
     questions = base.questions
 
-    def encoded(files: Sequence[Path], *encoders: ClipEncoder | DinoEncoder) -> list[NDArray[Any]]:
+    def encoded(files: Sequence[Path], *encoders: Judge) -> list[NDArray[Any]]:
         parts = []
         for start in range(0, len(files), BATCH):
             batch = [open_rgb(file) for file in files[start : start + BATCH]]
