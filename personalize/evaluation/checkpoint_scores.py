@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -76,10 +76,10 @@ class CheckpointScorer:
         return float(np.mean(found)) if found else None
 
     def __call__(self, images: Sequence[Image.Image], asked: Sequence[Asked]) -> dict[str, float]:
-        """-> each judge's likeness under its name, their mean `fidelity`, `prompt`, `drift`, `ceiling` where it is known.
+        """-> each judge's likeness under its name, their mean `fidelity`, `prompt`, `drift`, `ceiling` where known.
 
         `fidelity` is a subject's pictures' likeness to its reference photographs, `drift` that of its class's plain
-        pictures; `prompt` is the first reading judge's (CLIP-T). All are mean cosines. Raises ValueError where none reads.
+        pictures; `prompt` is CLIP-T of the judge that reads. All are mean cosines. Raises ValueError where none reads.
         """
         features = {name: judge.images(images) for name, judge in self.judges.items()}
         own = [(row, one.token) for row, one in enumerate(asked) if one.token]

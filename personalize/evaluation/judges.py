@@ -1,8 +1,8 @@
 """Judges: models that turn pictures, and some of them texts, into unit vectors whose cosine is how alike they are.
 
-A recipe names them in one list. A judge is a folder here, a repository of the Hugging Face hub at a commit, or a Python
-package that carries weights. Which architecture it is, how it wants its pictures and whether it reads texts is found out
-from the model itself. One that does not load completely, or fails the self-test, is refused.
+A recipe names them in one list. A judge is a folder here, a repository of the Hugging Face hub at a commit, or a
+Python package that carries weights. Which architecture it is, how it wants its pictures and whether it reads texts is
+found out from the model itself. One that does not load completely, or fails the self-test, is refused.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class JudgeConfig(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="short name, under which its scores stand")
     model: str = Field(description="folder, hub name, or Python package that carries weights")
-    revision: str | None = Field(None, description="commit of a hub name, version of a package")
-    decides: bool = Field(True, description="false: a second opinion, shown beside the others and never deciding")
+    revision: str | None = Field(default=None, description="commit of a hub name, version of a package")
+    decides: bool = Field(
+        default=True, description="false: a second opinion, shown beside the others and never deciding"
+    )
 
     @field_validator("name")
     @classmethod

@@ -121,17 +121,18 @@ def _needs_timm(source: Mapping[str, Any]) -> None:
     from transformers import PreTrainedConfig
 
     told, _ = PreTrainedConfig.get_config_dict(**source)
-    if told.get("model_type", "timm_wrapper" if "architecture" in told else "") == "timm_wrapper":
-        if missing := [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]:
-            raise ImportError(f"it is a timm model, which wants `pip install {' '.join(missing)}`")
+    of_timm = told.get("model_type", "timm_wrapper" if "architecture" in told else "") == "timm_wrapper"
+    missing = [name for name in ("timm", "torchvision") if of_timm and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"it is a timm model, which wants `pip install {' '.join(missing)}`")
 
 
 def _complete(config: Any, source: Mapping[str, Any]) -> Any:
-    """The model with every weight from its file. Raises ValueError naming the weights that are not as they should be."""
+    """The model with every weight from its file. Raises ValueError naming those that are not as they should be."""
     import torch
     from transformers import AutoModel
 
-    extra = {"add_pooling_layer": False} if config.model_type in ("vit", "deit") else {}
+    extra: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in ("vit", "deit") else {}
     model, found = AutoModel.from_pretrained(
         **source,
         **extra,
@@ -196,7 +197,7 @@ def _tokenizer(model: Any, source: Mapping[str, Any]) -> Any:
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str], config: Any, what: str) -> dict[str, torch.Tensor]:
-    """Token ids as the model was trained with: CLIP padded to the batch and masked, SigLIP in lower case and full length.
+    """Token ids as the model was trained with: CLIP's padded to the batch, SigLIP's in lower case and full length.
 
     Raises ValueError for a text of more tokens than the model reads, or of tokens that it does not know.
     """

@@ -47,7 +47,8 @@ def scorer(tmp_path: Path):
         picture(colour).save(tmp_path / name)
         return tmp_path / name
 
-    def make(held_out: bool = True, judges=(Eye("first"), Eye("second", reads=True))) -> CheckpointScorer:
+    def make(held_out: bool = True, judges=()) -> CheckpointScorer:
+        judges = judges or (Eye("first"), Eye("second", reads=True))
         red, orange, blue = (file(f"{i}.png", colour) for i, colour in enumerate((RED, ORANGE, BLUE)))
         subjects = [
             Photographed("bcnchr", "chair", [orange], [red] if held_out else []),

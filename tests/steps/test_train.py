@@ -101,7 +101,7 @@ def test_a_judge_that_is_not_whole_is_refused_before_anything_is_learnt(inputs, 
         base_model="nowhere", judges=judges_in(tmp_path)[1:], device="cpu", dtype="float32",
         work=str(tmp_path / "work"),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="judge clip: .*not those of the clip it says it is"):
+    with pytest.raises(ValueError, match=r"judge clip: .*not those of the clip it says it is"):
         train.run(config, inputs, tmp_path / "outputs")
     assert not (tmp_path / "work").exists()
 
