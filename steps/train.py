@@ -33,7 +33,8 @@ class Config(StepConfig, TrainSettings):
     base_model: str = Field("models/sdxl", description="folder of the SDXL base, or its Hugging Face name")
     base_revision: str = Field("", description="commit of a Hugging Face base (40 hexadecimal digits)")
     judges: JudgeConfigs = Field(
-        (), description="models that judge checkpoints, those that decide; one must read prompts. None: the last is kept"
+        (),
+        description="models that judge checkpoints, those that decide; one must read prompts. None: the last is kept",
     )
     device: hub.Device = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
     dtype: hub.Dtype = Field("bfloat16", description="precision of the frozen base; what learns is float32")
