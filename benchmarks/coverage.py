@@ -28,7 +28,9 @@ PROMPTS = (8, 16, 24, 48)
 SEEDS, SUBJECTS = 2, (1, 5)
 
 
-def means(draw: Callable[[np.random.Generator, int], Array], truth: float, within: float) -> Callable[[int, int], Trial]:
+def means(
+    draw: Callable[[np.random.Generator, int], Array], truth: float, within: float
+) -> Callable[[int, int], Trial]:
     """A score of which `draw` gives each prompt's mean; a picture adds normal noise of standard deviation `within`."""
 
     def of(prompts: int, subjects: int) -> Trial:

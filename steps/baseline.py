@@ -38,9 +38,9 @@ class Config(StepConfig):
     base_model: str = Field(description="Folder or hub name of the SDXL base that is tuned")
     base_revision: str | None = Field(None, description="Commit of a hub name")
     prompts: dict[str, dict[str, str]] = Field(
-        "objects",
-        description="{category: {name: text}} with {token_noun} for the subject, or a set of evaluation/prompt_sets.py: "
-        "objects, animals, miniature. More prompts, not more seeds, settle a verdict; fewer than five settle nothing",
+        SETS["objects"],
+        description="{category: {name: text}} with {token_noun} for the subject, or a set: objects, animals, "
+        "miniature. More prompts, rather than seeds, settle a verdict; fewer than five settle nothing",
     )
     seeds_per_prompt: int = Field(2, ge=1, description="Pictures that each model draws of each subject in each prompt")
     questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")

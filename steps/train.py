@@ -1,7 +1,7 @@
 """Train: teach the base model the subjects.   needs: ingest, caption, prior   gives: lora/, samples/, history.json
 
-One adapter for all subjects. Every few steps the model draws the same prompts from the same seeds and CLIP and DINO
-judge them; what is kept is the checkpoint most like the photographs among those that still hear the rest of the prompt.
+One adapter for all subjects. Every few steps the model draws the same prompts from the same seeds and the judges
+score them; what is kept is the checkpoint most like the photographs among those that still hear the rest of the prompt.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.dreambooth.settings import HOW_NOT_WHAT, TrainSettings
+from personalize.evaluation.judges import JudgeConfigs, identity
 from personalize.files import read_json, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
@@ -31,10 +32,10 @@ NEEDS = ("ingest", "caption", "prior")
 class Config(StepConfig, TrainSettings):
     base_model: str = Field("models/sdxl", description="folder of the SDXL base, or its Hugging Face name")
     base_revision: str = Field("", description="commit of a Hugging Face base (40 hexadecimal digits)")
-    clip_model: str = Field("models/clip", description="CLIP that judges checkpoints; empty keeps the last step")
-    clip_revision: str = Field("", description="commit of a Hugging Face CLIP")
-    dino_model: str = Field("models/dino", description="DINO that judges checkpoints")
-    dino_revision: str = Field("", description="commit of a Hugging Face DINO")
+    judges: JudgeConfigs = Field(
+        (),
+        description="models that judge checkpoints, those that decide; one must read prompts. None: the last is kept",
+    )
     device: hub.Device = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
     dtype: hub.Dtype = Field("bfloat16", description="precision of the frozen base; what learns is float32")
     processes: int = Field(1, ge=1, description="processes to train with, one a GPU")
@@ -44,13 +45,25 @@ class Config(StepConfig, TrainSettings):
         json_schema_extra=HOW_NOT_WHAT,
     )
 
+    @field_validator("judges")
+    @classmethod
+    def _deciding(cls, judges: JudgeConfigs) -> JudgeConfigs:
+        """A second opinion chooses no checkpoint, so it is no part of a training."""
+        deciding = tuple(judge for judge in judges if judge.decides)
+        if judges and not deciding:
+            raise ValueError("none of the judges decides; leave `decides: false` out for one of them")
+        return deciding
+
+    @property
+    def judged(self) -> bool:
+        """Whether checkpoints are scored."""
+        return bool(self.judges) and self.validation_every > 0
+
 
 def sources(config: Config) -> Mapping[str, str]:
     """The base and the judges, by content or by commit."""
-    models = {"base model": (config.base_model, config.base_revision)}
-    if config.clip_model and config.validation_every:
-        models |= {"CLIP": (config.clip_model, config.clip_revision), "DINO": (config.dino_model, config.dino_revision)}
-    return {name: hub.identity(model, revision) for name, (model, revision) in models.items()}
+    judges = {f"judge {judge.name}": identity(judge) for judge in config.judges if config.judged}
+    return {"base model": hub.identity(config.base_model, config.base_revision), **judges}
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -94,19 +107,24 @@ def teach(job: Mapping[str, Any]) -> None:
 
 
 def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Watch) -> Result:
-    """One training, from photographs on disk to an adapter. Raises progress.Diverged, and what `watch` raises."""
+    """One training, from photographs on disk to an adapter.
+
+    Raises progress.Diverged, what `watch` raises, and ValueError where a judge is not whole, before anything is learnt.
+    """
     from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
     from personalize.dreambooth.setup import Base
     from personalize.dreambooth.train import Observer, train
     from personalize.dreambooth.validation import previews
+    from personalize.evaluation import judges
     from personalize.photographs.prompts import load_subjects
 
     settings = settings_of(config)
+    if config.judged:
+        judges.reader(judges.load(config.judges, "cpu"))
     photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
     class_images = read_class_images(folders["prior"]) if "prior" in folders else []
     learnt, held_out = hold_out(photographs, settings.validation_photographs, settings.seed)
     subjects = load_subjects(folders["captions"])
-    judged = bool(config.clip_model) and settings.validation_every > 0
     return train(
         settings,
         Base(config.base_model, config.base_revision or None, config.device, config.dtype),
@@ -116,7 +134,7 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
         work=Path(config.work),
         held_out=held_out,
         previews=previews(subjects, settings.validation_prompts, settings.validation_seeds, settings.seed),
-        score=judge(config, learnt, held_out) if judged else None,
+        score=judge(config, learnt, held_out) if config.judged else None,
         observer=Observer(watch.phase, watch.logged, watch.scored),
     )
 
@@ -130,20 +148,14 @@ def judge(
 ) -> Callable[[int, Sequence[Sample]], dict[str, float]]:
     """What a checkpoint's pictures are worth. Likeness is to held-out photographs of subjects that have any."""
     from personalize.evaluation.checkpoint_scores import CheckpointScorer, Photographed
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.judges import load
 
     def of(token: str, examples: Sequence[Example]) -> list[Path]:
         return [example.path for example in examples if example.token == token]
 
-    def load() -> tuple[ClipEncoder, DinoEncoder]:
-        return (
-            ClipEncoder(config.clip_model, config.clip_revision or None, config.device),
-            DinoEncoder(config.dino_model, config.dino_revision or None, config.device),
-        )
-
     nouns = {example.token: example.class_noun for example in learnt}
     subjects = [Photographed(token, noun, of(token, learnt), of(token, held_out)) for token, noun in nouns.items()]
-    scorer = CheckpointScorer(subjects, load)
+    scorer = CheckpointScorer(subjects, lambda: load(config.judges, config.device))
     return lambda step, samples: scorer([sample.image for sample in samples], [sample.preview for sample in samples])
 
 

@@ -139,9 +139,14 @@ def _turn(shapes: np.ndarray, angle: float, side: float, depth: float, forward: 
     shapes[:, 1:4] += forward * depth + np.array((forward[2], 0.0, -forward[0])) * -side
 
 
-def world(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What the ray-marcher needs: shapes, groups [k, 6] (centre, radius, first, last), materials, place, camera."""
-    main = draw(scene.class_name, scene.design_seed)
+def world(
+    scene: Scene, shapes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What the ray-marcher needs: shapes, groups [k, 6] (centre, radius, first, last), materials, place, camera.
+
+    shapes: the thing itself, as `draw` gives it, where it is not the scene's own design.
+    """
+    main = draw(scene.class_name, scene.design_seed) if shapes is None else shapes.copy()
     rows = _materials(scene.class_name, scene.design_seed, scene.colour, scene.accent, scene.material, scene.pattern)
     _face_size(main, rows)
     camera = _camera(scene, main)
@@ -170,13 +175,16 @@ def world(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     return np.concatenate(all_shapes), np.array(groups), np.concatenate(all_rows), place_row(scene, forward), camera
 
 
-def render(scene: Scene, size: int, samples: int = 1) -> np.ndarray:
-    """The picture uint8 [size, size, 3] of a scene, the same bytes every time; `samples` > 1 smooths edges."""
+def render(scene: Scene, size: int, samples: int = 1, shapes: np.ndarray | None = None) -> np.ndarray:
+    """The picture uint8 [size, size, 3] of a scene, the same bytes every time; `samples` > 1 smooths edges.
+
+    shapes: as for `world`.
+    """
     from miniature.scenes.march import paint
 
     out = np.empty((size, size, 3), np.uint8)
     noise_seed = Dice("noise", scene.seed, scene.design_seed).whole(0, 1 << 20)
-    paint(*world(scene), size, samples, noise_seed, out)
+    paint(*world(scene, shapes), size, samples, noise_seed, out)
     return out
 
 

@@ -1,1 +1,1 @@
-"""Metrics, statistics and gates: numbers in, verdict out. Only `encoders` touches torch."""
+"""Metrics, statistics and gates: numbers in, verdict out. Only `judges` and `towers` touch torch."""

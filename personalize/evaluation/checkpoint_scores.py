@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from personalize.evaluation.encoders import open_rgb
+from personalize.evaluation.drawings import open_rgb
+from personalize.evaluation.judges import reader
 from personalize.evaluation.metrics import Array, prompt_following, similarity
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from personalize.evaluation.encoders import ClipEncoder, DinoEncoder
+    from personalize.evaluation.judges import Judge
 
 
 class Asked(Protocol):
@@ -46,16 +47,15 @@ class Photographed:
 
 
 class CheckpointScorer:
-    """CLIP and DINO on a checkpoint's pictures; the encoders are loaded when the first are scored."""
+    """The judges on a checkpoint's pictures; they are loaded when the first are scored."""
 
-    def __init__(self, subjects: Sequence[Photographed], load: Callable[[], tuple[ClipEncoder, DinoEncoder]]) -> None:
+    def __init__(self, subjects: Sequence[Photographed], load: Callable[[], Sequence[Judge]]) -> None:
         self.subjects = {subject.token: subject for subject in subjects}
         self.load = load
 
     @cached_property
-    def encoders(self) -> dict[str, Any]:
-        clip, dino = self.load()
-        return {"clip_i": clip, "dino": dino}
+    def judges(self) -> dict[str, Judge]:
+        return {judge.name: judge for judge in self.load()}
 
     @cached_property
     def references(self) -> dict[str, dict[str, Array]]:
@@ -65,24 +65,24 @@ class CheckpointScorer:
     def ceiling(self) -> float | None:
         """Likeness of the photographs that are learnt to those held out: what a picture can hardly exceed.
 
-        Mean over subjects and encoders; None where no subject has photographs held out.
+        Mean over subjects and judges; None where no subject has photographs held out.
         """
         found = [
             similarity(learnt[name], self.references[subject.token][name]).mean()
             for subject in self.subjects.values()
             if subject.held_out
             for learnt in (self._encoded(subject.learnt),)
-            for name in self.encoders
+            for name in self.judges
         ]
         return float(np.mean(found)) if found else None
 
     def __call__(self, images: Sequence[Image.Image], asked: Sequence[Asked]) -> dict[str, float]:
-        """-> `clip_i` and `dino`, their mean `fidelity`, `prompt` (CLIP-T), `drift`, and `ceiling` where it is known.
+        """-> each judge's likeness under its name, their mean `fidelity`, `prompt`, `drift`, `ceiling` where known.
 
         `fidelity` is a subject's pictures' likeness to its reference photographs, `drift` that of its class's plain
-        pictures. All are mean cosines.
+        pictures; `prompt` is CLIP-T of the judge that reads. All are mean cosines. Raises ValueError where none reads.
         """
-        features = {name: encoder.images(images) for name, encoder in self.encoders.items()}
+        features = {name: judge.images(images) for name, judge in self.judges.items()}
         own = [(row, one.token) for row, one in enumerate(asked) if one.token]
         near = [
             (row, subject.token)
@@ -98,17 +98,18 @@ class CheckpointScorer:
             )
 
         rows = [row for row, _ in own]
-        texts = self.encoders["clip_i"].texts([asked[row].plain for row in rows])
-        alike = {name: likeness(name, own) for name in self.encoders}
+        hears = reader(list(self.judges.values()))
+        texts = hears.texts([asked[row].plain for row in rows])
+        alike = {name: likeness(name, own) for name in self.judges}
         known = {} if self.ceiling is None else {"ceiling": self.ceiling}
         return {
             **alike,
             "fidelity": float(np.mean(list(alike.values()))),
-            "prompt": float(prompt_following(features["clip_i"][rows], texts).mean()),
-            "drift": float(np.mean([likeness(name, near) for name in self.encoders])),
+            "prompt": float(prompt_following(features[hears.name][rows], texts).mean()),
+            "drift": float(np.mean([likeness(name, near) for name in self.judges])),
             **known,
         }
 
     def _encoded(self, paths: Sequence[Path]) -> dict[str, Array]:
         images = [open_rgb(path) for path in paths]
-        return {name: encoder.images(images) for name, encoder in self.encoders.items()}
+        return {name: judge.images(images) for name, judge in self.judges.items()}

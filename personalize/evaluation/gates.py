@@ -12,13 +12,12 @@ another fails leave a gate undecided.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from personalize.evaluation.statistics import FEWEST_PROMPTS, prompts_to_decide
 
 if TYPE_CHECKING:
     from personalize.evaluation.statistics import Estimate
@@ -149,7 +148,7 @@ class Gate(BaseModel):
         if self.rival and self.rival == "base" and not metric.paired:
             paired = ", ".join(name for name, one in METRICS.items() if one.paired)
             raise ValueError(
-                f"{self.metric} has no base to be compared with: use `kind: threshold`, or one of {paired} for {self.kind}"
+                f"{self.metric} has no base to be compared with: use `kind: threshold`; {self.kind} is for {paired}"
             )
         if self.each and not metric.each:
             several = ", ".join(name for name, one in METRICS.items() if one.each)
@@ -303,24 +302,27 @@ def _why(gate: Gate, answer: Answer, verdict: GateVerdict, several: bool) -> str
 
 def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
     """About how many prompts would decide what pictures are too few for; None where more of them would not help."""
-    wanted = []
+    wanted: list[int] = []
     for each in judgements:
         if each.verdict != "undecided":
             continue
-        open_answers = [answer.found for answer in each.answers if each.gate.decide(answer.found) == "undecided"]
-        for found in open_answers:
-            assert found is not None
-            if not found.known:
-                wanted.append(FEWEST_PROMPTS)
+        for answer in each.answers:
+            if answer.found is None or each.gate.decide(answer.found) != "undecided":
                 continue
-            line = each.gate.line
-            if each.gate.kind == "equivalence" and found.value < 0:
-                line = -line
-            needed = prompts_to_decide(found, line)
+            needed = _prompts_to_decide(each.gate, answer.found)
             if needed is None:
                 return None
             wanted.append(needed)
     return max(wanted, default=None)
+
+
+def _prompts_to_decide(gate: Gate, found: Estimate) -> int | None:
+    """An interval narrows with the root of the number of prompts; None where the value lies on the line."""
+    if not found.known:
+        return 2 * found.clusters
+    line = -gate.line if gate.kind == "equivalence" and found.value < 0 else gate.line
+    half = found.value - found.low if found.value > line else found.high - found.value
+    return math.ceil(found.clusters * (half / abs(found.value - line)) ** 2) if found.value != line else None
 
 
 def verdict(gates: Sequence[Judgement] | Sequence[Mapping[str, Any]]) -> Verdict:

@@ -10,6 +10,7 @@ import numpy as np
 
 from personalize.evaluation import quality
 from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
+from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def measure(
 
     Raises ValueError where no judge reads texts, or none decides.
     """
-    lookers, reader = deciding(judges)
+    reads = reader(judges)
     questions = drawn["base"].questions
 
     def seen(files: Sequence[Path], measured: bool) -> tuple[dict[str, Array], Array, Array]:
@@ -46,11 +47,11 @@ def measure(
                 residuals.append(of_residual)
             on_pictures(len(batch))
         together = {name: np.concatenate(parts) for name, parts in features.items()}
-        return together, np.concatenate(qualities or [[]]), np.concatenate(residuals or [[]])
+        return together, np.concatenate(qualities or [np.zeros(0)]), np.concatenate(residuals or [np.zeros(0)])
 
     def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
         features, _, _ = seen([one.path for one in shown], measured=False)
-        captions = reader.texts([one.caption for one in shown])
+        captions = reads.texts([one.caption for one in shown])
         return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
     def answered(drawings: Drawings) -> Pictures:
@@ -63,21 +64,8 @@ def measure(
     return Scores(
         [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
         {side: answered(drawings) for side, drawings in drawn.items()},
-        np.stack([reader.texts(texts) for texts in questions.texts]),
-        reader.name,
-        [judge.name for judge in lookers],
-        {name: why for name, why in unfit.items() if name in {judge.name for judge in lookers}},
+        np.stack([reads.texts(texts) for texts in questions.texts]),
+        reads.name,
+        [judge.name for judge in lookers(judges)],
+        unfit,
     )
-
-
-def deciding(judges: Sequence[Judge]) -> tuple[list[Judge], Judge]:
-    """Those that decide about likeness, and the one that reads the prompts.
-
-    A judge of texts looks at the whole scene, so it decides about likeness only where nobody else does.
-    """
-    deciders = [judge for judge in judges if judge.config.decides]
-    readers = [judge for judge in deciders if judge.reads_text]
-    lookers = [judge for judge in deciders if not judge.reads_text] or readers
-    if not readers or not lookers:
-        raise ValueError("the judges that decide must include one that reads texts: a CLIP or a SigLIP")
-    return lookers, readers[0]

@@ -159,7 +159,7 @@ def _overall(scores: Scores, level: float, judge: str = "", subject: int | None 
     """Every metric: base, tuned and their difference where both have it, otherwise the tuned model's alone."""
     found: dict[str, Any] = {}
     for name, metric in METRICS.items():
-        if subject is not None and not metric.each or judge and metric.judged_by != "looking":
+        if (subject is not None and not metric.each) or (judge and metric.judged_by != "looking"):
             continue
         if metric.paired:
             found[name] = None if scores.missing(name, subject) else _compare(scores, name, level, judge, subject)

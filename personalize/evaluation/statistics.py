@@ -48,7 +48,9 @@ def estimate(scores: Array, level: float = 0.95) -> Estimate:
 
 
 def share(successes: Array, level: float = 0.95) -> Estimate:
-    """A share of pictures, from 0/1 scores `[s, p, k]`: Wilson's interval with Student's quantile (Korn, Graubard 1998).
+    """A share of pictures, from 0/1 scores `[s, p, k]`: Wilson's interval with Student's quantile.
+
+    As Korn and Graubard (1998) do for clustered samples, with Wilson's interval in place of Clopper's and Pearson's.
 
     Pictures of one prompt succeed and fail together, so they count as fewer: as many as give the variance between the
     prompts' shares. That variance is taken with one more prompt, of which all went the rarer way: prompts that never
@@ -104,24 +106,6 @@ def jackknife_error(without: Array) -> float:
     without = np.asarray(without, float)
     m = len(without)
     return float(np.sqrt((m - 1) / m * ((without - without.mean()) ** 2).sum()))
-
-
-def prompts_to_decide(found: Estimate, line: float) -> int | None:
-    """About how many prompts would tell on which side of the line the value lies, if it stays what it is.
-
-    An interval narrows with the root of their number. None where the value lies on the line.
-    """
-    half, off = (
-        (found.value - found.low, found.value - line)
-        if found.value > line
-        else (
-            found.high - found.value,
-            line - found.value,
-        )
-    )
-    if not found.known or off <= 0:
-        return None
-    return int(np.ceil(found.clusters * max(1.0, (half / off) ** 2)))
 
 
 def minimum_detectable_effect(differences: Array, level: float = 0.95, power: float = 0.8) -> float:

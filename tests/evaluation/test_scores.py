@@ -171,7 +171,9 @@ def test_a_champion_is_a_rival_where_there_is_one():
     gate = Gate(metric="likeness", kind="non-inferiority", margin=0.05, against="champion")
     assert judge_all(scores, [gate])[0].verdict == "skipped"
     rival = replace(scores, drawn={**scores.drawn, "champion": evaluation(likeness=0.3).drawn["tuned"]})
-    better = replace(scores, drawn={**scores.drawn, "champion": scores.drawn["tuned"], "tuned": rival.drawn["champion"]})
+    better = replace(
+        scores, drawn={**scores.drawn, "champion": scores.drawn["tuned"], "tuned": rival.drawn["champion"]}
+    )
     assert judge_all(rival, [gate])[0].verdict == "passed"
     assert judge_all(better, [gate])[0].verdict == "failed"
 

@@ -29,6 +29,11 @@ def perform(name: str, config: StepConfig, inputs: Inputs, outputs: Path) -> Car
     return card
 
 
+def judges_in(models: Path) -> list[dict[str, str]]:
+    """The judges of a recipe whose models lie in a folder."""
+    return [{"name": name, "model": str(models / name)} for name in ("dino", "clip")]
+
+
 @pytest.fixture(scope="session")
 def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sqlite store as MLflow makes it: dozens of migrations, so made once and copied."""

