@@ -7,6 +7,7 @@ the reason.
 """
 
 import fnmatch
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,10 @@ PACKAGED = frozenset((".txt", ".json", ".html", ".css", ".js"))
 SECRETIVE = ("*secret*", "*credential*", "*password*", "*.local.*", ".env*", "*.env")
 HIDDEN = frozenset((".github", ".gitlab", ".circleci", ".ci", ".dvc"))
 """Hidden folders that are part of a project; any other is somebody's own."""
+PICTURES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".psd"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # as cameras write them
+)
 DATA = ("data", "photographs", "models")
 
 ALLOWED = "pragma: allowlist secret"
@@ -61,10 +66,13 @@ def sift(
     data = [*data_places(root), *filter(None, (place_in(root, place) for place in places))]
     left_out: dict[str, str] = {}
     within: Counter[tuple[str, str]] = Counter()
+    albums: dict[str, bool] = {}
     sized: list[tuple[int, str]] = []
     for name in sorted(set(names)):
         if place := next((place for place in data if name == place or name.startswith(f"{place}/")), ""):
             within["data", place] += 1
+        elif folder := _album(root, name, albums):
+            within["a folder of pictures", folder] += 1
         elif folder := _hidden(name):
             within["a hidden folder", folder] += 1
         elif why := _unwanted(root, name):
@@ -128,6 +136,26 @@ def _hidden(name: str) -> str:
         if folder.startswith(".") and folder not in HIDDEN:
             return "/".join(folders[:depth])
     return ""
+
+
+def _album(root: Path, name: str, known: dict[str, bool]) -> str:
+    """The outermost folder around the file that holds no fewer pictures than code, configuration and text."""
+    for folder in [each.as_posix() for each in PurePosixPath(name).parents][-2::-1]:
+        if folder not in known:
+            kinds = Counter(Path(each.name).suffix.lower() for each in _entries(root / folder))
+            pictures = sum(count for kind, count in kinds.items() if kind in PICTURES)
+            known[folder] = pictures > 0 and pictures >= sum(kinds[kind] for kind in (*CODE, *CONFIGURATION, *TEXT))
+        if known[folder]:
+            return folder
+    return ""
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _unwanted(root: Path, name: str) -> str:
@@ -205,7 +233,7 @@ def without_secrets(text: str) -> str:
     """The text with what looks like a secret (a token, a key, the password or signature of an address) put out."""
     if not re.search(r"[A-Za-z0-9_-]{16}|://|\?.*=|-----BEGIN", text):
         return text  # too short for any: the detectors need not be loaded
-    return "".join(part if part.startswith("data:") else _put_out(part) for part in _PICTURES.split(text))
+    return "".join(part if part.startswith("data:") else _put_out(part) for part in _EMBEDDED.split(text))
 
 
 def has_secret(text: str) -> bool:
@@ -219,7 +247,7 @@ def _put_out(text: str) -> str:
     return _KEY_BLOCK.sub(PUT_OUT, text)
 
 
-_PICTURES = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*)")
+_EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/=]*)")
 _KEY_BLOCK = re.compile(r"-----BEGIN[A-Z ]* PRIVATE KEY[A-Z ]*-----.*?(?:-----END[A-Z ]*-----|\Z)", re.DOTALL)
 
 

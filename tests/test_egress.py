@@ -70,6 +70,14 @@ def test_nothing_under_a_data_path_leaves_and_a_folder_is_named_once(tmp_path: P
     }
 
 
+def test_a_folder_of_pictures_is_data_and_a_text_with_a_picture_in_it_is_not(tmp_path: Path) -> None:
+    write(tmp_path, "teapot/1.jpg", "teapot/2.JPG", "teapot/about.md", "teapot/more/notes.md")
+    write(tmp_path, "docs/a.md", "docs/b.md", "docs/card.webp", "front.jpg", "README.md")
+    found = sifted(tmp_path)
+    assert set(found.texts) == {"docs/a.md", "docs/b.md", "README.md"}
+    assert found.left_out["teapot/"] == "a folder of pictures, 4 files"
+
+
 def test_the_project_itself_and_what_lies_elsewhere_are_no_data_path(tmp_path: Path) -> None:
     write(tmp_path, "a.py")
     assert set(sifted(tmp_path, ".", str(tmp_path.parent), "..", "https://example.org/a.zip").texts) == {"a.py"}
