@@ -112,8 +112,10 @@ def test_the_store_is_its_owners_alone(clone: Path) -> None:
         assert (clone / folder).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_secret_given_to_mlflow_run_is_refused_and_repeated_nowhere(clone: Path) -> None:
-    done = mlflow_run(clone, "-e", "ingest", "-P", f"data=https://example.org/a.zip?sig={TOKEN}")
+@pytest.mark.parametrize("plan", ["false", "true"])
+def test_a_secret_given_to_mlflow_run_is_refused_and_repeated_nowhere(clone: Path, plan: str) -> None:
+    address = f"https://example.org/a.zip?sig={TOKEN}"
+    done = mlflow_run(clone, "-e", "ingest", "-P", f"data={address}", "-P", f"plan={plan}")
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")]
     assert len(said) == 1

@@ -12,11 +12,10 @@ import yaml
 
 from personalize.cards.links import address, card_link, parts
 from personalize.egress import has_secret, without_secrets
-from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Lineage
 from personalize.recipe.plan import Prepared
 from personalize.recipe.showing import OUTCOME, Shown
-from personalize.recipe.tracking import StepRun, Store
+from personalize.recipe.tracking import StepRun, Store, refuse_logged_secrets
 
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that nobody has named."""
@@ -55,12 +54,7 @@ class ProjectRun:
         """
         from mlflow.entities import Param, RunTag
 
-        if told := sorted(name for name, text in self.logged_already.items() if has_secret(text)):
-            raise RecipeError(
-                f"-P {told[0]}: looks like a secret, and `mlflow run` has logged it in run {self.run_id}. "
-                f"Delete that run (mlflow runs delete --run-id {self.run_id}, then mlflow gc) and have the secret "
-                f"replaced; `python -m personalize.recipe run --{told[0]} ...` takes such a value and logs none of it"
-            )
+        refuse_logged_secrets(self.run_id, self.logged_already)
         tags = {**tags, "recipe.target": self.prepared.target}
         seeds = {str(config["seed"]) for config in resolved.values() if config.get("seed") is not None}
         if seeds:

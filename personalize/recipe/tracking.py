@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from personalize import files
-from personalize.egress import without_secrets
+from personalize.egress import has_secret, without_secrets
 from personalize.recipe.config import Profile
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
@@ -164,8 +164,9 @@ class Store:
         Deleting it would be tidier, but `mlflow run` ends every run of its own and fails where it is deleted.
         """
         run_id = os.environ.get("MLFLOW_RUN_ID")
-        if not run_id or self.client.get_run(run_id).data.tags.get("mlflow.source.type") != "PROJECT":
+        if not run_id or (run := self.client.get_run(run_id)).data.tags.get("mlflow.source.type") != "PROJECT":
             return  # no run, or somebody's own
+        refuse_logged_secrets(run_id, run.data.params)
         self.client.update_run(run_id, name="plan")
         said = without_secrets(said)
         self.client.set_tag(run_id, "recipe.plan", said[:4000])
@@ -192,6 +193,16 @@ class Store:
             self.searched, condition, max_results=most, order_by=["attributes.start_time DESC"]
         )
         return [self.step_run(run) for run in runs]
+
+
+def refuse_logged_secrets(run_id: str, params: Mapping[str, str]) -> None:
+    """Raises RecipeError where `mlflow run` has logged a secret as a parameter, which nobody can take back."""
+    if told := next((name for name, text in sorted(params.items()) if has_secret(text)), ""):
+        raise RecipeError(
+            f"-P {told}: looks like a secret, and `mlflow run` has logged it in run {run_id}. Delete that run "
+            f"(mlflow runs delete --run-id {run_id}, then mlflow gc) and have the secret replaced; "
+            f"`python -m personalize.recipe run --{told} ...` takes such a value and logs none of it"
+        )
 
 
 def _of_step(recipe: str, step: str) -> str:
@@ -254,7 +265,9 @@ def _keep_private(uri: str, root: Path) -> None:
     database = root / uri.removeprefix("sqlite:///")
     if uri.startswith("sqlite:///") and database.resolve().is_relative_to(root.resolve()):
         with contextlib.suppress(OSError):
-            database.touch(mode=0o600)  # MLflow would make one that everybody may read
+            database.touch(mode=0o600)  # MLflow would make them so that everybody may read
+            (root / "mlruns").mkdir(mode=0o700, exist_ok=True)
+            (root / "build").mkdir(mode=0o700, exist_ok=True)
         for suffix in ("", "-wal", "-shm", "-journal"):
             files.keep_private(f"{database}{suffix}")
     for folder in ("mlruns", "mlartifacts", "build"):

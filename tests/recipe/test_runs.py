@@ -1,10 +1,13 @@
 """What a run leaves in MLflow: nested runs, lineage, outputs and cards, for success and for failure."""
 
 import json
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -15,6 +18,7 @@ import pytest
 import yaml
 from mlflow.entities import Run as MlflowRun
 
+from personalize import files
 from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
 from tests.recipe.conftest import REPOSITORY, Run, git
@@ -370,6 +374,33 @@ def test_a_secret_among_the_values_is_nowhere_and_reproduce_asks_for_it(
     assert "the value of read.note held a secret" in said
     assert run("reproduce", "--run", original.info.run_id, "--read.note", f"by {secret}")[0] == 0
     assert "takes no read.title" in run("reproduce", "--run", original.info.run_id, "--read.title", "x")[1]
+
+
+def test_a_store_in_the_projects_folder_is_its_owners_alone_from_the_first_run(
+    run: Run, project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, project / "mlflow.db")
+    (project / "mlflow.db").chmod(0o644)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    assert run("run", "--step", "read")[0] == 0
+    modes = {name: (project / name).stat().st_mode & 0o777 for name in ("mlflow.db", "mlruns", "build")}
+    assert modes == {"mlflow.db": 0o600, "mlruns": 0o700, "build": 0o700}
+
+
+def test_what_a_killed_run_unpacked_is_removed_by_the_next(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hold = "import os; from personalize.files import scratch; folder = scratch('photographs').__enter__()\n"
+    hold += "(folder / 'front.jpg').touch(); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", hold], env=environment, check=False)
+    assert list(tmp_path.glob("*/*/front.jpg"))
+    with files.scratch("photographs") as living:
+        run("run", "--step", "read")
+        assert living.is_dir()
+    assert not list(tmp_path.glob("*/*/front.jpg"))
 
 
 @pytest.mark.parametrize("words", [("--count.top", "{}"), ("--read.nowhere", "{}"), ("--profile", "{}"), ("{}", "x")])

@@ -1,7 +1,7 @@
 """A model from code that paints plain rectangles: what the endpoint tests serve in place of a diffusion model.
 
-It refuses a prompt that begins "refuse me" as a model should, sleeps for the prompt "slowly", and does not load at all when
-a file `broken` lies among its artifacts.
+It refuses a prompt that begins "refuse me" as a model should, sleeps for the prompt "slowly", and does not load at all
+when a file `broken` lies among its artifacts.
 """
 
 import base64
