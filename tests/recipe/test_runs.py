@@ -392,8 +392,8 @@ def test_what_a_killed_run_unpacked_is_removed_by_the_next(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    hold = "import os; from personalize.files import scratch; folder = scratch('photographs').__enter__()\n"
-    hold += "(folder / 'front.jpg').touch(); os.kill(os.getpid(), 9)"
+    hold = "import os; from personalize.files import scratch; held = scratch('photographs')\n"
+    hold += "(held.__enter__() / 'front.jpg').touch(); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", hold], env=environment, check=False)
     assert list(tmp_path.glob("*/*/front.jpg"))
