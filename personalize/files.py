@@ -2,15 +2,18 @@
 
 The ground floor: every room writes through here what another process may read, and takes digests here. Digests are in
 DVC's own terms: a folder's digest equals the md5 that `dvc add` would pin for it. Those of large files are remembered
-by (size, mtime, inode), as DVC and git do, so asking again about a gigabyte of weights costs milliseconds.
+by (size, mtime, ctime, inode), as git does, so asking again about a gigabyte of weights costs milliseconds.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +30,11 @@ _SETTLED_SECONDS = 2.0  # a file younger than this may change again within one c
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, private: bool = False) -> Iterator[Path]:
     """A path beside `path` to write a file or fill a folder at; when the block ends, `path` is what was written.
 
     A killed or failed writer leaves what was at `path` before. A folder replaces a folder; missing parents are made.
+    private: nobody but its owner may read the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,8 @@ def whole(path: str | Path) -> Iterator[Path]:
         elif part.is_file():
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())  # before the name: a machine that goes down leaves no empty file
+        if private:
+            keep_private(part)
         part.replace(path)
     finally:
         if part.is_dir():
@@ -53,20 +59,20 @@ def whole(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes, private: bool = False) -> None:
     """Replace a file in one step."""
-    with whole(path) as part:
+    with whole(path, private) as part:
         part.write_bytes(content)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, private: bool = False) -> None:
     """Replace a UTF-8 file in one step."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), private)
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any, private: bool = False) -> None:
     """Replace a JSON file in one step: indented, NaN refused with a ValueError."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", private)
 
 
 def read_json(path: str | Path) -> Any:
@@ -97,6 +103,58 @@ def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
     return path
 
 
+# Only for oneself.
+
+
+def keep_private(path: str | Path) -> None:
+    """Let nobody but its owner read a file or enter a folder that is there. Somebody else's is left as it is."""
+    path = Path(path)
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            path.chmod(stat.S_IMODE(mode) & 0o700)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """A folder among the system's temporary files, for as long as the block lasts; nobody else may enter it.
+
+    Raises PermissionError where somebody else has taken its place.
+
+    What a killed process leaves there is removed by the next `sweep_scratch`. The lock beside the folder tells: the
+    system releases it with the process that holds it.
+    """
+    from filelock import FileLock
+
+    root = _scratch_root()
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise PermissionError(f"{root} is somebody else's; have it removed, or set TMPDIR to a folder of your own")
+    with FileLock(root / f"{purpose}-{uuid.uuid4().hex}.lock", mode=0o600) as lock:
+        folder = Path(lock.lock_file).with_suffix("")
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def sweep_scratch() -> None:
+    """Remove the scratch folders of processes that no longer live."""
+    from filelock import FileLock, Timeout
+
+    for kept in _scratch_root().glob("*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(kept, timeout=0, mode=0o600):
+            shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
+            kept.unlink(missing_ok=True)
+
+
+def _scratch_root() -> Path:
+    """One for each user, whose name everybody knows."""
+    return Path(tempfile.gettempdir(), f"personalize-{os.getuid()}")
+
+
 # Digests.
 
 
@@ -110,16 +168,16 @@ def file_digest(path: str | Path) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; give the path of a file that exists")
-    stat = path.stat()
-    if stat.st_size < REMEMBER_FROM_BYTES:
+    info = path.stat()
+    if info.st_size < REMEMBER_FROM_BYTES:
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    stamp = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # nobody can set back a ctime
     known = _recall().get(str(path.resolve()))
-    if known and known[:3] == stamp:
-        return str(known[3])
+    if known and known[:-1] == stamp:
+        return str(known[-1])
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if time.time() - stat.st_mtime > _SETTLED_SECONDS:
+    if time.time() - max(info.st_mtime, info.st_ctime) > _SETTLED_SECONDS:
         _remember(str(path.resolve()), [*stamp, digest])
     return digest
 

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.files import file_digest, read_rows, write_json, write_rows
-from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, OUTSIDE_DATA, Inputs, RecipeError, StepConfig
 
 NEEDS = ("ingest",)
 
@@ -33,7 +33,7 @@ class Config(StepConfig):
     captions: str = Field(
         "",
         description="An edited copy of this step's metadata.jsonl; its captions are kept word for word",
-        json_schema_extra=HOW_NOT_WHAT,  # its content does: see sources
+        json_schema_extra=OUTSIDE_DATA,
     )
     blip_model: str = Field("models/blip", description="Folder of BLIP, or its Hugging Face name")
     blip_revision: str = Field("", description="Commit of a Hugging Face BLIP (40 hexadecimal digits)")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from personalize.files import write_json
-from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, OUTSIDE_DATA, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from personalize.photographs.curation import File, Rules
@@ -32,7 +32,7 @@ class Config(StepConfig):
         "data",
         min_length=1,
         description="Folder, zip or tar of photographs, or the https address of an archive",
-        json_schema_extra=HOW_NOT_WHAT,  # its content does: see sources
+        json_schema_extra=OUTSIDE_DATA,
     )
     data_sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="What a downloaded archive must hash to")
     token: str = Field("", description="Invented word for the one subject of a flat folder")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,29 @@ def test_a_renamed_or_changed_file_changes_the_digest_and_a_touched_one_does_not
     assert files.tree_digest("d") != before
 
 
-def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
+def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", -1)
     file = tmp_path / "weights"
     file.write_bytes(b"0" * (files.REMEMBER_FROM_BYTES + 1))
-    os.utime(file, (1_000_000, 1_000_000))
     first = files.file_digest(file)
-    assert files.MEMORY.exists()
-    file.chmod(0o000)  # content is not needed again (root may read it all the same)
-    assert files.file_digest(file) == first
-    file.chmod(0o600)
+    with monkeypatch.context() as unread:
+        unread.setattr(files.hashlib, "file_digest", None)
+        assert files.file_digest(file) == first
     file.write_bytes(b"1" * (files.REMEMBER_FROM_BYTES + 1))
+    assert files.file_digest(file) != first
+
+
+def test_a_large_file_that_was_changed_and_dated_back_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", -1)
+    file = tmp_path / "weights"
+    file.write_bytes(b"0" * (files.REMEMBER_FROM_BYTES + 1))
+    first, before = files.file_digest(file), file.stat()
+    with file.open("r+b") as stream:
+        stream.write(b"1")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert files.file_digest(file) != first
 
 
@@ -105,3 +119,62 @@ def test_nothing_that_lies_there_is_overwritten(tmp_path: Path) -> None:
         path = files.free_path(tmp_path, "a-7", ".png")
         assert path.name == name
         path.touch()
+
+
+HOLDS = """
+import sys, time
+from personalize.files import scratch
+with scratch("photographs") as folder:
+    (folder / "front.jpg").write_text("raw")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_and_a_living_ones_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    command = [sys.executable, "-c", HOLDS]
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    killed, living = (subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    try:
+        left, kept = (Path(process.stdout.readline().strip()) for process in (killed, living) if process.stdout)
+        killed.kill()
+        killed.wait()
+        assert (left / "front.jpg").is_file()
+        assert left.stat().st_mode & 0o777 == left.parent.stat().st_mode & 0o777 == 0o700
+        files.sweep_scratch()
+        assert not left.exists()
+        assert (kept / "front.jpg").is_file()
+    finally:
+        for process in (killed, living):
+            process.kill()
+            process.communicate()
+    files.sweep_scratch()
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_scratch_is_gone_after_an_error_and_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ZeroDivisionError), files.scratch("photographs") as folder:
+        raise ZeroDivisionError
+    assert list(folder.parent.iterdir()) == []
+    folder.parent.rmdir()
+    (tmp_path / "somebody's").mkdir()
+    folder.parent.symlink_to(tmp_path / "somebody's")
+    with pytest.raises(PermissionError, match="somebody else's"), files.scratch("photographs"):
+        pass
+
+
+def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "state.json", {}, private=True)
+    assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+    files.write_json(tmp_path / "card.json", {})
+    (tmp_path / "card.json").chmod(0o644)
+    (tmp_path / "card.json").parent.chmod(0o755)
+    for path in (tmp_path, tmp_path / "card.json", tmp_path / "nowhere"):
+        files.keep_private(path)
+    assert (tmp_path / "card.json").stat().st_mode & 0o777 == 0o600
+    assert tmp_path.stat().st_mode & 0o777 == 0o700

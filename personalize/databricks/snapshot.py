@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import logging
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from personalize.databricks.workspace import WorkspaceError
+from personalize.egress import sift
+
+_logger = logging.getLogger(__name__)
+
+MOST_BYTES = 20_000_000
 
 PROVIDERS = {
     "github.com": "gitHub",
@@ -59,27 +65,28 @@ def pushed_commit(project: Path, provider: str = "") -> Commit | str:
 
 
 def snapshot(project: Path) -> tuple[str, bytes]:
-    """The project's files (tracked, and new ones that are not ignored) as a .tar.gz, and the sha256 of it.
+    """The project's files that may leave this machine as a .tar.gz, and the sha256 of it.
 
-    The same files give the same bytes, so an unchanged project is uploaded once.
+    Of those that Git tracks, and new ones that it does not ignore; what stays here is said in the log. The same files
+    give the same bytes, so an unchanged project is uploaded once.
     """
-    names = sorted(set(git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")) - {""})
+    names = set(git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")) - {""}
+    there = [name for name in names if (project / name).is_symlink() or (project / name).exists()]
+    sifted = sift(project, there, lambda name: (project / name).read_bytes(), most=MOST_BYTES)
+    if sifted.left_out:
+        said = ", ".join(f"{name} ({why})" for name, why in sifted.left_out.items())
+        _logger.warning("The snapshot leaves out %s", said)
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as squeezed,
         tarfile.open(fileobj=squeezed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for name in names:
-            path = project / name
-            if not path.is_file():
-                continue
-            entry = archive.gettarinfo(path, name)
+        for name, text in sifted.texts.items():
+            content = text.encode("utf-8")
+            entry = archive.gettarinfo(project / name, name)
             entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
-            if entry.isreg():
-                with open(path, "rb") as content:
-                    archive.addfile(entry, content)
-            else:
-                archive.addfile(entry)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     data = packed.getvalue()
     return hashlib.sha256(data).hexdigest(), data
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from personalize.cards import command
-from personalize.files import dvc_digest, tree_digest
+from personalize.files import dvc_digest, scratch, tree_digest
 from personalize.photographs.downloading import download, without_query
 from personalize.photographs.unpacking import ArchiveLimits, Refused, is_archive, unpack
 
@@ -44,9 +43,9 @@ def opened(data: str, sha256: str, limits: ArchiveLimits) -> Iterator[tuple[Path
 
     sha256: what a downloaded archive must hash to, if it is known. Raises Refused.
     """
-    with tempfile.TemporaryDirectory(prefix="photographs-") as scratch:
+    with scratch("photographs") as place:
         if is_address(data):
-            archive = Path(scratch, "download")
+            archive = place / "download"
             digest = download(data, archive, limits.total_bytes)
             if sha256 and digest != sha256:
                 raise Refused(
@@ -64,8 +63,8 @@ def opened(data: str, sha256: str, limits: ArchiveLimits) -> Iterator[tuple[Path
                     f"{archive} is a single file and neither zip nor tar. Give the folder in which the photographs "
                     f"lie, or an archive of it."
                 )
-        unpack(archive, Path(scratch, "unpacked"), limits)
-        yield Path(scratch, "unpacked"), digest
+        unpack(archive, place / "unpacked", limits)
+        yield place / "unpacked", digest
 
 
 def _located(data: str) -> Path:

@@ -6,9 +6,9 @@ A step imports what it needs from here:
 """
 
 from personalize.recipe.errors import RecipeError
-from personalize.recipe.steps import HOW_NOT_WHAT, Input, Inputs, StepConfig
+from personalize.recipe.steps import HOW_NOT_WHAT, OUTSIDE_DATA, Input, Inputs, StepConfig
 
-__all__ = ["HOW_NOT_WHAT", "Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
+__all__ = ["HOW_NOT_WHAT", "OUTSIDE_DATA", "Input", "Inputs", "Recipe", "RecipeError", "StepConfig"]
 
 
 def __getattr__(name: str) -> object:

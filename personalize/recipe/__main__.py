@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalize.cards import command
+from personalize.egress import without_secrets
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError, nearest
 
@@ -51,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
     except Exception as error:
         if not type(error).__module__.startswith("mlflow."):
             raise
-        print(f"error: MLflow: {error}", file=sys.stderr, flush=True)
+        print(f"error: MLflow: {without_secrets(str(error))}", file=sys.stderr, flush=True)
         return 1
 
 
@@ -62,7 +63,7 @@ def _dispatch(name: str, arguments: "Arguments") -> int:
 
         if "run" not in given:
             raise RecipeError(f"reproduce needs a run: {command('reproduce', run='RUN_ID')}")
-        return reproduce(Path.cwd(), given["run"], _number(given.get("tolerance", "0.001")))
+        return reproduce(Path.cwd(), given["run"], _number(given.get("tolerance", "0.001")), arguments.overrides)
 
     from personalize.recipe.api import Recipe
 

@@ -5,10 +5,17 @@ import errno
 from collections.abc import Iterable, Mapping
 
 from personalize.cards.commands import command
+from personalize.egress import without_secrets
 
 
 class RecipeError(ValueError):
-    """Something the user can put right: names the thing, the place and the way out; exit code 2, no traceback."""
+    """Something the user can put right: names the thing, the place and the way out; exit code 2, no traceback.
+
+    A message may repeat what was typed; what looks like a secret in it is put out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -31,7 +38,7 @@ def in_words(error: BaseException) -> str:
         return f"the disk is full ({error.filename or 'while writing'})"
     if isinstance(error, SystemExit):
         return f"the step ended the process (exit {error.code})"
-    text = str(error).strip()
+    text = without_secrets(str(error).strip())
     if isinstance(error, ValueError | OSError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -18,13 +18,13 @@ from typing import Any
 
 import yaml
 
+from personalize.egress import sift, without_secrets
 from personalize.files import dvc_digest
 from personalize.recipe.errors import RecipeError
 
 FORMAT = 2
 ENGINE = (("personalize", "recipe"),)
 SHOWING = (("personalize", "cards"), ("steps", "cards"))
-MAX_UNTRACKED_BYTES = 1_000_000
 ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
 
 
@@ -195,7 +195,7 @@ def _show(values: Mapping[str, Any], key: str) -> str:
     if key not in values:
         return "(not there)"
     value = values[key]
-    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    text = without_secrets(value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 40 else f"{text[:38]}…"
 
 
@@ -205,11 +205,15 @@ def _short(digest: str | None) -> str:
 
 @dataclass(frozen=True)
 class Lineage:
-    """commit: empty outside git. diff: a patch that `git apply` accepts; empty in a clean tree."""
+    """commit: empty outside git. dirty: whether anything differs from it.
+
+    diff: of what may leave this machine, a patch that `git apply` accepts. left_out: the other changed files, and why.
+    """
 
     commit: str = ""
     diff: str = ""
     dirty: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
     environment: str = ""
 
@@ -217,35 +221,58 @@ class Lineage:
         """As run tags, all under `lineage.`."""
         tags = {"lineage.commit": self.commit or "none", "lineage.dirty": str(self.dirty).lower()}
         tags.update({f"lineage.dvc.{name}": digest for name, digest in self.pins.items()})
+        if self.left_out:
+            tags["lineage.left_out"] = str(len(self.left_out))
         if self.environment:
             tags["lineage.environment"] = self.environment
         return tags
 
 
-def lineage(root: Path) -> Lineage:
-    """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised."""
+def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
+    """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised.
+
+    places: folders and files with data, which stay on this machine.
+    """
     commit = _git(root, "rev-parse", "HEAD").strip()
     status = _git(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
     pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
-    return Lineage(commit, _diff(root) if status else "", bool(status), pins, environment_digest(root))
+    diff, left_out = _diff(root, places) if status else ("", {})
+    return Lineage(commit, diff, bool(status), left_out, pins, environment_digest(root))
 
 
-def _diff(root: Path) -> str:
-    parts = [_git(root, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff")]
+def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The patch of what differs from the commit inside the project and may leave this machine, and what may not."""
     top = Path(_git(root, "rev-parse", "--show-toplevel").strip() or root)
-    names = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z").split("\0")
-    for name in filter(None, names):
-        path = top / name
-        if path.is_file() and path.stat().st_size <= MAX_UNTRACKED_BYTES:
-            parts.append(
-                _git(top, "diff", "--no-index", "--binary", "--no-color", "--no-ext-diff", "/dev/null", name, also=1)
-            )
-    return "".join(parts)
+    prefix = _git(root, "rev-parse", "--show-prefix").rstrip("\n")
+    plain = ["--text", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"]
+    plain += ["--src-prefix=a/", "--dst-prefix=b/"]
+    tracked = _names(top, "diff", "HEAD", "--name-only", "--no-renames", "-z")
+    new = _names(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
+
+    def patch(name: str) -> bytes:
+        full = prefix + name
+        if full in new:
+            return _raw(top, "diff", "--no-index", *plain, "--", "/dev/null", full, also=1)
+        return _raw(top, "--literal-pathspecs", "diff", "HEAD", *plain, "--", full)
+
+    changed = {*tracked, *new}
+    inside = {name.removeprefix(prefix) for name in changed if name.startswith(prefix)}
+    sifted = sift(root, inside, patch, places)
+    outside = {name: "outside the project's folder" for name in sorted(changed) if not name.startswith(prefix)}
+    return "".join(sifted.texts.values()), sifted.left_out | outside
 
 
-def _git(where: Path, *arguments: str, also: int = 0) -> str:
+def _names(where: Path, *arguments: str) -> set[str]:
+    return {name for name in _git(where, *arguments).split("\0") if name}
+
+
+def _git(where: Path, *arguments: str) -> str:
+    return _raw(where, *arguments).decode("utf-8", "surrogateescape")
+
+
+def _raw(where: Path, *arguments: str, also: int = 0) -> bytes:
     try:
         done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode in (0, also) else ""
+        return b""
+    return done.stdout if done.returncode in (0, also) else b""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from personalize.egress import has_secret, without_secrets
 from personalize.recipe.config import Merged, Override, load
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment_digest
@@ -41,13 +42,22 @@ class Prepared:
         """The steps whose results this one reads, under its config."""
         return needs_of(self.steps[step], self.configs[step])
 
+    def outside_data(self) -> list[str]:
+        """The folders and files that the configuration names as data, which stay on this machine."""
+        return sorted({place for config in self.configs.values() for place in config.outside_data()})
+
     def resolved(self) -> dict[str, Any]:
-        """Everything that was decided, as plain values: what is logged and what `reproduce` reads."""
+        """Everything that was decided, as plain values: what is logged and what `reproduce` reads.
+
+        withheld: what was given a value with a secret in it, which is not kept.
+        """
         return {
             "recipe": self.name,
             "profile": self.merged.profile.name,
             "step" if self.alone else "until": self.target,
-            "overrides": {override.name: override.text for override in self.merged.overrides},
+            "overrides": {override.name: without_secrets(override.text) for override in self.merged.overrides},
+            "withheld": sorted(each.name for each in self.merged.overrides if has_secret(each.text)),
+            "outside_data": self.outside_data(),
             "variables": dict(self.merged.profile.variables.values),
             "steps": {name: self.configs[name].model_dump(mode="json") for name in self.components},
         }

@@ -11,13 +11,18 @@ from typing import Any
 import yaml
 
 from personalize.cards.links import address, card_link, parts
+from personalize.egress import has_secret, without_secrets
+from personalize.recipe.fingerprint import Lineage
 from personalize.recipe.plan import Prepared
 from personalize.recipe.showing import OUTCOME, Shown
-from personalize.recipe.tracking import StepRun, Store
+from personalize.recipe.tracking import StepRun, Store, refuse_logged_secrets
 
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that nobody has named."""
 LONGEST_NAME = 120
+DIFF = "uncommitted.diff"
+LEFT_OUT = "left_out.json"
+"""Artifact that names the changed files which stayed on the machine: {name: why}."""
 
 
 class ProjectRun:
@@ -37,12 +42,19 @@ class ProjectRun:
             run = mlflow.start_run(run_name=run_name(prepared), experiment_id=store.experiment_id, nested=nested)
         self.run_id = run.info.run_id
         # `mlflow run` has logged what was typed, quoted; a second value would be refused
-        self.logged_already = set(run.data.params)
+        self.logged_already = dict(run.data.params)
+        for tag, text in run.data.tags.items():  # a password in the address of the git remote, say
+            if has_secret(text):
+                store.client.set_tag(self.run_id, tag, without_secrets(text))
 
-    def begin(self, tags: Mapping[str, str], resolved: Mapping[str, Mapping[str, Any]], diff: str) -> None:
-        """Where it comes from, and everything that was decided."""
+    def begin(self, tags: Mapping[str, str], resolved: Mapping[str, Mapping[str, Any]], lineage: Lineage) -> None:
+        """Where it comes from, and everything that was decided.
+
+        Raises RecipeError where `mlflow run` has logged a secret as a parameter, which nobody can take back.
+        """
         from mlflow.entities import Param, RunTag
 
+        refuse_logged_secrets(self.run_id, self.logged_already)
         tags = {**tags, "recipe.target": self.prepared.target}
         seeds = {str(config["seed"]) for config in resolved.values() if config.get("seed") is not None}
         if seeds:
@@ -55,8 +67,10 @@ class ProjectRun:
         )
         text = yaml.safe_dump(self.prepared.resolved(), sort_keys=False, allow_unicode=True)
         self.store.log_text(self.run_id, text, "recipe.resolved.yaml")
-        if diff:
-            self.store.log_text(self.run_id, diff, "uncommitted.diff")
+        if lineage.dirty:
+            self.store.log_text(self.run_id, lineage.diff, DIFF, sifted=True)
+        if lineage.left_out:
+            self.store.log_text(self.run_id, json.dumps(lineage.left_out, indent=1, ensure_ascii=False), LEFT_OUT)
 
     def conclude(self, results: Mapping[str, StepRun], shown: Mapping[str, Shown], ran: Sequence[str]) -> None:
         """What it came to: verdict and headline metrics, data, models, and links to the cards."""
@@ -111,8 +125,8 @@ def run_name(prepared: Prepared) -> str:
 
 
 def asked_of(prepared: Prepared) -> dict[str, str]:
-    """What a person gave a value on the command line."""
-    return {override.name: override.text for override in prepared.merged.overrides if override.text}
+    """What a person gave a value on the command line, secrets put out."""
+    return {override.name: without_secrets(override.text) for override in prepared.merged.overrides if override.text}
 
 
 def outcome(past: StepRun, shown: Shown | None) -> str:

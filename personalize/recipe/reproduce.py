@@ -1,24 +1,37 @@
 """Run a logged run again (its commit and changes, pinned data, parameters) in a folder of its own, and compare."""
 
 import contextlib
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from personalize.files import scratch, sweep_scratch
+from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
+from personalize.recipe.fingerprint import Components, differences
+from personalize.recipe.project import DIFF, LEFT_OUT
 from personalize.recipe.tracking import StepRun, Store, probe
 
 
-def reproduce(root: Path, run_id: str, tolerance: float) -> int:
-    """Returns 0 where every metric of every step agrees within `tolerance` (relative), 1 where one does not."""
+def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Override] = ()) -> int:
+    """Returns 0 where every metric of every step agrees within `tolerance` (relative), 1 where one does not.
+
+    given: values that the run withheld because they hold a secret.
+
+    Raises RecipeError where the run cannot be made again: what its results depend on is not in its record and not in
+    this checkout either. That is found out before anything runs.
+    """
     probe(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    sweep_scratch()
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -37,13 +50,27 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
     command = [sys.executable, "-m", "personalize.recipe", "run", "--fresh", "true", "--reproduces", run_id]
     command += ["--step", resolved["step"]] if "step" in resolved else ["--until", resolved["until"]]
     command += ["--profile", resolved["profile"]]
-    for name, text in resolved["overrides"].items():
+    overrides = {**resolved["overrides"], **_withheld(resolved, given)}
+    for name, text in overrides.items():
         command += [f"--{name}", text]
+    left_out = json.loads(_artifact(store, original, LEFT_OUT)) if "lineage.left_out" in original.data.tags else {}
     with worktree(root, commit) as place:
         if original.data.tags.get("lineage.dirty") == "true":
-            _apply(place, _artifact(store, original, "uncommitted.diff"))
+            _apply(place, _artifact(store, original, DIFF))
         if any(place.glob("*.dvc")):
             _check(["dvc", "pull", "--quiet"], place, "the pinned data of that commit cannot be pulled")
+        outside = [*left_out, *resolved.get("outside_data", [])]
+        _bring(root, place, [name for name in outside if not (place / name).exists()])
+        apart = _apart(store, original, place, resolved, overrides)
+        if apart:
+            _bring(root, place, outside)
+            apart = _apart(store, original, place, resolved, overrides)
+        if needed := [words for words in apart if left_out or not words.startswith("code of ")]:
+            raise RecipeError(_missing(run_id, needed, left_out))
+        for words in apart:
+            print(f"note: {words}", flush=True)
+        if left_out:
+            print(f"not in the record, and as it was or without effect: {_listed(left_out)}", flush=True)
         print(f"running commit {commit[:8]} again in {place}", flush=True)
         status = subprocess.run(
             command, cwd=place, env=_environment(root, place, original.info.experiment_id), check=False
@@ -62,6 +89,104 @@ def reproduce(root: Path, run_id: str, tolerance: float) -> int:
     verdict = "agrees with" if same else "DIFFERS from"
     print(f"run {again.info.run_id[:8]} {verdict} run {run_id[:8]} (relative tolerance {tolerance:g})")
     return 0 if same else 1
+
+
+def _withheld(resolved: Mapping[str, Any], given: Sequence[Override]) -> dict[str, str]:
+    """The values that the run did not keep, from what is given now."""
+    names, found = list(resolved.get("withheld", [])), {}
+    for override in given:
+        name = next((name for name in names if override.name in (name, name.rpartition(".")[2])), "")
+        if not name:
+            raise RecipeError(f"reproduce takes no {override.name}: its value then is the one that counts")
+        found[name] = override.text
+    if lacking := [name for name in names if name not in found]:
+        raise RecipeError(
+            f"the value of {lacking[0]} held a secret, which the run does not keep; give it again: "
+            f"python -m personalize.recipe reproduce --run RUN_ID --{lacking[0]} ..."
+        )
+    return found
+
+
+def _bring(root: Path, place: Path, names: Iterable[str]) -> None:
+    """Link into the worktree what lies in this checkout and was never in the record."""
+    for name in names:
+        source, target = root / name.rstrip("/"), place / name.rstrip("/")
+        if Path(name).is_absolute() or not source.exists():
+            continue
+        if not Path(os.path.normpath(target)).is_relative_to(place.parent) or place.is_relative_to(target):
+            continue
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source.resolve())
+
+
+_COMPONENTS = """
+import json, sys
+from pathlib import Path
+from personalize.recipe.config import Override
+from personalize.files import scratch, sweep_scratch
+from personalize.recipe.config import Override
+from personalize.recipe.errors import RecipeError
+from personalize.recipe.fingerprint import Components, differences
+from personalize.recipe.project import DIFF, LEFT_OUT
+from personalize.recipe.plan import prepare
+profile, overrides, target = json.loads(sys.stdin.read())
+try:
+    prepared = prepare(Path.cwd(), profile, [Override(*each) for each in overrides.items()], **target)
+    found = {name: json.loads(each.as_json()) for name, each in prepared.components.items()}
+except RecipeError as error:
+    found = {"error": str(error)}
+print(json.dumps(found))
+"""
+
+
+def _apart(
+    store: Store, original: Any, place: Path, resolved: Mapping[str, Any], overrides: Mapping[str, str]
+) -> list[str]:
+    """In what the worktree differs from what the run's steps were made from: code, outside data, environment.
+
+    Empty also where the engine of that commit cannot tell.
+    """
+    target = {key: resolved[key] for key in ("step", "until") if key in resolved}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPONENTS],
+        cwd=place,
+        input=json.dumps([resolved["profile"], overrides, target]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return []
+    if "error" in found:
+        return [found["error"].replace(f"{place}{os.sep}", "")]
+    said: list[str] = []
+    for step, past in _steps(store, original).items():
+        then = store.components(past)
+        if then is not None and step in found:
+            now = replace(Components(**found[step]), config=then.config, inputs=then.inputs)
+            said += differences(now, then)
+    return list(dict.fromkeys(said))
+
+
+def _missing(run_id: str, apart: Sequence[str], left_out: Mapping[str, str]) -> str:
+    said = f"run {run_id} cannot be made again from its record and this checkout: {'; '.join(apart)}."
+    if not left_out:
+        return said
+    return (
+        f"{said}\nThese stayed on the machine where the run was made: {_listed(left_out)}. Put them here as they were "
+        f"then."
+    )
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    shown = [f"{name} ({why})" for name, why in list(left_out.items())[:20]]
+    return ", ".join(shown) + (f" and {len(left_out) - 20} more" if len(left_out) > 20 else "")
 
 
 def compare(then: Mapping[str, StepRun], now: Mapping[str, StepRun], tolerance: float) -> tuple[list[str], bool]:
@@ -103,8 +228,9 @@ def close(before: float | None, after: float | None, tolerance: float) -> bool:
 @contextlib.contextmanager
 def worktree(root: Path, commit: str) -> Iterator[Path]:
     """The commit's files in a temporary folder; the checkout that a person works in is not touched."""
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
-        place = Path(temporary) / "project"
+    subprocess.run(["git", "worktree", "prune"], cwd=root, capture_output=True, check=False)
+    with scratch("reproduce") as temporary:
+        place = temporary / "project"
         _check(
             ["git", "worktree", "add", "--quiet", "--detach", str(place), commit],
             root,
@@ -136,6 +262,8 @@ def _environment(root: Path, place: Path, experiment_id: str) -> dict[str, str]:
 
 
 def _apply(place: Path, diff: str) -> None:
+    if not diff:
+        return
     done = subprocess.run(
         ["git", "apply", "--whitespace=nowarn", "-"],
         cwd=place,

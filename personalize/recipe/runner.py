@@ -68,12 +68,13 @@ class Runner:
 
         _quiet()
         sweep(self.prepared.root)
-        self.lineage = lineage(self.prepared.root)
+        files.sweep_scratch()
+        self.lineage = lineage(self.prepared.root, self.prepared.outside_data())
         with terminable(), under_profile(self.prepared.merged.profile.name):
             project = ProjectRun(self.prepared, self.store)
             self.parent_id = self.cards.parent_id = project.run_id
             try:
-                project.begin(self._common_tags(), self._resolved(), self.lineage.diff)
+                project.begin(self._common_tags(), self._resolved(), self.lineage)
                 for planned in self.plan:
                     self._advance(planned)
                 project.conclude(self.results, self.shown, self.ran)
@@ -142,8 +143,6 @@ class Runner:
                 [],
             )
             self.store.log_text(run_id, components.as_json(), "fingerprint.json")
-            if self.lineage.diff:
-                self.store.log_text(run_id, self.lineage.diff, "uncommitted.diff")
             step.run(config, inputs, outputs)
             if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
                 raise RuntimeError(

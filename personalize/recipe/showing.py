@@ -16,7 +16,8 @@ from personalize import files
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
 from personalize.cards.links import address
-from personalize.recipe.errors import RecipeError
+from personalize.egress import without_secrets
+from personalize.recipe.errors import RecipeError, in_words
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.plan import Prepared
 from personalize.recipe.steps import Input, Inputs, Step, StepConfig
@@ -114,14 +115,14 @@ class Cards:
             with under_profile(past.tags.get("recipe.profile", self.prepared.merged.profile.name)):
                 step.show(config, inputs_of(self.store, results), self.store.outputs(past), card)
         except Exception as error:
-            print(f"  the card of {step.name} could not be drawn ({type(error).__name__}: {error})", flush=True)
+            print(f"  the card of {step.name} could not be drawn ({in_words(error)})", flush=True)
             card.warning("The step is done and its result is kept, but its card could not be drawn.")
             card.code("Traceback", "".join(traceback.format_exception(error)))
         return card
 
     def keep(self, card: Card, made: Mapping[str, Any], run_id: str, artifact: str = "card", kept_as: str = "") -> Path:
         """Write a card to this machine and, where a run is named, into it, with the same facts as JSON."""
-        html = card.html(made)
+        html = without_secrets(card.html(made))
         if run_id:
             facts = json.dumps({**card.as_dict(), "made": made}, ensure_ascii=False, indent=1, default=str)
             self.store.log_text(run_id, html, f"{artifact}.html")

@@ -27,6 +27,8 @@ DIAGNOSTICS = "diagnostics"
 """Folder of a step's outputs for what it tells of itself (seconds, speed, machine): no part of its result."""
 HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 """`json_schema_extra` of a key that changes how a step runs, or how it is shown, and not what it makes."""
+OUTSIDE_DATA: dict[str, JsonValue] = {**HOW_NOT_WHAT, "outside_data": True}
+"""`json_schema_extra` of a key that names data: their content counts (see `sources`) and stays on this machine."""
 _looked_at = time.time()
 
 
@@ -55,6 +57,15 @@ class StepConfig(BaseModel):
     def result_keys(cls) -> tuple[str, ...]:
         """The keys whose values count in the fingerprint."""
         return tuple(name for name, field in cls.model_fields.items() if _affects_result(field.json_schema_extra))
+
+    def outside_data(self) -> list[str]:
+        """The folders and files that it names as data: keys marked so, and paths."""
+        found = []
+        for name, field in type(self).model_fields.items():
+            extra, value = field.json_schema_extra, getattr(self, name)
+            if isinstance(value, Path) or (isinstance(extra, dict) and extra.get("outside_data") and value):
+                found.append(str(value))
+        return found
 
 
 def _affects_result(extra: Any) -> bool:

@@ -1,5 +1,6 @@
 """The tracking server as the cache: finding finished work, fetching what it made. Imports MLflow when first needed."""
 
+import contextlib
 import os
 import socket
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from personalize import files
+from personalize.egress import has_secret, without_secrets
 from personalize.recipe.config import Profile
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
@@ -145,12 +147,15 @@ class Store:
         return kept
 
     def log_batch(self, run_id: str, params: list[Any], tags: list[Any]) -> None:
-        """Params a hundred at a time, as the server takes them."""
+        """Params a hundred at a time, as the server takes them; secrets are put out."""
+        params = [type(each)(each.key, without_secrets(each.value)) for each in params]
+        tags = [type(each)(each.key, without_secrets(each.value)) for each in tags]
         for start in range(0, max(len(params), 1), 100):
             self.client.log_batch(run_id, params=params[start : start + 100], tags=tags if start == 0 else [])
 
-    def log_text(self, run_id: str, text: str, name: str) -> None:
-        """Text as an artifact, whatever is in it."""
+    def log_text(self, run_id: str, text: str, name: str, sifted: bool = False) -> None:
+        """Text as an artifact, whatever is in it; secrets are put out, unless it was `sifted` for them."""
+        text = text if sifted else without_secrets(text)
         self.client.log_text(run_id, text.encode("utf-8", "replace").decode("utf-8"), name)
 
     def name_plan(self, said: str) -> None:
@@ -159,9 +164,11 @@ class Store:
         Deleting it would be tidier, but `mlflow run` ends every run of its own and fails where it is deleted.
         """
         run_id = os.environ.get("MLFLOW_RUN_ID")
-        if not run_id or self.client.get_run(run_id).data.tags.get("mlflow.source.type") != "PROJECT":
+        if not run_id or (run := self.client.get_run(run_id)).data.tags.get("mlflow.source.type") != "PROJECT":
             return  # no run, or somebody's own
+        refuse_logged_secrets(run_id, run.data.params)
         self.client.update_run(run_id, name="plan")
+        said = without_secrets(said)
         self.client.set_tag(run_id, "recipe.plan", said[:4000])
         self.client.set_tag(run_id, "mlflow.note.content", f"Only planned; nothing was run.\n\n```\n{said[:4000]}\n```")
 
@@ -186,6 +193,16 @@ class Store:
             self.searched, condition, max_results=most, order_by=["attributes.start_time DESC"]
         )
         return [self.step_run(run) for run in runs]
+
+
+def refuse_logged_secrets(run_id: str, params: Mapping[str, str]) -> None:
+    """Raises RecipeError where `mlflow run` has logged a secret as a parameter, which nobody can take back."""
+    if told := next((name for name, text in sorted(params.items()) if has_secret(text)), ""):
+        raise RecipeError(
+            f"-P {told}: looks like a secret, and `mlflow run` has logged it in run {run_id}. Delete that run "
+            f"(mlflow runs delete --run-id {run_id}, then mlflow gc) and have the secret replaced; "
+            f"`python -m personalize.recipe run --{told} ...` takes such a value and logs none of it"
+        )
 
 
 def _of_step(recipe: str, step: str) -> str:
@@ -219,6 +236,7 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
         )
     if registry := profile.model_registry.get("registry_uri"):
         mlflow.set_registry_uri(str(registry))
+    _keep_private(uri, root)
     client = mlflow.MlflowClient()
     name = str(profile.experiment.get("name") or "")
     try:
@@ -240,6 +258,20 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
         raise RecipeError(f"the tracking store {uri} cannot be used: {error.message}") from error
     searched = list(dict.fromkeys([current, *([named.experiment_id] if named is not None else [])]))
     return Store(client, current, searched, root)
+
+
+def _keep_private(uri: str, root: Path) -> None:
+    """The runs that MLflow keeps in the project's own folder, and what is made of them, are their owner's alone."""
+    database = root / uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:///") and database.resolve().is_relative_to(root.resolve()):
+        with contextlib.suppress(OSError):
+            database.touch(mode=0o600)  # MLflow would make them so that everybody may read
+            (root / "mlruns").mkdir(mode=0o700, exist_ok=True)
+            (root / "build").mkdir(mode=0o700, exist_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            files.keep_private(f"{database}{suffix}")
+    for folder in ("mlruns", "mlartifacts", "build"):
+        files.keep_private(root / folder)
 
 
 def probe(uri: str) -> None:

@@ -29,7 +29,7 @@ class Agreement:
 
     def want(self, wanted: dict[str, Any]) -> None:
         """Say what should be from now on."""
-        write_json(self.folder / WANTED, wanted)
+        write_json(self.folder / WANTED, wanted, private=True)
 
     def actual(self) -> dict[str, Any]:
         """What is: `host`, `port`, `serving` and `servers` as they are, the `keeper` and its `complaint`."""
@@ -37,7 +37,7 @@ class Agreement:
 
     def tell(self, actual: dict[str, Any]) -> None:
         """Say what is now."""
-        write_json(self.folder / ACTUAL, actual)
+        write_json(self.folder / ACTUAL, actual, private=True)
 
     def forget(self) -> None:
         """Nothing is kept here any more."""

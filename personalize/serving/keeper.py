@@ -248,4 +248,5 @@ async def pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what it and its servers write is nobody else's to read
     asyncio.run(Keeper(Path(sys.argv[1]).resolve()).run())

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from personalize.cards import command
+from personalize.files import keep_private
 from personalize.serving.agreement import Agreement
 from personalize.serving.endpoint import (
     EndpointError,
@@ -218,7 +219,7 @@ class LocalEndpoint:
             return
         self._end_orphans(self.agreement.actual())
         self.agreement.forget()
-        with open(self.folder / "keeper.log", "ab") as log:
+        with open(self.folder / "keeper.log", "ab", opener=partial(os.open, mode=0o600)) as log:
             subprocess.Popen(
                 [sys.executable, "-m", "personalize.serving.keeper", str(self.folder)],
                 cwd=PROJECT,
@@ -282,7 +283,8 @@ class LocalEndpoint:
         from filelock import FileLock, Timeout
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "deploy.lock")
+        keep_private(self.folder)
+        lock = FileLock(self.folder / "deploy.lock", mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -1,5 +1,6 @@
 """`mlflow run --backend databricks-jobs`: the code that lies here runs as a job, in the run that was opened for it."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -171,6 +172,23 @@ def test_the_same_files_give_the_same_snapshot(project):
     assert snapshot(project)[0] == first
     (project / "new.py").write_text("1")
     assert snapshot(project)[0] != first, "a new file counts before it is committed"
+
+
+def test_a_snapshot_holds_what_may_leave_this_machine_and_says_what_does_not(project, caplog):
+    private = ["photographs/chair/zwvchr/front.jpg", "teapot/1.jpg", "teapot/1.txt", ".env", "talk.ipynb", "names.csv"]
+    for name in private:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("GEHEIM")
+    (project / "keys.py").write_text("KEY = 'ghp_" + "a1B2c3D4e5F6" * 3 + "'")
+    git(project, "add", ".env")
+    (project / "empty.py").touch()
+    with tarfile.open(fileobj=io.BytesIO(snapshot(project)[1])) as packed:
+        names = packed.getnames()
+        assert all(b"GEHEIM" not in packed.extractfile(name).read() for name in names)
+    assert set(names) == {".gitignore", "MLproject", "empty.py", "entry.py", "personalize/databricks/driver.py"}
+    assert "photographs/ (data, 1 file)" in caplog.text
+    assert "teapot/ (a folder of pictures, 2 files)" in caplog.text
+    assert "keys.py (looks like a secret: GitHub Token)" in caplog.text
 
 
 def test_the_cluster_gets_the_packages_that_the_environment_pins():

@@ -1,10 +1,13 @@
 """What a run leaves in MLflow: nested runs, lineage, outputs and cards, for success and for failure."""
 
 import json
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -15,6 +18,7 @@ import pytest
 import yaml
 from mlflow.entities import Run as MlflowRun
 
+from personalize import files
 from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
 from tests.recipe.conftest import REPOSITORY, Run, git
@@ -66,9 +70,10 @@ def test_a_reused_step_is_named_on_the_run_that_used_it(run: Run) -> None:
     assert all(item.data.tags["recipe.step.count"].split()[1] == count.info.run_id for item in parents())
 
 
-def test_lineage_is_on_every_run_and_a_dirty_tree_leaves_its_diff(run: Run, project: Path) -> None:
+def test_lineage_is_on_every_run_and_a_dirty_tree_leaves_its_diff_once(run: Run, project: Path) -> None:
     run("run")
-    (project / "notes ü.txt").write_text("untracked")
+    (project / "notes ü.md").write_text("untracked")
+    (project / "counting" / "empty.py").write_text("")
     (project / "profiles" / "local.yaml").write_text((project / "profiles" / "local.yaml").read_text() + "# changed\n")
     (project / "words.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: words\n")
     run("run", "--SEED", "9")
@@ -83,12 +88,17 @@ def test_lineage_is_on_every_run_and_a_dirty_tree_leaves_its_diff(run: Run, proj
     assert dirty.data.tags["lineage.dvc.words"] == "0123456789abcdef0123456789abcdef.dir"
     assert dirty.data.tags["lineage.seed"] == "9"
     git(project, "checkout", "-q", "profiles")
-    (project / "notes ü.txt").unlink()
-    (project / "words.dvc").unlink()
-    (project / "change.diff").write_text(text(dirty, "uncommitted.diff"))
+    for name in ("notes ü.md", "words.dvc", "counting/empty.py"):
+        (project / name).unlink()
+    (project / "change.diff").write_text(text(parents()[0], "uncommitted.diff"))
     git(project, "apply", "change.diff")
-    assert (project / "notes ü.txt").read_text() == "untracked"
+    assert (project / "notes ü.md").read_text() == "untracked"
+    assert (project / "counting" / "empty.py").read_text() == ""
     assert (project / "profiles" / "local.yaml").read_text().endswith("# changed\n")
+    listed = mlflow.MlflowClient().list_artifacts
+    holders = [each for each in (*parents(), *runs_of("count"), *runs_of("read"), *runs_of("report"))
+               if any(item.path == "uncommitted.diff" for item in listed(each.info.run_id))]  # fmt: skip
+    assert [each.info.run_id for each in holders] == [parents()[0].info.run_id]
 
 
 def test_a_failed_steps_card_repeats_what_was_asked_for(run: Run) -> None:
@@ -288,10 +298,10 @@ def test_a_run_is_reproduced_from_its_commit_and_changes(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    (project / "texts" / "b.txt").write_text("not committed")
+    edit(project / "counting" / "tally.py", "text.lower()", "text.upper()")
     run("run", "--count.top", "1")
     (original,) = parents()
-    (project / "texts" / "b.txt").write_text("changed since")
+    git(project, "checkout", "-q", "counting")
     status, said = run("reproduce", "--run", runs_of("count")[0].info.run_id)
     assert status == 0, said
     assert "count: 1 metrics agree, outputs identical" in said
@@ -300,6 +310,106 @@ def test_a_run_is_reproduced_from_its_commit_and_changes(
     assert again.data.tags["reproduces.agrees"] == "true"
     assert git(project, "worktree", "list").count("\n") == 1
     assert run("reproduce", "--run", "0" * 32)[0] == 2
+
+
+def test_what_stayed_here_is_named_and_reproduce_says_when_it_needs_it(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    (project / "texts" / "b.txt").write_text("not committed")
+    (project / "names.csv").write_text("no matter")
+    run("run", "--step", "count")
+    (original,) = parents()
+    assert json.loads(text(original, "left_out.json")) == {
+        "names.csv": "no code, configuration or text",
+        "texts/": "data, 1 file",
+    }
+    assert original.data.tags["lineage.left_out"] == "2"
+    (project / "names.csv").unlink()
+    (project / "texts" / "b.txt").write_text("changed since")
+    status, said = run("reproduce", "--run", original.info.run_id)
+    assert status == 2
+    assert "texts changed (digest" in said
+    assert "texts/ (data, 1 file)" in said
+    assert "running commit" not in said
+    (project / "texts" / "b.txt").write_text("not committed")
+    status, said = run("reproduce", "--run", original.info.run_id)
+    assert status == 0, said
+    assert "outputs identical" in said
+    assert "as it was or without effect: names.csv" in said
+
+
+def test_code_with_a_key_in_it_stays_here_and_reproduce_takes_it_from_here(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    key = "ghp_" + "a1B2c3D4e5F6" * 3
+    code = (project / "counting" / "tally.py").read_text()
+    (project / "counting" / "tally.py").write_text(f"{code}\nKEY = '{key}'\n")
+    run("run", "--step", "count")
+    (original,) = parents()
+    assert key not in text(original, "uncommitted.diff") + text(original, "left_out.json")
+    assert run("reproduce", "--run", original.info.run_id)[0] == 0
+    (project / "counting" / "tally.py").write_text(code)
+    status, said = run("reproduce", "--run", original.info.run_id)
+    assert status == 2
+    assert "code of counting/tally.py changed" in said
+    assert "counting/tally.py (looks like a secret: GitHub Token)" in said
+
+
+def test_a_secret_among_the_values_is_nowhere_and_reproduce_asks_for_it(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    secret = "dapi" + "0123456789abcdef" * 2
+    assert run("run", "--step", "read", "--read.note", f"by {secret}")[0] == 0
+    assert run("run", "--step", "boom", "--boom.how", secret)[0] == 0
+    (original,) = mlflow.search_runs(filter_string="tags.`recipe.target` = 'read'", output_format="list")
+    for folder in (tmp_path / "artifacts", project / "build"):
+        assert [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()] == []
+    assert secret.encode() not in (tmp_path / "mlflow.db").read_bytes()
+    assert original.data.params["read.note"] == "by [secret]"
+    status, said = run("reproduce", "--run", original.info.run_id)
+    assert status == 2
+    assert "the value of read.note held a secret" in said
+    assert run("reproduce", "--run", original.info.run_id, "--read.note", f"by {secret}")[0] == 0
+    assert "takes no read.title" in run("reproduce", "--run", original.info.run_id, "--read.title", "x")[1]
+
+
+def test_a_store_in_the_projects_folder_is_its_owners_alone_from_the_first_run(
+    run: Run, project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, project / "mlflow.db")
+    (project / "mlflow.db").chmod(0o644)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    assert run("run", "--step", "read")[0] == 0
+    modes = {name: (project / name).stat().st_mode & 0o777 for name in ("mlflow.db", "mlruns", "build")}
+    assert modes == {"mlflow.db": 0o600, "mlruns": 0o700, "build": 0o700}
+
+
+def test_what_a_killed_run_unpacked_is_removed_by_the_next(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hold = "import os; from personalize.files import scratch; held = scratch('photographs')\n"
+    hold += "(held.__enter__() / 'front.jpg').touch(); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", hold], env=environment, check=False)
+    assert list(tmp_path.glob("*/*/front.jpg"))
+    with files.scratch("photographs") as living:
+        run("run", "--step", "read")
+        assert living.is_dir()
+    assert not list(tmp_path.glob("*/*/front.jpg"))
+
+
+@pytest.mark.parametrize("words", [("--count.top", "{}"), ("--read.nowhere", "{}"), ("--profile", "{}"), ("{}", "x")])
+def test_no_message_repeats_a_secret(run: Run, words: tuple[str, ...]) -> None:
+    secret = "dapi" + "0123456789abcdef" * 2
+    status, said = run("run", *(word.format(secret) for word in words))
+    assert status == 2
+    assert "[secret]" in said
+    assert secret not in said
 
 
 def test_no_heavy_import_for_plan_help_and_config_errors(project: Path, outside: dict[str, str]) -> None:

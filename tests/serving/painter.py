@@ -1,7 +1,7 @@
 """A model from code that paints plain rectangles: what the endpoint tests serve in place of a diffusion model.
 
-It refuses the prompt "refuse me" as a model should, sleeps for the prompt "slowly", and does not load at all when
-a file `broken` lies among its artifacts.
+It refuses a prompt that begins "refuse me" as a model should, sleeps for the prompt "slowly", and does not load at all
+when a file `broken` lies among its artifacts.
 """
 
 import base64
@@ -26,7 +26,7 @@ class Painter(PythonModel):
     def predict(self, context, model_input: pd.DataFrame, params=None):
         rows = []
         for row in model_input.to_dict("records"):
-            if row["prompt"] == "refuse me":
+            if row["prompt"].startswith("refuse me"):
                 raise MlflowException.invalid_parameter_value("the prompt names no known subject")
             if row["prompt"] == "slowly":
                 time.sleep(1.5)

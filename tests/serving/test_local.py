@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import mlflow
@@ -112,6 +114,23 @@ def test_a_query_returns_a_picture_of_the_size_asked_for(endpoint):
 def test_the_models_own_words_reach_the_person_who_asked(endpoint):
     with pytest.raises(EndpointError, match=r"status 400\): the prompt names no known subject$"):
         endpoint.query({"prompt": "refuse me"})
+
+
+def test_what_callers_ask_for_is_in_no_file_and_its_files_are_its_owners_alone(endpoint):
+    asked = "a marchioness in a quiet library"
+    endpoint.query({**SMOKE, "prompt": asked})
+    for refused in ({"prompt": f"refuse me {asked}"}, {"prompt": asked, "width": -5, "height": 8}):
+        with pytest.raises(EndpointError):
+            endpoint.query(refused)
+    url = f"{endpoint.status().url}/invocations"
+    for body in (f'{{"dataframe_records": [{{"prompt": "{asked}", "width": "{asked}"}}]}}', f'{{"{asked}": 1}}', asked):
+        request = urllib.request.Request(url, body.encode(), {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=30)
+    paths = [endpoint.folder, *endpoint.folder.rglob("*")]
+    assert len(paths) > 4
+    assert [path for path in paths if path.is_file() and b"marchioness" in path.read_bytes()] == []
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []
 
 
 def test_a_port_in_use_names_who_has_it_and_the_way_out(endpoint):
