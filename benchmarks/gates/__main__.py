@@ -78,8 +78,7 @@ class Bench:
     def evaluate(self) -> Any:
         from steps.evaluate import Config
 
-        values = self.config.steps["evaluate"].values
-        return Config(**values)
+        return Config(**{key: value.value for key, value in self.config.steps["evaluate"].items()})
 
     @cached_property
     def judges(self) -> list[judges.Judge]:
@@ -162,7 +161,7 @@ def rescaled(bench: Bench, scale: float, number: int) -> Scores:
     from personalize.dreambooth.sampling import Sampling, load_pipeline, merge_adapter, sample
     from personalize.recipe import Recipe
 
-    base, tuned, photographs = bench.drawn({}, number)
+    base, _, photographs = bench.drawn({}, number)
     how = base.conditions
     lora = Recipe(bench.profile).get_artifact("train") / "lora"
     pipe = load_pipeline(how["base_model"], device="cpu", lora=lora)
@@ -186,19 +185,11 @@ def judged(bench: Bench, scores: Scores, name: str) -> Iterator[dict[str, Any]]:
         if subjects < 2 and name in NEED_TWO:
             continue
         judgements = judge_all(subset(scores, subjects), bench.evaluate.gates)
-        yield {
-            "subjects": subjects,
-            "verdict": verdict(judgements),
-            **{
-                word: [f"{each.name}{' ' + each.decisive.subject if each.decisive.subject else ''}" for each in judgements if each.verdict == word]
-                for word in ("failed", "undecided")
-            },
-            "found": {
-                f"{each.name}{' each' if each.gate.each else ''}": [round(value, 4) for value in (each.found.value, each.found.low, each.found.high)]
-                for each in judgements
-                if each.found is not None
-            },
-        }  # fmt: skip
+        called = {id(each): f"{each.name}{' each' if each.gate.each else ''}" for each in judgements}
+        against = {word: [called[id(j)] for j in judgements if j.verdict == word] for word in ("failed", "undecided")}
+        found = {called[id(j)]: [j.found.value, j.found.low, j.found.high] for j in judgements if j.found is not None}
+        rounded = {name: [round(value, 4) for value in values] for name, values in found.items()}
+        yield {"subjects": subjects, "verdict": verdict(judgements), **against, "found": rounded}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> None:

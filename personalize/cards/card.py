@@ -1,11 +1,13 @@
 """Cards: one self-contained HTML file for a step, and the same facts as JSON beside it.
 
-Everything a step says is data: it is escaped, no script is ever part of a card, nothing is loaded from a network.
+Everything a step says is data: it is escaped, and nothing is loaded from a network. Cards with a gallery or comparison
+carry one script, always the same to the byte: it holds no data, and without it all is there, only unfiltered.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,37 @@ Verdict = Literal["passed", "failed", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "undecided")
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 Block = dict[str, Any]
+SCHEMA = 1
+"""Number of card.json's format: docs/schemas/card.json describes it."""
+
+GALLERY, COMPARED = 9_000_000, 3_000_000
+"""Characters of a page that the pictures of its galleries may take, and those of its comparisons at full size."""
+GALLERY_SIDES = (288, 240, 192, 160, 128, 112, 96, 80, 64, 48)
+COMPARED_SIDES = (1536, 1024, 768, 512, 384, 256, 128)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Pictures that belong together (PIL images or paths), one for each side of a gallery or comparison.
+
+    links: an address for each (see `links.address`) where it lies in full size; may be empty. facets: by what a gallery
+    is filtered.
+    """
+
+    caption: str
+    pictures: Sequence[Any]
+    links: Sequence[str] = ()
+    facets: Sequence[str] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something to do: what speaks for it, what it is, and how it is typed where it can be."""
+
+    because: str
+    do: str
+    command: str = ""
 
 
 class Card:
@@ -58,15 +91,84 @@ class Card:
         """A handful of labelled values, set large."""
         self._add("facts", facts=[(str(label), _cell(value)) for label, value in facts.items()])
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Rows of str, int, float, bool, None, PIL images or picture paths (both shown as thumbnails)."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        stacked: bool = False,
+        tones: Sequence[str] = (),
+    ) -> None:
+        """Rows of str, int, float, bool, None, PIL images or picture paths (both shown as thumbnails).
+
+        stacked: on a narrow screen each row is a block of its own, with the columns' names in it. tones: a verdict for
+        each row, in whose colour its first cell is set.
+        """
         for row in rows:
             if len(row) != len(columns):
                 raise ValueError(
                     f"table '{title}' has {len(columns)} columns but a row of {len(row)} cells: {list(row)!r}"
                 )
         cells = [[_cell(value) for value in row] for row in rows]
-        self._add("table", title=str(title), columns=[str(column) for column in columns], rows=cells)
+        named = [str(column) for column in columns]
+        self._add("table", title=str(title), columns=named, rows=cells, stacked=stacked, tones=list(tones))
+
+    def heat(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[tuple[str, Sequence[float | None]]],
+        span: tuple[float, float],
+        digits: int = 2,
+        percent: bool = False,
+        note: str = "",
+    ) -> None:
+        """Labelled rows of numbers, each on a background that is the deeper the nearer it is to the end of `span`."""
+        low, high = span
+
+        def depth(value: float) -> float:
+            return round(min(1.0, max(0.0, (value - low) / (high - low) if high > low else 1.0)), 3)
+
+        def text(value: float) -> str:
+            return f"{100 * value:.0f} %" if percent else f"{value:.{digits}f}"
+
+        cells = [
+            {
+                "label": str(label),
+                "cells": [
+                    None if value is None else {"value": value, "text": text(value), "depth": depth(value)}
+                    for value in values
+                ],
+            }
+            for label, values in rows
+        ]
+        self._add("heat", title=str(title), columns=[str(column) for column in columns], rows=cells, note=str(note))
+
+    def advice(self, title: str, items: Sequence[Advice]) -> None:
+        """What to do, in the order in which to try it; the commands are in full view."""
+        said = [{"because": each.because, "do": each.do, "command": each.command} for each in items]
+        self._add("advice", title=str(title), items=said)
+
+    def compare(self, title: str, sides: Sequence[str], shots: Sequence[Shot]) -> None:
+        """A few pictures to be looked at closely: side by side, under a slider, and pixel by pixel.
+
+        Every shot has a picture for each side; the last side is the one that is compared with the others.
+        """
+        self._add(
+            "compare", title=str(title), sides=list(map(str, sides)), shots=_shown(shots, COMPARED, COMPARED_SIDES)
+        )
+
+    def gallery(self, title: str, sides: Sequence[str], facets: Sequence[str], shots: Sequence[Shot]) -> None:
+        """Any number of pictures, small enough to stay within the page's bounds, to be filtered by their facets."""
+        for shot in shots:
+            if len(shot.facets) != len(facets):
+                raise ValueError(f"'{shot.caption}' has {len(shot.facets)} facets, the gallery {len(facets)}")
+        shown = _shown(shots, GALLERY, GALLERY_SIDES)
+        values = [list(dict.fromkeys(str(shot.facets[f]) for shot in shots)) for f in range(len(facets))]
+        for each, shot in zip(shown, shots, strict=True):
+            each["facets"] = [of.index(str(value)) for of, value in zip(values, shot.facets, strict=True)]
+        named = [{"name": str(name), "values": of} for name, of in zip(facets, values, strict=True)]
+        self._add("gallery", title=str(title), sides=list(map(str, sides)), facets=named, shots=shown)
 
     def images(self, title: str, images: Sequence[tuple[Any, str]], columns: int = 5, width: int = 160) -> None:
         """A contact sheet of (PIL image or path, caption)."""
@@ -135,6 +237,7 @@ class Card:
     def as_dict(self) -> dict[str, Any]:
         """The card's facts as plain JSON values; pictures by their size, captions kept."""
         return {
+            "schema": SCHEMA,
             "step": self.step,
             "title": self.title,
             "about": self.about,
@@ -164,6 +267,24 @@ def _cell(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a numpy scalar
         value = value.item()
     return value if isinstance(value, float | int | bool) else str(value)
+
+
+def _shown(shots: Sequence[Shot], budget: int, sides: Sequence[int]) -> list[Block]:
+    """Shots with their pictures encoded, all of them to one size."""
+    encoded = iter(
+        pictures.encode_all([each for shot in shots for each in shot.pictures], budget, sides) if shots else []
+    )
+    return [
+        {
+            "caption": str(shot.caption),
+            "note": str(shot.note),
+            "pictures": [
+                {"picture": next(encoded), "link": link}
+                for _, link in zip(shot.pictures, shot.links or [""] * len(shot.pictures), strict=True)
+            ],
+        }
+        for shot in shots
+    ]
 
 
 def _plain(value: Any) -> Any:

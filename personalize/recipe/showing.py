@@ -15,7 +15,7 @@ from typing import Any
 from personalize import files
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
-from personalize.cards.links import address
+from personalize.cards.links import address, placed
 from personalize.egress import without_secrets
 from personalize.recipe.errors import RecipeError, in_words
 from personalize.recipe.fingerprint import code_closure
@@ -122,14 +122,21 @@ class Cards:
 
     def keep(self, card: Card, made: Mapping[str, Any], run_id: str, artifact: str = "card", kept_as: str = "") -> Path:
         """Write a card to this machine and, where a run is named, into it, with the same facts as JSON."""
-        html = without_secrets(card.html(made))
+        html, runs = without_secrets(card.html(made)), self.runs(run_id or card.run_id)
         if run_id:
             facts = json.dumps({**card.as_dict(), "made": made}, ensure_ascii=False, indent=1, default=str)
-            self.store.log_text(run_id, html, f"{artifact}.html")
+            there = (runs or Path()) / run_id / "artifacts" / f"{artifact}.html"
+            self.store.log_text(run_id, placed(html, there, runs), f"{artifact}.html")
             self.store.log_text(run_id, facts, f"{artifact}.json")
         path = self.prepared.root / CARDS / f"{kept_as or card.step}.html"
-        files.write_bytes(path, html.encode("utf-8", "replace"))
+        files.write_bytes(path, placed(html, path, runs).encode("utf-8", "replace"))
         return path
+
+    def runs(self, run_id: str) -> Path | None:
+        """The folder in which this and other runs keep their artifacts, where it lies on this machine."""
+        past = self.store.by_id(run_id)
+        artifacts = past.folder if past else None
+        return artifacts.parent.parent if artifacts and artifacts.parts[-2:] == (run_id, "artifacts") else None
 
     def stored(self, past: StepRun, kept_as: str) -> Path | None:
         """The card as it lies with the run, copied to this machine where it is not there already."""
@@ -138,7 +145,8 @@ class Cards:
             head = path.read_text(encoding="utf-8")[:2000] if path.is_file() else ""
             if f'<meta name="run" content="{past.run_id}">' in head and past.tags.get("recipe.card", "") in head:
                 return path
-            files.write_bytes(path, self.store.artifact(past, "card.html").read_bytes())
+            html = self.store.artifact(past, "card.html").read_text(encoding="utf-8")
+            files.write_bytes(path, placed(html, path, self.runs(past.run_id)).encode("utf-8", "replace"))
         except Exception:  # a card that cannot be fetched is not worth failing for
             return None
         return path

@@ -10,6 +10,7 @@ from personalize.files import read_json
 from personalize.recipe import Inputs
 from personalize.serving.endpoint import curl_line
 from personalize.serving.request import INPUTS
+from steps.advice import advise, in_brief
 from steps.register import Config
 
 PORT = 5001
@@ -20,7 +21,10 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     verdict, answer, prompt = made["verdict"], made["answer"], made["subjects"][0]["instance_prompt"]
     reasons = [f"{gate['name']}: {gate['verdict']}" for gate in made["gates"]]
     card.verdict(verdict, f"{made['name']} version {made['version']} is the challenger", reasons)
-    card.outcome(verdict, prompt=shlex.quote(f"{prompt} on the beach"))
+    scores, history = read_json(inputs["evaluate"].path / "scores.json"), inputs["train"].path / "history.json"
+    advice = in_brief(advise(scores, read_json(history) if history.is_file() else {}))
+    words = {"prompt": shlex.quote(f"{prompt} on the beach"), "version": made["version"], "model": made["uri"]}
+    card.outcome(verdict, **words, advice=advice)
     if verdict != "passed":
         card.warning(f"The gates say {verdict}: promote will refuse this version.")
     card.facts(
@@ -34,7 +38,9 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     )
     with card.section("Use it"):
         if verdict == "passed":
-            card.code("Promote it", card.command("promote", approved_by="...", reason="..."))
+            promote = card.command("promote", version=made["version"], approved_by="...", reason="...")
+            card.code("Promote it", promote)
+        card.code("Draw with it", card.command("generate", model=made["uri"], prompt=prompt, seed=7))
         card.code(
             "Serve it here", f"mlflow models serve -m {made['uri']} --env-manager local --port {PORT} --timeout 300"
         )

@@ -1,6 +1,7 @@
 """The baseline step on random weights: what it asks of whom, what it leaves, and when it must draw again."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,18 @@ from steps import baseline
 
 from .conftest import active, perform
 
-PROMPTS = ("a photo of a {token_noun} in a <b>", "a {token_noun} in snow")
+PROMPTS = {"place": {"a <b>": "a photo of a {token_noun} in a <b>", "snow": "a {token_noun} in snow"}}
 
 
 @pytest.fixture(scope="module")
-def config(tiny_models: Path) -> baseline.Config:
+def config(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> baseline.Config:
     return baseline.Config(
-        base_model=str(tiny_models / "sdxl"), prompts=PROMPTS, seeds_per_prompt=2, sampling_steps=1, resolution=32
+        base_model=str(tiny_models / "sdxl"),
+        prompts=PROMPTS,
+        seeds_per_prompt=2,
+        sampling_steps=1,
+        resolution=32,
+        work=str(tmp_path_factory.mktemp("work")),
     )
 
 
@@ -45,16 +51,17 @@ def done(config, inputs, new_database, tmp_path_factory) -> SimpleNamespace:
 
 def test_each_subject_and_the_plain_class_is_drawn_in_each_prompt_from_seeds_of_its_own(done):
     files = sorted(file.relative_to(done.outputs / "images").as_posix() for file in done.outputs.rglob("*.png"))
-    plain = [f"chair/0{p}-{1_000_004 + 2 * p + k}.png" for p in range(2) for k in range(2)]
-    assert files == plain + [f"zwvchr_chair/0{p}-{1_000_000 + 2 * p + k}.png" for p in range(2) for k in range(2)]
+    kinds = [(file.split("/")[0], file.split("/")[1].split("-")[0]) for file in files]
+    assert kinds == [(name, prompt) for name in ("chair", "zwvchr_chair") for prompt in ("a_b", "snow") for _ in "12"]
+    assert len({file.split("-")[1] for file in files}) == 8
     assert {Image.open(done.outputs / "images" / file).size for file in files} == {(32, 32)}
 
 
 def test_it_says_what_was_asked_and_under_which_conditions(done, config):
     asked = json.loads((done.outputs / "questions.json").read_text())
     assert asked["subjects"] == [{"token": "zwvchr", "class_noun": "chair"}]
-    assert asked["prompts"] == list(PROMPTS)
-    assert (asked["seeds_per_prompt"], asked["first_seed"]) == (2, 1_000_000)
+    assert asked["prompts"] == PROMPTS
+    assert (asked["seeds_per_prompt"], asked["seed"]) == (2, 0)
     how = asked["conditions"]
     assert how["base_identity"] == tree_digest(config.base_model)
     assert (how["sampling_steps"], how["resolution"], how["dtype"]) == (1, 32, "float32")
@@ -62,7 +69,7 @@ def test_it_says_what_was_asked_and_under_which_conditions(done, config):
 
 def test_the_same_again_leaves_the_same_bytes(done, config, inputs, new_database, tmp_path):
     with active(new_database, tmp_path), mlflow.start_run():
-        baseline.run(config, inputs, tmp_path / "outputs")
+        baseline.run(config.model_copy(update={"work": str(tmp_path / "work")}), inputs, tmp_path / "outputs")
     assert tree_digest(tmp_path / "outputs", leave_out="diagnostics") == tree_digest(done.outputs, "diagnostics")
 
 
@@ -97,4 +104,70 @@ def test_neither_plan_nor_card_waits_for_torch(step):
 
 def test_prompts_without_a_place_for_the_subject_are_refused(config):
     with pytest.raises(ValidationError, match="token_noun"):
-        baseline.Config(**{**config.model_dump(), "prompts": ["a chair on the beach"]})
+        baseline.Config(**{**config.model_dump(), "prompts": {"place": {"beach": "a chair on the beach"}}})
+    with pytest.raises(ValidationError, match="no set of prompts is called 'object'"):
+        baseline.Config(**{**config.model_dump(), "prompts": "object"})
+
+
+def counted(config, inputs, new_database, place, monkeypatch) -> tuple[int, Path]:
+    """How many pictures a run draws, and where it leaves them."""
+    from personalize.dreambooth import sampling
+
+    drawn, sample = [], sampling.sample
+
+    def counting(pipe, prompts, *rest):
+        drawn.extend(prompts)
+        return sample(pipe, prompts, *rest)
+
+    monkeypatch.setattr(sampling, "sample", counting)
+    with active(new_database, place), mlflow.start_run():
+        baseline.run(config, inputs, place / "outputs")
+    return len(drawn), place / "outputs"
+
+
+def test_more_prompts_draw_what_is_missing_and_leave_the_rest_as_it_is(
+    done, config, inputs, new_database, tmp_path, monkeypatch
+):
+    more = {"place": {**PROMPTS["place"], "grass": "a {token_noun} on grass"}}
+    few = config.model_copy(update={"work": str(tmp_path / "work"), "batch_size": 2})
+    many = few.model_copy(update={"prompts": more})
+    first, before = counted(few, inputs, new_database, tmp_path / "first", monkeypatch)
+    second, after = counted(many, inputs, new_database, tmp_path / "second", monkeypatch)
+    assert (first, second) == (8, 4)
+    for file in before.rglob("*.png"):
+        assert (after / file.relative_to(before)).read_bytes() == file.read_bytes()
+
+
+def test_a_drawing_that_was_killed_goes_on_to_the_same_bytes(config, inputs, new_database, tmp_path, monkeypatch):
+    from personalize.dreambooth import sampling
+
+    config = config.model_copy(update={"work": str(tmp_path / "work"), "batch_size": 2})
+    sample, calls = sampling.sample, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sample(*arguments)
+
+    monkeypatch.setattr(sampling, "sample", dying)
+    with pytest.raises(KeyboardInterrupt), active(new_database, tmp_path / "killed"), mlflow.start_run():
+        baseline.run(config, inputs, tmp_path / "killed" / "outputs")
+    monkeypatch.setattr(sampling, "sample", sample)
+    went_on, outputs = counted(config, inputs, new_database, tmp_path / "again", monkeypatch)
+    assert went_on == 4
+    whole = config.model_copy(update={"work": str(tmp_path / "other")})
+    _, unbroken = counted(whole, inputs, new_database, tmp_path / "whole", monkeypatch)
+    assert tree_digest(outputs, leave_out="diagnostics") == tree_digest(unbroken, leave_out="diagnostics")
+
+
+def test_drawings_are_kept_up_to_a_bound(tmp_path, monkeypatch):
+    from personalize.evaluation.drawings import Sketchbook
+
+    book = Sketchbook(tmp_path, {})
+    pages = [book.drawn([("a chair", seed)], lambda rows: [Image.new("RGB", (64, 64))])[0].parent for seed in range(4)]
+    for age, page in enumerate(pages):
+        os.utime(page, (1000 + age, 1000 + age))
+    monkeypatch.setattr(Sketchbook, "MOST", 2 * sum(file.stat().st_size for file in pages[0].iterdir()))
+    book.tidy()
+    assert [page.is_dir() for page in pages] == [False, False, True, True]

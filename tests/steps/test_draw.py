@@ -16,14 +16,15 @@ from .conftest import active, perform
 
 
 @pytest.fixture(scope="module")
-def config(tiny_models: Path) -> draw.Config:
+def config(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> draw.Config:
     return draw.Config(
         base_model=str(tiny_models / "sdxl"),
-        prompts=["a {token_noun} in snow"],
+        prompts={"place": {"snow": "a {token_noun} in snow"}},
         seeds_per_prompt=1,
         sampling_steps=1,
         resolution=32,
         device="cpu",
+        work=str(tmp_path_factory.mktemp("work")),
     )
 
 
@@ -86,5 +87,5 @@ def test_a_question_is_put_once_and_holds_for_both():
     kinds = {"baseline": baseline.Config, "draw": draw.Config}
     assert extended(draw.Config, kinds) == "baseline"
     assert draw.Config.model_fields.keys() == baseline.Config.model_fields.keys()
-    said = {name: Value(value, "recipe.yaml:1", {}) for name, value in {"base_model": "m", "first_seed": 7}.items()}
+    said = {name: Value(value, "recipe.yaml:1", {}) for name, value in {"base_model": "m", "questions_seed": 7}.items()}
     assert typed(draw.Config, said).model_dump() == typed(baseline.Config, said).model_dump()

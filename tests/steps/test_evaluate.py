@@ -16,10 +16,10 @@ from personalize.recipe import Inputs, RecipeError
 from steps import baseline, draw, evaluate
 from tests.random_adapter import random_adapter
 
-from .conftest import active, perform
+from .conftest import active, judges_in, perform
 
 SUBJECTS = [("zwvchr", "chair"), ("brkchr", "chair")]
-PROMPTS = [f"a photo of a {{token_noun}} {where}" for where in ("on grass", "in snow", "on sand", "in a <b>", "at sea")]
+PROMPTS = {w: f"a photo of a {{token_noun}} {w}" for w in ("on grass", "in snow", "on sand", "in a <b>", "at sea")}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,13 @@ def inputs(tiny_models: Path, new_database: Path, tmp_path_factory: pytest.TempP
     (root / "train" / "history.json").write_text(json.dumps(history))
     asked = {
         "base_model": str(tiny_models / "sdxl"),
-        "prompts": PROMPTS,
+        "prompts": {"place": PROMPTS},
         "seeds_per_prompt": 1,
         "sampling_steps": 1,
         "resolution": 32,
         "device": "cpu",
         "batch_size": 16,
+        "work": str(root / "work"),
     }
     paths = Inputs.from_paths({name: root / name for name in evaluate.NEEDS})
     with active(new_database, root), mlflow.start_run():
@@ -64,10 +65,9 @@ def inputs(tiny_models: Path, new_database: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def config(tiny_models: Path) -> evaluate.Config:
     return evaluate.Config(
-        clip_model=str(tiny_models / "clip"),
-        dino_model=str(tiny_models / "dino"),
+        judges=judges_in(tiny_models),
         gates=[
-            {"metric": "dino", "kind": "superiority", "margin": 0.5},
+            {"metric": "likeness", "kind": "superiority", "margin": 0.5},
             {"metric": "clip_t", "kind": "non-inferiority", "margin": 1},
         ],
         limits="These models know nothing.",
@@ -95,7 +95,7 @@ def done(
 def test_a_model_that_did_not_learn_the_subjects_fails_and_says_why(done):
     assert done.scores["verdict"] == "failed"
     verdicts = {gate["metric"]: gate["verdict"] for gate in done.scores["gates"]}
-    assert verdicts == {"dino": "failed", "clip_t": "passed"}
+    assert verdicts == {"likeness": "failed", "clip_t": "passed"}
     for gate in done.scores["gates"]:
         assert gate["ci"][0] <= gate["value"] <= gate["ci"][1]
         assert gate["why"]
@@ -110,14 +110,14 @@ def test_every_score_names_the_pictures_it_is_of_so_that_anybody_can_check_it(do
             Image.open(inputs[step].path / row[f]) for step, f in (("draw", "file"), ("baseline", "base_file"))
         )
         assert tuned.size == base.size == (32, 32)
-        assert -1 <= row["dino"] <= 1
+        assert -1 <= row["likeness"] <= 1
 
 
 def test_scores_written_are_those_of_the_pictures_drawn(done, config, inputs):
-    from personalize.evaluation.judges import JudgeConfig, load
+    from personalize.evaluation.judges import load
 
     row = done.scores["pictures"][3]
-    (clip,) = load([JudgeConfig(name="clip", model=config.clip_model)], "cpu")
+    (clip,) = load(config.judges[1:], "cpu")
     text = row["prompt"].replace(f"{row['token']} chair", "chair")
     again = float((clip.images([Image.open(inputs["draw"].path / row["file"])]) @ clip.texts([text]).T)[0, 0])
     assert again == pytest.approx(row["clip_t"], abs=1e-4)
@@ -127,17 +127,17 @@ def test_subjects_are_scored_apart_with_the_photographs_own_ceiling(done):
     for (token, _), of in zip(SUBJECTS, done.scores["subjects"], strict=True):
         assert of["token"] == token
         assert of["pictures"] == len(PROMPTS)
-        assert -1 <= of["ceiling"]["dino"] <= 1
-        assert done.metrics[f"dino.{token}"] == pytest.approx(of["dino"]["tuned"])
-    assert {"dino", "dino_base", "clip_t", "clip_i", "held_out", "gates_passed"} <= set(done.metrics)
+        assert -1 <= of["ceiling"]["likeness"] <= 1
+        assert done.metrics[f"likeness.{token}"] == pytest.approx(of["likeness"]["tuned"])
+    assert {"likeness", "likeness_base", "clip_t", "held_out", "likeness.clip", "gates_passed"} <= set(done.metrics)
     assert done.tags["verdict"] == "failed"
     assert done.pictures == [f"before_and_after/{token}.png" for token in ("brkchr", "zwvchr")]
 
 
 def test_prompt_following_stands_beside_that_of_the_photographs_and_their_captions(done, config, inputs):
-    from personalize.evaluation.judges import JudgeConfig, load
+    from personalize.evaluation.judges import load
 
-    (clip,) = load([JudgeConfig(name="clip", model=config.clip_model)], "cpu")
+    (clip,) = load(config.judges[1:], "cpu")
     opened = [Image.open(inputs["ingest"].path / f"images/chair/zwvchr/{i}.png").convert("RGB") for i in range(3)]
     reached = float((clip.images(opened) @ clip.texts(["a photo of a chair in snow"]).T).mean())
     assert done.scores["subjects"][0]["ceiling"]["clip_t"] == pytest.approx(reached, abs=1e-4)
@@ -176,9 +176,10 @@ def test_config_refuses_gates_that_make_no_sense(config):
 
 def test_sources_name_models_by_content_or_by_commit(config):
     found = evaluate.sources(config)
+    assert found.keys() == {"dino", "clip"}
     assert all(len(digest) > 30 for digest in found.values())
-    hub = config.model_copy(update={"clip_model": "openai/clip-vit-base-patch32", "clip_revision": "c" * 40})
-    assert evaluate.sources(hub)["CLIP"] == f"openai/clip-vit-base-patch32@{'c' * 40}"
+    given = {**config.model_dump(), "judges": [{"name": "clip", "model": "openai/clip", "revision": "c" * 40}]}
+    assert evaluate.sources(evaluate.Config(**given)) == {"clip": f"openai/clip@{'c' * 40}"}
 
 
 def instead(inputs: Inputs, **changed: Path) -> Inputs:
@@ -196,10 +197,10 @@ def test_a_subject_without_photographs_is_named(config, inputs, tmp_path):
 def test_pictures_that_were_not_drawn_alike_are_not_compared(config, inputs, tmp_path):
     asked = json.loads((inputs["draw"].path / "questions.json").read_text())
     asked["conditions"] |= {"sampling_steps": 2, "computed_on": "cuda"}
-    (tmp_path / "questions.json").write_text(json.dumps({**asked, "first_seed": 5}))
+    (tmp_path / "questions.json").write_text(json.dumps({**asked, "seed": 5}))
     with pytest.raises(RecipeError) as refused:
         evaluate.run(config, instead(inputs, draw=tmp_path), tmp_path / "outputs")
-    for words in ("first_seed 1000000 and 5", "sampling_steps 1 and 2", "and cuda", "-e clean -P step=draw"):
+    for words in ("seed 0 and 5", "sampling_steps 1 and 2", "and cuda", "-e clean -P step=draw"):
         assert words in str(refused.value)
 
 
@@ -222,4 +223,31 @@ def test_the_ceiling_of_prompt_following_is_of_whole_words(inputs, tmp_path):
 
 def test_words_of_the_card_count_in_no_fingerprint(config):
     assert not {"limits", "rights", "device"} & set(config.result_keys())
-    assert {"gates", "level", "clip_model"} <= set(config.result_keys())
+    assert {"gates", "level", "judges"} <= set(config.result_keys())
+
+
+def test_an_evaluation_counts_the_earlier_ones_of_this_adapter_that_asked_otherwise(
+    config, inputs, new_database, tmp_path
+):
+    """Whoever changes gates until one passes leaves a trace."""
+    stricter = config.model_copy(update={"gates": config.gates[:1]})
+    found = []
+    with active(new_database, tmp_path):
+        for turn, asked in enumerate((stricter, config, config)):
+            with mlflow.start_run() as run:
+                evaluate.run(asked, inputs, tmp_path / str(turn))
+            found.append(json.loads((tmp_path / str(turn) / "diagnostics" / "earlier.json").read_text()))
+    assert found[0] == []
+    assert [(row["other"], row["verdict"]) for row in found[1]] == [(["gates"], "failed")]
+    assert found[2] == found[1], "the same asked again is no other question"
+    assert run.info.run_id not in {row["run"] for row in found[2]}
+
+
+def test_a_judge_that_cannot_tell_the_subjects_apart_decides_nothing(done):
+    """Random weights see noise: what such a judge finds is written down, and passes nothing."""
+    assert done.scores["examination"].keys() == {"dino", "clip"}
+    assert not done.scores["examination"]["dino"]["fit"]
+    assert done.scores["unfit"].keys() == {"dino"}
+    likeness = done.scores["gates"][0]
+    assert likeness["verdict"] == "undecided"
+    assert "cannot judge these photographs" in likeness["why"]
