@@ -279,7 +279,8 @@ def _detectors() -> tuple[list[Any], list[Any]]:
         def denylist(self) -> list[re.Pattern[str]]:
             return self._denylist
 
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in get_mapping_from_secret_type_to_class().values()}
+    shipped: list[Any] = list(get_mapping_from_secret_type_to_class().values())
+    kinds = {kind.__name__: kind for kind in shipped}
     guessed = [kinds.pop(name)() for name in ("KeywordDetector", "Base64HighEntropyString")]
     for name in ("IPPublicDetector", "HexHighEntropyString"):
         kinds.pop(name)

@@ -64,7 +64,10 @@ def scorecard(
 
 
 def judge_all(scores: Scores, gates: Sequence[Gate]) -> list[Judgement]:
-    return [judge(gate, _answers(scores, gate), scores.unfit) for gate in gates]
+    return [
+        judge(gate, _answers(scores, gate), scores.unfit if METRICS[gate.metric].judged_by == "looking" else {})
+        for gate in gates
+    ]
 
 
 def _answers(scores: Scores, gate: Gate, judges: Sequence[str] = ()) -> list[Answer]:

@@ -58,7 +58,7 @@ class Scores:
     """Models side by side: `drawn` holds base and tuned, and champion where there is one.
 
     `texts [c, p, d]` are the prompts about each class noun to `reader`, the judge of texts. `lookers` are the judges
-    that decide about likeness; every other judge's opinion is kept beside theirs. `unfit` says of judges that failed
+    that decide about likeness; every other judge's opinion is kept beside theirs. `unfit` says of those that failed
     their examination why.
 
     Raises ValueError when the models did not answer the same questions.

@@ -69,6 +69,7 @@ def config(tiny_models: Path) -> evaluate.Config:
         gates=[
             {"metric": "likeness", "kind": "superiority", "margin": 0.5},
             {"metric": "clip_t", "kind": "non-inferiority", "margin": 1},
+            {"metric": "r_precision", "kind": "superiority", "margin": 0.9},
         ],
         limits="These models know nothing.",
         rights="the museum, for this exhibition",
@@ -95,7 +96,7 @@ def done(
 def test_a_model_that_did_not_learn_the_subjects_fails_and_says_why(done):
     assert done.scores["verdict"] == "failed"
     verdicts = {gate["metric"]: gate["verdict"] for gate in done.scores["gates"]}
-    assert verdicts == {"likeness": "failed", "clip_t": "passed"}
+    assert verdicts == {"likeness": "undecided", "clip_t": "passed", "r_precision": "failed"}
     for gate in done.scores["gates"]:
         assert gate["ci"][0] <= gate["value"] <= gate["ci"][1]
         assert gate["why"]
@@ -238,7 +239,7 @@ def test_an_evaluation_counts_the_earlier_ones_of_this_adapter_that_asked_otherw
                 evaluate.run(asked, inputs, tmp_path / str(turn))
             found.append(json.loads((tmp_path / str(turn) / "diagnostics" / "earlier.json").read_text()))
     assert found[0] == []
-    assert [(row["other"], row["verdict"]) for row in found[1]] == [(["gates"], "failed")]
+    assert [(row["other"], row["verdict"]) for row in found[1]] == [(["gates"], "undecided")]
     assert found[2] == found[1], "the same asked again is no other question"
     assert run.info.run_id not in {row["run"] for row in found[2]}
 
@@ -247,7 +248,7 @@ def test_a_judge_that_cannot_tell_the_subjects_apart_decides_nothing(done):
     """Random weights see noise: what such a judge finds is written down, and passes nothing."""
     assert done.scores["examination"].keys() == {"dino", "clip"}
     assert not done.scores["examination"]["dino"]["fit"]
-    assert done.scores["unfit"].keys() == {"dino"}
+    assert "dino" in done.scores["unfit"]
     likeness = done.scores["gates"][0]
     assert likeness["verdict"] == "undecided"
     assert "cannot judge these photographs" in likeness["why"]
