@@ -31,8 +31,9 @@ def qualities(image: Image) -> Array:
 
     sharpness: log of the Laplacian's mean square over the gradient's; noise: log of Immerkær's (1996) σ, its median in
     place of the mean, so that drawn detail counts little; blockiness: log of the steps over block edges, over those
-    elsewhere, worse of both directions and at the worst offset; aspect: log of upright over level gradient energy,
-    which moves by about the log of a stretch; brightness, contrast, saturation: mean and standard deviation of the
+    elsewhere, worse of both directions and at the worst offset; aspect: a sixth of the log of the third differences'
+    energy across over that down: a stretch moves it by more than half its own log, a subject's shape by less than
+    gradients; brightness, contrast, saturation: mean and standard deviation of the
     luminance and mean chroma, in shares of full scale.
     """
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
@@ -51,12 +52,16 @@ def qualities(image: Image) -> Array:
             np.log((float((second**2).mean()) + floor) / (level + upright + floor)),
             np.log(float(np.median(np.abs(mask))) / (6 * 0.6745) + TINY),
             max(_steps(np.abs(across).mean(axis=0)), _steps(np.abs(down).mean(axis=1))),
-            np.log((upright + floor) / (level + floor)) / 2,
+            np.log(_third(grey, 1) / _third(grey, 0)) / 6,
             grey.mean(),
             grey.std(),
             (rgb.max(axis=-1) - rgb.min(axis=-1)).mean(),
         ]
     )
+
+
+def _third(grey: Array, axis: int) -> float:
+    return float((np.diff(grey, 3, axis=axis) ** 2).mean()) + TINY**3
 
 
 def _steps(edges: Array) -> float:
