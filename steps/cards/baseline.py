@@ -1,10 +1,12 @@
-"""What the base model drew, subject by subject."""
+"""What the base model drew, all of it, to be filtered by subject, prompt and seed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
-from personalize.cards import Card
+from personalize.cards import Card, Shot
+from personalize.cards.links import address
 from personalize.evaluation import drawings
 from personalize.files import read_json
 from personalize.recipe import Inputs
@@ -15,26 +17,42 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     card.text(
         "The base model has not learnt the subjects: it draws some thing of their class, wherever it is asked to."
     )
-    answers(outputs, card)
+    answers("base", outputs, card)
 
 
-def answers(outputs: Path, card: Card) -> None:
-    """How the pictures came about, and a contact sheet for each subject and each plain class noun."""
+def answers(side: str, outputs: Path, card: Card) -> None:
+    """How the pictures came about, and every one of them."""
     drawn, speed = drawings.load(outputs), read_json(outputs / "diagnostics" / "speed.json")
     asked, how = drawn.questions, drawn.conditions
+    seeds = asked.seeds
+    now = speed.get("drawn_now", speed["pictures"])
     card.facts(
         {
             "pictures": len(drawn.paths.flat),
-            "seconds": speed["seconds"],
+            "drawn in this run": now,
+            "seconds a picture": round(speed["seconds"] / now, 2) if now else None,
             "base model": how["base_model"],
             "drawn with": f"{how['sampling_steps']} steps, guidance {how['guidance_scale']:g}, {how['resolution']} px",
             "computed on": f"{how['computed_on']}, {how['dtype']}, {how['batch_size']} at a time",
         }
     )
-    for n, name in enumerate(asked.names):
-        with card.section(name, open=n == 0):
-            rows = [
-                (f"seed {k + 1}", [drawn.paths.of(n, p, k) for p in range(len(asked.prompts))])
-                for k in range(asked.seeds_per_prompt)
-            ]
-            card.grid("One column for each prompt", asked.labels, rows, width=100)
+    card.gallery(
+        "Every picture, none left out",
+        [side],
+        ["Asked for", "Kind of prompt", "Prompt", "Seed"],
+        [
+            Shot(
+                f"{name}, {prompt.name}, seed {seeds[n, p, k]}",
+                [file := drawn.paths.of(n, p, k)],
+                [
+                    quote(address(card.run_id, f"outputs/{file.relative_to(outputs).as_posix()}"), safe="/:")
+                    if card.run_id
+                    else ""
+                ],
+                [name, prompt.category, prompt.name, f"{k + 1} of {asked.seeds_per_prompt}"],
+            )
+            for n, name in enumerate(asked.names)
+            for p, prompt in enumerate(asked.prompts)
+            for k in range(asked.seeds_per_prompt)
+        ],
+    )

@@ -12,4 +12,4 @@ from steps.draw import Config
 
 def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     card.text("The base with the adapter, asked the same from the same noise. How good it is the evaluation card says.")
-    answers(outputs, card)
+    answers("tuned", outputs, card)
