@@ -68,6 +68,16 @@ def towers_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Pa
         "efficientnet": (
             t.EfficientNetModel(t.EfficientNetConfig(**small)), "EfficientNetImageProcessor", {"size": square},
         ),
+        "deit": (t.DeiTModel(t.DeiTConfig(**seen)), "DeiTImageProcessor", {"size": square, "crop_size": square}),
+        "beit": (t.BeitModel(t.BeitConfig(**seen)), "BeitImageProcessor", {"size": square, "crop_size": square}),
+        "swin": (
+            t.SwinModel(t.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)),
+            "ViTImageProcessor", {"size": square},
+        ),
+        "resnet": (
+            t.ResNetModel(t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")),
+            "ConvNextImageProcessor", {"size": {"shortest_edge": 32}},
+        ),
         "convnext": (
             t.ConvNextModel(t.ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1])),
             "ConvNextImageProcessor", {"size": {"shortest_edge": 32}},
@@ -86,6 +96,7 @@ def towers_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Pa
 
 ARCHITECTURES = (
     "vit", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip", "siglip2", "clip", "efficientnet", "convnext",
+    "deit", "beit", "swin", "resnet",
 )  # fmt: skip
 READERS = ("siglip", "siglip2", "clip")
 
