@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from personalize.cards import Advice, command
-from personalize.evaluation.scorecard import SCHEMA
 
 LIKENESS = ("likeness", "held_out", "gap_closed", "recognised")
 PROMPT = ("clip_t", "r_precision")
@@ -22,6 +21,8 @@ MANY = 4
 
 def advise(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice]:
     """What to do, most promising first. scores: scores.json of evaluate; history: history.json of train."""
+    from personalize.evaluation.scorecard import SCHEMA  # which imports NumPy: too slow for a plan
+
     if scores.get("schema") != SCHEMA:
         return [Advice("It was judged by an older version of this project.", "Evaluate it again.", command("evaluate"))]
     if scores["verdict"] == "passed":

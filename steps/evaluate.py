@@ -28,7 +28,6 @@ from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from personalize.evaluation.judges import Judge
 
 NEEDS = ("ingest", "caption", "train", "baseline", "draw")
 
@@ -52,13 +51,14 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from tqdm import tqdm
 
+    from personalize.evaluation.examination import examine
     from personalize.evaluation.measure import measure
     from personalize.evaluation.scorecard import scorecard
 
     base, tuned = drawn_alike(inputs)
     photographs = photographs_of(inputs, base.questions.subjects)
     jury = judges.load(config.judges, config.device)
-    examined = examine(jury, photographs, base)
+    examined = examine(jury, *examined_on(photographs, base))
     unfit = {name: found["words"] for name, found in examined.items() if not found["fit"]}
     with tqdm(total=2 * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture") as bar:
         scores = measure(photographs, {"base": base, "tuned": tuned}, jury, unfit, bar.update)
@@ -71,17 +71,17 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     _log(result, base, tuned, photographs)
 
 
-def examine(jury: Sequence[Judge], photographs: Sequence[Sequence[Photograph]], base: Drawings) -> dict[str, Any]:
-    """Every judge on pairs made from the photographs and the base's plain class pictures."""
-    from personalize.evaluation.examination import examine
+def examined_on(
+    photographs: Sequence[Sequence[Photograph]], base: Drawings
+) -> tuple[dict[str, list[Image]], list[Image]]:
+    """What the judges are examined on: the photographs of each subject, and the base's plain class pictures."""
 
     asked = base.questions
-    shown = {
-        token: [open_rgb(one.path) for one in of] for (token, _), of in zip(asked.subjects, photographs, strict=True)
-    }
-    plain = range(len(asked.nouns))
-    of_class = [open_rgb(base.paths.plain(n, p, 0)) for n in plain for p in range(len(asked.prompts))]
-    return examine(jury, shown, of_class)
+    subjects = zip(asked.subjects, photographs, strict=True)
+    shown = {token: [open_rgb(one.path) for one in of] for (token, _), of in subjects}
+    return shown, [
+        open_rgb(base.paths.plain(n, p, 0)) for n in range(len(asked.nouns)) for p in range(len(asked.prompts))
+    ]
 
 
 def earlier(config: Config, base: Drawings, inputs: Inputs) -> list[dict[str, Any]]:

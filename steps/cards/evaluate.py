@@ -48,7 +48,7 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     card.verdict(result["verdict"], result["headline"], reasons(result, evaluation.questions.nouns))
     for name, why in result["unfit"].items():
         card.warning(f"{name} decides nothing here: it {why}.")
-    for words in earlier(outputs / "diagnostics" / "earlier.json"):
+    for words in [*figures.overlooked(result), *earlier(outputs / "diagnostics" / "earlier.json")]:
         card.warning(words)
     pictures.first(evaluation, card)
     card.advice("What to do next", advise(result, history))

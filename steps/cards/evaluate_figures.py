@@ -7,7 +7,9 @@ from typing import Any
 
 from personalize.cards import Card
 from personalize.evaluation.gates import METRICS
+from steps.cards import evaluate_judges
 from steps.cards.evaluate_sections import Evaluation, number, thumbnail, values, with_span
+from steps.evaluate import examined_on
 
 QUALITIES = ("sharpness", "noise", "blockiness", "marks", "aspect", "brightness", "contrast", "saturation")
 
@@ -135,25 +137,45 @@ def quality(evaluation: Evaluation, card: Card) -> None:
     )
 
 
+SEEN = 0.7
+"""AUC from which a judge at least partly sees a kind of change, as in `examination`."""
+
+
+def overlooked(result: Mapping[str, Any]) -> list[str]:
+    """What no judge that decides would notice, in a sentence each: a card must not praise what nobody looked at."""
+    examined = [result["examination"][name]["kinds"] for name in result["judges"]["deciding"]]
+    blind = [
+        words
+        for kind, words in (("colour", "another colour"), ("form", "another form"), ("part", "a missing part"))
+        if all(kinds[kind]["auc"] is not None and kinds[kind]["auc"] < SEEN for kinds in examined)
+    ]
+    if not blind:
+        return []
+    names = " and ".join(result["judges"]["deciding"])
+    return [
+        f"{names} would hardly notice {' or '.join(blind)}: on changed copies of your photographs it was little better "
+        "than a guess. Likeness says nothing of that here; look at the pictures for it yourself (“Judges”)."
+    ]
+
+
 def judges(evaluation: Evaluation, card: Card) -> None:
     """Who judged, how far each can be believed, and what those say who do not decide."""
     result = evaluation.result
     who, named = result["judges"], result["settings"]["judges"]
-    examined = result.get("examination", {})
     card.table(
         "Who looked at the pictures",
-        ["judge", "model", "part", "what the examination on your photographs found"],
+        ["judge", "model", "part"],
         [
             [
                 name,
                 named.get(name, name),
                 "decides" if name in who["deciding"] else "reads the prompts" if name == who["reading"] else "advises",
-                examined[name]["words"] if name in examined else "not examined",
             ]
             for name in dict.fromkeys([*who["all"], who["reading"]])
         ],
         stacked=True,
     )
+    evaluate_judges.show(result["examination"], *examined_on(evaluation.photographs, evaluation.drawn["base"]), card)
     asked = [gate for gate in result["gates"] if len(gate["answers"]) + len(gate["opinions"]) > 1]
     for gate in asked:
         card.table(

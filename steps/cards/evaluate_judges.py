@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from personalize.cards import Card
-from personalize.evaluation import examination
-from personalize.evaluation.examination import ACCEPTABLE, DIFFERENT, FIT, OUTSTANDING, SAME
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +18,9 @@ def show(
     card: Card,
 ) -> None:
     """The section. result: what `examination.examine` found with these pictures."""
+    from personalize.evaluation import examination
+    from personalize.evaluation.examination import ACCEPTABLE, DIFFERENT, FIT, OUTSTANDING, SAME
+
     card.text(
         "A number is worth what its judge can see. Each was shown pairs of pictures of which the truth is known, made "
         "from your own photographs: the same subject cropped, lit otherwise, blurred, mirrored and photographed again; "
