@@ -19,13 +19,16 @@ from PIL import Image, ImageDraw
 
 from personalize.evaluation import drawings, quality
 from personalize.evaluation.drawings import Photograph
+from personalize.evaluation.examination import examine
 from personalize.evaluation.gates import Gate
+from personalize.evaluation.judges import JudgeConfig
 from personalize.evaluation.prompt_sets import OBJECTS
 from personalize.evaluation.questions import Questions, as_prompts
 from personalize.evaluation.scorecard import scorecard
 from personalize.evaluation.scores import PLAIN_QUALITIES, Photographs, Pictures, Scores
 from personalize.files import write_json, write_rows
 from personalize.recipe import Input, Inputs
+from steps.evaluate import examined_on
 
 GATES = (
     Gate(metric="likeness", kind="superiority", margin=0.02, each=True, why="the smallest gain that anybody would see"),
@@ -97,10 +100,8 @@ def make(
     scores = _scores(questions, sides, mixed_up)
     result = scorecard(scores, questions, gates, [[photo.name for photo in of] for of in photographs])
     settings = {"level": 0.95, "adapter_md5": "d" * 32, "questions_seed": 0, "prompts": len(questions.prompts)}
-    examined = {
-        "dino": {"fit": True, "words": "recognises 12 of 12 photographs: fit to decide; sees colour, hardly sees form"},
-        "clip": {"fit": True, "words": "recognises 11 of 12 photographs: fit to decide; sees other subjects"},
-    }
+    shown, of_class = examined_on(photographs, drawn["base"])
+    examined = examine([Onlooker("dino"), Onlooker("clip")], shown, of_class)
     judged = {"judges": {"dino": "facebook/dino-vits16@a7a4d161", "clip": "openai/clip-vit-base-patch32@3d74acf9"}}
     outputs = root / "runs" / f"{6:032x}" / "artifacts" / "outputs"
     result = json.loads(json.dumps({**result, "examination": examined, "settings": settings | judged}))
@@ -114,6 +115,22 @@ def make(
         }
     )
     return Folder(root, outputs, inputs, result, drawn, photographs)
+
+
+@dataclass(frozen=True)
+class Onlooker:
+    """A judge that sees where which colours are, coarsely."""
+
+    name: str
+
+    @property
+    def config(self) -> JudgeConfig:
+        return JudgeConfig(name=self.name, model="nowhere")
+
+    def images(self, images: Sequence[Image.Image]) -> Any:
+        seen = np.stack([np.asarray(image.convert("RGB").resize((4, 4)), float).ravel() for image in images])
+        seen -= seen.mean(axis=1, keepdims=True)
+        return seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-9)
 
 
 def _conditions(side: int) -> dict[str, Any]:
