@@ -5,8 +5,9 @@
     mlflow run . -e promote -P approved_by=you -P reason="back to the old one" -P version=3
 
 Needs an evaluation card, gates that passed, and an approval. No tag is believed: the verdict is worked out from the
-gates in the evaluation's scores, and the bytes of card, scores, weights and votes must be those that the approval names.
-An approval given here is kept in the same way. Who, when and why stay as tags on the version as well, for people.
+gates in the evaluation's scores, and the bytes of card, scores, weights and votes must be those that the approval
+names. An approval given here is kept in the same way. Who, when and why stay as tags on the version as well, for
+people to read.
 
 Nothing is trained here: what is promoted is in the registry already, by number or by the alias `challenger`. Only as a
 part of `main until=deploy` (`version` empty) does it follow the version that register has just made.

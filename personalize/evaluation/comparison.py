@@ -66,7 +66,7 @@ def _apart(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 def _asked(rows: Mapping[Question, Any]) -> str:
     tokens = sorted({token for token, _, _ in rows})
-    prompts, seeds = {prompt for _, prompt, _ in rows}, {seed for _, _, seed in rows}
+    prompts, seeds = {prompt.replace(token, "") for token, prompt, _ in rows}, {seed for _, _, seed in rows}
     return (
         f"{', '.join(tokens)} in {len(prompts)} prompts, seeds {min(seeds)} to {max(seeds)}" if rows else "no picture"
     )

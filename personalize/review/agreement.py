@@ -30,7 +30,7 @@ OPPONENTS = ("base", "champion")
 AGREEMENT = (
     (0.8, "agree"),
     (0.667, "agree well enough for tentative conclusions"),
-    (0.2, "agree a little"),
+    (0.2, "agree somewhat, not enough for conclusions"),
     (-2.0, "hardly agree: it is a matter of taste"),
 )
 """Krippendorff (2004) draws conclusions from 0.8, tentative ones from 0.667."""

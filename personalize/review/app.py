@@ -57,21 +57,9 @@ def application(session: Session, hosts: list[str], signed_in_by: str = "") -> S
         ],
         exception_handlers={404: pages.lost, Changed: pages.changed},
     )
-    app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=pages.guarded)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return app
-
-
-async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Forms from other sites are refused; every answer says what its page may do."""
-    if request.method == "POST" and not _from_here(request):
-        return PlainTextResponse("This form was sent from another site. Nothing was changed.", 403)
-    response = await answer(request)
-    response.headers.setdefault("Content-Security-Policy", POLICY)
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    return response
 
 
 def _from_here(request: Request) -> bool:
@@ -118,6 +106,18 @@ class Pages:
             lstrip_blocks=True,
         )
         self.template = environment.get_template
+
+    async def guarded(self, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Forms from other sites are refused; every answer says what its page may do."""
+        if request.method == "POST" and not _from_here(request):
+            return PlainTextResponse("This form was sent from another site. Nothing was changed.", 403)
+        response = await answer(request)
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "same-origin"
+        self.session.asked_at = time.monotonic()
+        return response
 
     # Who.
 

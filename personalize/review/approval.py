@@ -61,15 +61,17 @@ class Evidence:
 def gather(run_id: str, card: str, train_run: str) -> Evidence:
     """What lies in MLflow now. card: its address. Raises ApprovalError naming what is not there."""
     with tempfile.TemporaryDirectory() as scratch:
-        papers = ballots.kept(run_id, Path(scratch))
-        return Evidence(
-            run_id,
-            artifact(card, "evaluation card"),
-            artifact(address(run_id, SCORES), "scores"),
-            artifact(address(train_run, ADAPTER), "adapter that was evaluated"),
-            len(papers),
-            ballots.digest(papers),
-        )
+        votes = ballots.kept(run_id, Path(scratch))
+        return Evidence(run_id, *papers(run_id, card, train_run), len(votes), ballots.digest(votes))
+
+
+def papers(run_id: str, card: str, train_run: str) -> tuple[Artifact, Artifact, Artifact]:
+    """Card, scores and model as they lie in MLflow now."""
+    return (
+        artifact(card, "evaluation card"),
+        artifact(address(run_id, SCORES), "scores"),
+        artifact(address(train_run, ADAPTER), "adapter that was evaluated"),
+    )
 
 
 def artifact(where: str, what: str) -> Artifact:
@@ -128,11 +130,12 @@ def in_force(run_id: str) -> dict[str, Any] | None:
     return record
 
 
-def changes(record: Mapping[str, Any], now: Evidence) -> list[str]:
+def changes(record: Mapping[str, Any], now: tuple[Artifact, Artifact, Artifact]) -> list[str]:
     """Which of card, scores and model are not those of `record`, in words."""
-    pairs = {part: (record[part]["sha256"], getattr(now, part).sha256) for part in PARTS}
+    pairs = {part: (record[part]["sha256"], of.sha256) for part, of in zip(PARTS, now, strict=True)}
     return [
-        f"the {part} is not the one that was looked at (sha256 {then[:12]} then, {today[:12]} now)"
+        f"the {part} {'are not those that were' if part == 'scores' else 'is not the one that was'} looked at "
+        f"(sha256 {then[:12]} then, {today[:12]} now)"
         for part, (then, today) in pairs.items()
         if then != today
     ]
@@ -140,7 +143,7 @@ def changes(record: Mapping[str, Any], now: Evidence) -> list[str]:
 
 def differences(record: Mapping[str, Any], now: Evidence) -> list[str]:
     """What is not as it was when `record` was made, votes included; empty when it holds."""
-    found = changes(record, now)
+    found = changes(record, (now.card, now.scores, now.model))
     if record["run_id"] != now.run_id:
         found.append(f"it is an approval of evaluation {record['run_id']}, not of {now.run_id}")
     if record["votes_sha256"] != now.votes_sha256:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from personalize.review.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost")
-FAREWELL_S = 5.0
-"""How long the pages answer after a decision, so that everybody who has one open learns of it."""
+FAREWELL_S = 8.0
+"""How long the pages answer after a decision and the last page asked for, so that who has one open learns of it."""
 
 
 class ServerError(ValueError):
@@ -59,7 +59,8 @@ def serve(
 
     def leave() -> None:
         session.decided_here.wait()
-        time.sleep(FAREWELL_S)
+        while (left := session.asked_at + FAREWELL_S - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
         server.should_exit = True
 
     if until_decided:

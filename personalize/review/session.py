@@ -29,7 +29,10 @@ class Changed(ApprovalError):
 
 @dataclass
 class Session:
-    """verdict: of the gates, recomputed; notice: says what people should know now, such as a newer challenger."""
+    """verdict: of the gates, recomputed; notice: says what people should know now, such as a newer challenger.
+
+    asked_at: when the last page was answered, on the monotonic clock.
+    """
 
     title: str
     material: Material
@@ -40,9 +43,10 @@ class Session:
     notice: Callable[[], str] = lambda: ""
     decision: dict[str, Any] | None = None
     decided_here: threading.Event = field(default_factory=threading.Event)
+    asked_at: float = 0.0
     _orders: dict[str, list[Shown]] = field(default_factory=dict)
-    _looked_at: float = field(default_factory=time.monotonic)
-    _now: Evidence | None = None
+    _look_again: float = 0.0
+    _changed: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # What is asked.
@@ -152,10 +156,13 @@ class Session:
                 "This page was made for another model or another evaluation than the one under review now. Nothing was "
                 "counted; what you answered there before is kept with it."
             )
-        if now or self._now is None or time.monotonic() - self._looked_at > LOOK_AGAIN_S:
-            self._now = approval.gather(self.evidence.run_id, self.evidence.card.address, self._train_run)
-            self._looked_at = time.monotonic()
-        if changed := approval.changes(asdict(self.evidence), self._now):
+        begun = time.monotonic()
+        if now or begun >= self._look_again:
+            papers = approval.papers(self.evidence.run_id, self.evidence.card.address, self._train_run)
+            self._changed = approval.changes(asdict(self.evidence), papers)
+            took = time.monotonic() - begun  # a large model in a far store is not fetched for every vote
+            self._look_again = begun + max(LOOK_AGAIN_S, 20 * took)
+        if changed := self._changed:
             raise Changed(
                 f"The evaluation has changed since this review began: {'; '.join(changed)}. Nothing was counted; "
                 "start the review again."

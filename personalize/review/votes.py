@@ -78,11 +78,11 @@ class Book:
     def fetch(self) -> None:
         """Bring both places to the same votes. Raises ValueError or OSError where a vote cannot be read."""
         with self._lock, tempfile.TemporaryDirectory() as scratch:
-            there = {path.name: path for path in kept(self.run_id, Path(scratch))}
-            for name, path in there.items():
-                if not (self.folder / name).exists():
-                    self._write(name, path.read_bytes())
-            self.waiting = {path.name for path in self.folder.glob("*.json")} - set(there)
+            there = names(self.run_id)
+            here = {path.name for path in self.folder.glob("*.json")}
+            for name in there - here:
+                self._write(name, _fetched(self.run_id, f"{ARTIFACTS}/{name}", scratch).read_bytes())
+            self.waiting = here - there
         self.deliver()
 
     def add(self, vote: Vote) -> bool:
@@ -136,17 +136,23 @@ def read(path: Path) -> Vote:
         raise ValueError(f"{path} is no vote ({type(error).__name__}: {error})") from error
 
 
+def names(run_id: str) -> set[str]:
+    """The files of the votes that MLflow keeps with a run."""
+    import mlflow
+
+    return {Path(file.path).name for file in mlflow.MlflowClient().list_artifacts(run_id, ARTIFACTS)}
+
+
 def kept(run_id: str, scratch: Path) -> list[Path]:
     """The votes that MLflow keeps with a run, as files in `scratch`."""
-    import mlflow
+    return sorted(_fetched(run_id, ARTIFACTS, str(scratch)).glob("*.json")) if names(run_id) else []
+
+
+def _fetched(run_id: str, path: str, scratch: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each small file tells nothing
-    if not mlflow.MlflowClient().list_artifacts(run_id, ARTIFACTS):
-        return []
-    return sorted(
-        Path(download_artifacts(run_id=run_id, artifact_path=ARTIFACTS, dst_path=str(scratch))).glob("*.json")
-    )
+    return Path(download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch))
 
 
 def digest(paths: list[Path]) -> str:
