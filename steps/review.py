@@ -58,7 +58,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         signed_in_by=app.signed_in_by if app else "",
         ready=lambda address: _tell(session, address),
     )
-    _leave(session, outputs)
+    with server.undisturbed():
+        _leave(session, outputs)
 
 
 def begin(config: Config) -> Session:

@@ -18,6 +18,8 @@ from personalize.review.pairs import Material, Shown, order_for
 from personalize.review.votes import CHOICES, Book, Vote, digest
 
 LOOK_AGAIN_S = 30.0
+SHARE_OF_TIME = 0.05
+"""Whether all is as it was is asked no oftener than that, and takes no more than this share of the time."""
 LONGEST_S = 600.0
 """A pair that lay open for longer was left alone, so that its seconds say nothing."""
 MOST_PIXELS = 1024
@@ -161,7 +163,7 @@ class Session:
             papers = approval.papers(self.evidence.run_id, self.evidence.card.address, self._train_run)
             self._changed = approval.changes(asdict(self.evidence), papers)
             took = time.monotonic() - begun  # a large model in a far store is not fetched for every vote
-            self._look_again = begun + max(LOOK_AGAIN_S, 20 * took)
+            self._look_again = begun + max(LOOK_AGAIN_S, took / SHARE_OF_TIME)
         if changed := self._changed:
             raise Changed(
                 f"The evaluation has changed since this review began: {'; '.join(changed)}. Nothing was counted; "

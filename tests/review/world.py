@@ -65,14 +65,14 @@ def evaluation(
     for s, token in enumerate(tokens):
         for number in range(photographs):
             name = f"chair/{token}/{number}.png"
-            _picture(place / "ingest/images" / name, COLOURS[token], 10 * number)
+            _picture(place / "ingest/outputs/images" / name, COLOURS[token], 10 * number)
             text = f"a photo of a {token} chair in a studio"
             captioned.append({"file_name": name, "token": token, "class_noun": "chair", "text": text})
         for p, prompt in enumerate(prompts):
             for seed in seeds:
                 name, number = f"images/{token}/{p}-{seed}.png", 1000 * s + 100 * p + seed
-                _picture(place / "draw" / name, COLOURS[token], seed)
-                _picture(place / "baseline" / name, GREY, seed)
+                _picture(place / "draw/outputs" / name, COLOURS[token], seed)
+                _picture(place / "baseline/outputs" / name, GREY, seed)
                 luck = float(rng.normal(0, 0.02))
                 rows.append(
                     {
@@ -82,33 +82,34 @@ def evaluation(
                         "fits_own_prompt_best": True, "recognised_as": token, "copied": False,
                     }
                 )  # fmt: skip
-    for step in ("ingest/images", "caption"):
+    for step in ("ingest/outputs/images", "caption/outputs"):
         (place / step).mkdir(parents=True, exist_ok=True)
         (place / step / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captioned))
-    (place / "train/lora").mkdir(parents=True)
-    (place / "train/lora/pytorch_lora_weights.safetensors").write_bytes(weights)
-    (place / "evaluate").mkdir()
+    (place / "train/outputs/lora").mkdir(parents=True)
+    (place / "train/outputs/lora/pytorch_lora_weights.safetensors").write_bytes(weights)
+    (place / "evaluate/outputs").mkdir(parents=True)
+    (place / "evaluate/card.html").write_text(CARD)
     scores = {
         "verdict": verdict, "headline": "as it is", "reasons": ["the gates say so"], "subjects": subjects,
         "gates": [{"name": f"gate {n}", "verdict": said} for n, said in enumerate(gates)],
         "pictures": rows, "settings": dict(settings),
     }  # fmt: skip
-    (place / "evaluate/scores.json").write_text(json.dumps(scores))
+    (place / "evaluate/outputs/scores.json").write_text(json.dumps(scores))
+    client, experiment = mlflow.MlflowClient(), mlflow.set_experiment("steps").experiment_id
+    project = client.create_run(experiment, tags={"recipe.name": "chairs"}, run_name=f"local · rank={rank}").info.run_id
     runs: dict[str, str] = {}
-    with mlflow.start_run(run_name=f"local · rank={rank}", tags={"recipe.name": "chairs"}) as project:
-        for step in ("ingest", "caption", "train", "baseline", "draw", "evaluate"):
-            tags = {"recipe.step": step, "recipe.outputs.files": "1"}
-            with mlflow.start_run(run_name=step, nested=True, tags=tags) as run:
-                mlflow.log_artifacts(str(place / step), "outputs")
-                if step == "train":
-                    mlflow.log_param("train.rank", rank)
-                if step == "evaluate":
-                    mlflow.log_text(CARD, "card.html")
-                made = {"inputs": {name: f"run {of}" for name, of in runs.items()}, "config": {}}
-                mlflow.log_text(json.dumps(made), "made.json")
-            runs[step] = run.info.run_id
-            mlflow.set_tag(f"recipe.step.{step}", f"ran {run.info.run_id}")
-    return Made(project.info.run_id, runs, f"runs:/{runs['evaluate']}/card.html")
+    for step in ("ingest", "caption", "train", "baseline", "draw", "evaluate"):
+        made = {"inputs": {name: f"run {of}" for name, of in runs.items()}, "config": {}}
+        (place / step / "made.json").write_text(json.dumps(made))
+        tags = {"recipe.step": step, "recipe.outputs.files": "1", "mlflow.parentRunId": project}
+        run = client.create_run(experiment, tags=tags, run_name=step).info.run_id
+        client.log_artifacts(run, str(place / step))
+        client.set_terminated(run)
+        runs[step] = run
+    client.log_param(runs["train"], "train.rank", rank)
+    client.set_tag(project, "recipe.step.evaluate", f"ran {runs['evaluate']}")
+    client.set_terminated(project)
+    return Made(project, runs, f"runs:/{runs['evaluate']}/card.html")
 
 
 CARD = "<!doctype html><title>card</title><h1>The card</h1>"
