@@ -52,6 +52,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         {
             **result,
             "trained_with": _trained_apart(pasts),
+            "same_weights": _same_weights(evaluations, pasts),
             "grid": _grid(evaluations, pasts, questions, outputs),
             "furthest": _furthest(evaluations, pasts, questions, outputs),
         },
@@ -88,16 +89,30 @@ def _evaluated(letter: str, past: Past) -> Evaluated:
 
 
 def _trained_apart(pasts: Sequence[Past]) -> dict[str, list[str]]:
-    """The training settings that are not the same in all, each run's value."""
+    """The training settings that are not the same in all, each run's value; of runs that say how they were trained."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    params = [
-        client.get_run(past.inputs["train"].run_id).data.params if "train" in past.inputs else {} for past in pasts
-    ]
-    keys = sorted({key for of in params for key in of if key.startswith("train.")})
-    values = {key: [of.get(key, "-") for of in params] for key in keys}
+    params = [client.get_run(past.inputs["train"].run_id).data.params for past in pasts if "train" in past.inputs]
+    if len(params) < len(pasts):
+        return {}
+    keys = [key for key in params[0] if key.startswith("train.") and all(key in of for of in params)]
+    values = {key: [of[key] for of in params] for key in sorted(keys)}
     return {key: of for key, of in values.items() if len(set(of)) > 1}
+
+
+def _same_weights(evaluations: Sequence[Evaluated], pasts: Sequence[Past]) -> list[str]:
+    """The names of those whose weights are those of the first, to the byte."""
+    from personalize.files import file_digest
+    from personalize.review.approval import ADAPTER
+
+    files = [past.inputs["train"].path.parent / ADAPTER if "train" in past.inputs else None for past in pasts]
+    digests = [file_digest(file) if file is not None and file.is_file() else None for file in files]
+    return [
+        each.name
+        for each, digest in zip(evaluations[1:], digests[1:], strict=True)
+        if digest is not None and digest == digests[0]
+    ]
 
 
 def _grid(

@@ -31,9 +31,10 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             for each in evaluations
         ],
     )
-    if made["trained_with"]:
-        rows = [[key.removeprefix("train."), *of] for key, of in made["trained_with"].items()]
-        card.table("Trained with", ["setting", *names], rows)
+    with card.section("Side by side"):
+        for token in made["subjects"]:
+            of_subject = [row for row in made["grid"] if row["token"] == token]
+            strips(f"{token}: same prompt, same seed (the first, not selected)", of_subject, names, outputs, card)
     for apart, other in zip(made["differences"], evaluations[1:], strict=True):
         with card.section(f"{other['name']} against {names[0]}"):
             differences(made, apart, card)
@@ -41,10 +42,10 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
                 if of["name"] == other["name"]:
                     strips("Where it gained most in likeness", of["gained"], names, outputs, card)
                     strips("Where it lost most", of["lost"], names, outputs, card)
-    with card.section("Side by side"):
-        for token in made["subjects"]:
-            of_subject = [row for row in made["grid"] if row["token"] == token]
-            strips(f"{token}: same prompt, same seed (the first, not selected)", of_subject, names, outputs, card)
+    if made["trained_with"]:
+        with card.section("Trained with"):
+            rows = [[key.removeprefix("train."), *of] for key, of in made["trained_with"].items()]
+            card.table("Settings that are not the same in all", ["setting", *names], rows)
     card.code("Their cards", "\n".join(f"mlflow artifacts download -u {each['card']}" for each in evaluations))
 
 
@@ -53,6 +54,9 @@ def in_words(made: Mapping[str, Any]) -> list[str]:
     said = []
     first = made["evaluations"][0]["name"]
     for apart, other in zip(made["differences"], made["evaluations"][1:], strict=True):
+        if other["name"] in made["same_weights"]:
+            said.append(f"{other['name']} has the very weights of {first}.")
+            continue
         better: list[str] = []
         worse: list[str] = []
         for metric, found in apart["overall"].items():

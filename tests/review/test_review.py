@@ -3,124 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
-import re
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.cookiejar import CookieJar
 from pathlib import Path
 
 import mlflow
 import pytest
 from PIL import Image
 
+from personalize.cards import Card
 from personalize.recipe import Inputs, RecipeError
 from personalize.review import approval, server, session, votes
-from personalize.review.session import Session
 from personalize.serving.registry import RegistryError
 from steps import review
-from tests.review.world import PROMPTS, evaluation, version
-from tests.steps.conftest import new_database, store  # noqa: F401
-
-ROOT = Path(__file__).parents[2]
-
-
-class Person:
-    """Somebody with a browser of their own: cookies, forms, pictures."""
-
-    def __init__(self, url: str, name: str = "", **headers: str) -> None:
-        self.url = url
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        self.opener.addheaders = list(headers.items())
-        self.status = 0
-        self.page = self.post("", name=name) if name else self.get("")
-
-    def get(self, path: str) -> str:
-        return self._ask(path, None)
-
-    def post(self, path: str, **form: str) -> str:
-        return self._ask(path, urllib.parse.urlencode(form).encode())
-
-    def _ask(self, path: str, data: bytes | None) -> str:
-        try:
-            with self.opener.open(self.url + path, data, timeout=30) as response:
-                self.status, self.page = response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            self.status, self.page = error.code, error.read().decode()
-        return self.page
-
-    @property
-    def form(self) -> dict[str, str]:
-        return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', self.page))
-
-    def vote(self, choice: str = "", **changed: str) -> str:
-        """An answer to the pair that is shown: the one asked for, or what an attentive person chooses."""
-        return self.post("vote", **(self.form | {"choice": choice or self.better()} | changed))
-
-    def better(self) -> str:
-        """The side whose colour is more like that of the photographs above."""
-        pair = self.form["pair"]
-        reference, *sides = (self.colour(pair, which) for which in ("0", "left", "right"))
-        apart = [sum(abs(a - b) for a, b in zip(reference, side, strict=True)) for side in sides]
-        return "left" if apart[0] < apart[1] else "right"
-
-    def colour(self, pair: str, which: str) -> tuple[int, ...]:
-        with self.opener.open(f"{self.url}pictures/{pair}/{which}", timeout=30) as response:
-            return Image.open(io.BytesIO(response.read())).convert("RGB").resize((1, 1)).getpixel((0, 0))
-
-    def decide(self, decision: str, reason: str = "the legs are right", **changed: str) -> str:
-        self.get("results")
-        name = re.search(r'name="by" value="([^"]*)"', self.page)
-        return self.post(
-            "results",
-            **(self.form | {"by": name[1] if name else ""} | {"decision": decision, "reason": reason} | changed),
-        )
+from steps.cards.review import show
+from tests.review.browsing import Person, serving
+from tests.review.world import PROMPTS
 
 
-@contextmanager
-def serving(opened: Session, **options) -> Iterator[str]:
-    """The address of a real server on a free port of loopback."""
-    server.FAREWELL_S = 20.0
-    door, ready, address = server.listen("127.0.0.1", 0), threading.Event(), []
-
-    def tell(url: str) -> None:
-        address.append(url)
-        ready.set()
-
-    thread = threading.Thread(target=server.serve, args=(opened, door), kwargs={"ready": tell, **options}, daemon=True)
-    thread.start()
-    ready.wait(10)
-    try:
-        yield address[0]
-    finally:
-        server.FAREWELL_S = 0.0
-        opened.decided_here.set()
-        thread.join(20)
-
-
-@pytest.fixture
-def open_review(store: Path, monkeypatch) -> Callable[..., Session]:  # noqa: F811
-    """The session of a registered version's evaluation, as the step begins it."""
-    monkeypatch.setattr(server, "FAREWELL_S", 10.0)
-    counter = iter(range(100))
-
-    def open_review(**made) -> Session:
-        place = store / f"made {next(counter)}"
-        weights = made.pop("weights", b"weights")
-        version(
-            evaluation(place, weights=weights, **made), place, weights=weights, verdict=made.get("verdict", "passed")
-        )
-        return review.begin(review.Config(name="chairs"))
-
-    return open_review
-
-
-def test_people_vote_blind_and_every_vote_is_kept_at_once_on_disk_and_in_mlflow(open_review, store):  # noqa: F811
+def test_people_vote_blind_and_every_vote_is_kept_at_once_on_disk_and_in_mlflow(open_review, store):
     opened = open_review()
     with serving(opened) as url:
         person = Person(url, "Ada")
@@ -189,7 +95,7 @@ def test_with_one_subject_the_check_is_against_the_base_and_with_one_photograph_
     assert all(shown.pair.kind != votes.CONTROL for shown in lone)
 
 
-def test_the_champion_is_shown_against_on_the_same_questions(open_review, store):  # noqa: F811
+def test_the_champion_is_shown_against_on_the_same_questions(open_review, store):
     client = mlflow.MlflowClient()
     open_review(weights=b"old", seeds=(1,))
     client.set_registered_model_alias("chairs", "champion", "1")
@@ -216,8 +122,6 @@ def test_a_decision_ends_the_review_and_names_what_was_looked_at(open_review):
     record = approval.in_force(opened.evidence.run_id)
     assert (record["decision"], record["by"], record["votes"]) == ("approved", "Person 0", 48)
     train = mlflow.get_run(approval.parts(record["model"]["address"])[0]).info.artifact_uri
-    import hashlib
-
     weights = Path(train.removeprefix("file://"), "outputs/lora/pytorch_lora_weights.safetensors").read_bytes()
     assert record["model"]["sha256"] == hashlib.sha256(weights).hexdigest()
     assert opened.results()["against"]["base"]["settled"] == "better"
@@ -284,7 +188,7 @@ def test_two_reviewers_at_once_lose_nothing_and_a_decision_on_old_results_is_ask
         assert "voting is closed" in people[2].page
 
 
-def test_two_servers_on_one_run_share_their_votes(open_review, store):  # noqa: F811
+def test_two_servers_on_one_run_share_their_votes(open_review, store):
     opened = open_review()
     elsewhere = review.begin(review.Config(name="chairs", folder="another machine"))
     with serving(opened) as one, serving(elsewhere) as other:
@@ -420,8 +324,6 @@ def test_a_name_is_what_was_typed_and_no_markup(open_review):
 
 
 def test_the_card_is_served_as_its_digest_says(open_review):
-    import hashlib
-
     opened = open_review()
     with serving(opened) as url:
         person = Person(url, "Ada")
@@ -445,7 +347,7 @@ def test_a_platforms_header_names_people_only_where_it_is_asked_for(open_review)
         assert nobody.status == 401
 
 
-def test_every_misuse_of_the_step_is_one_sentence(open_review, store):  # noqa: F811
+def test_every_misuse_of_the_step_is_one_sentence(open_review, store):
     opened = open_review()
     draw = next(run for run in mlflow.search_runs(output_format="list") if run.data.tags.get("recipe.step") == "draw")
     client = mlflow.MlflowClient()
@@ -465,10 +367,7 @@ def test_every_misuse_of_the_step_is_one_sentence(open_review, store):  # noqa: 
         server.listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_what_it_came_to_is_a_result_with_a_card(open_review, store, monkeypatch):  # noqa: F811
-    from personalize.cards import Card
-    from steps.cards.review import show
-
+def test_what_it_came_to_is_a_result_with_a_card(open_review, store, monkeypatch):
     opened = open_review()
     with serving(opened) as url:
         person = Person(url, "Ada")

@@ -35,6 +35,7 @@ def test_each_is_compared_with_the_first_picture_by_picture(store, tmp_path):
     page = card.html()
     assert "B against A: better in likeness to the photographs (DINO)" in page
     assert "C against A: no difference that could not be chance" in page
+    assert found["same_weights"] == []
     assert len(found["grid"]) == 2 * len(PROMPTS)
     assert all((tmp_path / "compared" / file).is_file() for row in found["grid"] for file in row["files"])
 
@@ -44,6 +45,13 @@ def test_only_what_all_were_asked_counts_and_a_prompt_counts_once_whatever_its_p
     other = evaluation(tmp_path / "b", likeness=0.7, seeds=(2, 3), prompts=PROMPTS[:5], tokens=("zwvchr",))
     found, _ = run(tmp_path, first.evaluate, other.evaluate)
     assert (found["questions"], found["prompts"], found["subjects"]) == (5, 5, ["zwvchr"])
+
+
+def test_the_same_weights_evaluated_twice_are_called_so(store, tmp_path):
+    runs = [evaluation(tmp_path / name, noise=n).evaluate for n, name in enumerate("ab")]
+    found, card = run(tmp_path, *runs)
+    assert found["same_weights"] == ["B"]
+    assert "B has the very weights of A" in card.html()
 
 
 def test_with_fewer_than_five_common_prompts_no_interval_is_claimed(store, tmp_path):
