@@ -120,7 +120,7 @@ def coverage(runs: int = RUNS) -> list[str]:
     return lines
 
 
-def detection(runs: int = RUNS // 2) -> list[str]:
+def detection(runs: int = RUNS // 4) -> list[str]:
     """One voter of each kind among five attentive ones: 24 pairs and 8 checks each, then three times as many."""
     lines = [
         "| the sixth voter | pairs | does not count | called one-sided | called contrary |",

@@ -16,7 +16,7 @@ part of `main until=deploy` (`version` empty) does it follow the version that re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,6 +182,9 @@ def find_approval(config: Config, version: ModelVersion, evidence: Evidence | No
     if evidence is not None and not (by or reason):
         try:
             record = approval.in_force(evidence.run_id)
+            if record is not None:  # what was looked at may be another drawing of the same card than the version names
+                card = approval.artifact(record["card"]["address"], "evaluation card that was looked at")
+                evidence = replace(evidence, card=card)
         except approval.ApprovalError as error:
             return Approval("", "", now, ""), [f"{error}: decide again (`{command('review')}`)"]
         if record is not None:

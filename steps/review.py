@@ -94,8 +94,19 @@ def begin(config: Config) -> Session:
         verdict=verdict_of(scores),
         reasons=[str(reason) for reason in scores.get("reasons", ())],
         notice=lambda: _newer(config, version),
-        decision=approval.in_force(past.run_id),
+        decision=_decided(past.run_id),
     )
+
+
+def _decided(run_id: str) -> dict[str, Any] | None:
+    """The decision in force; one that cannot be read is none, so that it can be made again."""
+    from personalize.review import approval
+
+    try:
+        return approval.in_force(run_id)
+    except approval.ApprovalError as error:
+        print(f"evaluation {run_id} has no decision: {error}", flush=True)
+        return None
 
 
 def questions(past: Past, scores: Mapping[str, Any], champion: Past | None) -> list[Question]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -196,6 +197,18 @@ def test_what_was_approved_in_the_review_needs_no_word_here(client, version, tmp
     assert (told["version"], told["approval_by"], told["approval_reason"]) == (number, "Ada", "the legs are right")
     assert told["looked_at"]["model"]["sha256"] in card.html()
     assert client.get_model_version("chairs", number).tags["approval"].endswith("/approval.json")
+
+
+def test_what_was_looked_at_may_be_another_drawing_of_the_card_than_the_version_names(client, version, tmp_path):
+    number = version()
+    with mlflow.start_run() as project:
+        mlflow.log_text("<h1>The card, drawn anew</h1>", "cards/evaluate.html")
+    again = replace(
+        evidence_of(client, number),
+        card=approval.artifact(f"runs:/{project.info.run_id}/cards/evaluate.html", "card"),
+    )
+    approval.decide(again, "approved", "Ada", "the legs are right", "review page")
+    assert run(tmp_path)[0]["version"] == number
 
 
 def test_an_approval_given_here_is_kept_as_one_of_the_review_is(client, version, tmp_path):
