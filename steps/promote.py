@@ -1,16 +1,22 @@
 """Promote: a person's approval makes the challenger the champion.   gives: promotion.json
 
+    mlflow run . -e promote                                 where it was approved in the review
     mlflow run . -e promote -P approved_by=you -P reason="the legs are right"
     mlflow run . -e promote -P approved_by=you -P reason="back to the old one" -P version=3
 
-Needs an evaluation card, gates that passed, and an approval: who, when and why stay as tags on the version. Nothing is
-trained here: what is promoted is in the registry already, by number or by the alias `challenger`. Only as a part of
-`main until=deploy` (`version` empty) does it follow the version that register has just made.
+Needs an evaluation card, gates that passed, and an approval. No tag is believed: the verdict is worked out from the
+gates in the evaluation's scores, and the bytes of card, scores, weights and votes must be those that the approval
+names. An approval given here is kept in the same way. Who, when and why stay as tags on the version as well, for
+people to read.
+
+Nothing is trained here: what is promoted is in the registry already, by number or by the alias `challenger`. Only as a
+part of `main until=deploy` (`version` empty) does it follow the version that register has just made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +30,13 @@ from personalize.recipe import Inputs, RecipeError, StepConfig
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+    from personalize.review.approval import Evidence
+
 NEEDS = ("register",)
 REUSE = False
+
+ADAPTER = "artifacts/adapter/pytorch_lora_weights.safetensors"
+"""Of a registered version: the weights that it serves."""
 
 
 class Config(StepConfig):
@@ -64,13 +75,19 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     version = registry.version_of(config.name, which)
     champion = registry.alias_or_none(config.name, registry.CHAMPION)
     already = champion is not None and str(champion.version) == str(version.version)
-    _refuse_unless(config, version, already)
-    approval, tags = _approval(config, version), dict(version.tags)
-    previous = champion.version if champion is not None and not already else None
+    evidence, missing = looked_at(version)
+    approval, unapproved = find_approval(config, version, evidence)
+    missing += [] if already else unapproved
+    if missing:
+        raise RecipeError(
+            f"{config.name} version {version.version} cannot be promoted: {'; '.join(missing)}. Nothing was changed."
+        )
+    tags, previous = dict(version.tags), champion.version if champion is not None and not already else None
     if already:
         print(f"{config.name} version {version.version} is already the champion; nothing to do", flush=True)
     else:
-        tags |= _promote(config, version, approval)
+        assert evidence is not None
+        tags |= _promote(config, version, approval, evidence)
         instead = f" instead of version {previous}" if previous else ""
         print(f"{config.name} version {version.version} is now the champion{instead}", flush=True)
     write_json(
@@ -82,7 +99,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             "alias": registry.CHAMPION,
             "previous": str(previous or ""),
             "already": already,
-            **{f"approval_{key}": value for key, value in approval.items()},
+            **approval.tags(),
+            "looked_at": None if evidence is None else asdict(evidence),
             "tags": tags,
         },
     )
@@ -92,66 +110,114 @@ def _just_registered(inputs: Inputs) -> str:
     return str(read_json(inputs["register"].path / "model_version.json")["version"])
 
 
-def _refuse_unless(config: Config, version: ModelVersion, already: bool) -> None:
-    """Raises RecipeError with everything that is missing at once."""
-    missing = []
-    verdict, address = version.tags.get("verdict", ""), version.tags.get("card", "")
-    if not address:
-        missing.append("it has no evaluation card (tag `card`): register it with this recipe, which evaluates first")
-    elif not _exists(address):
-        missing.append(f"its evaluation card {address} is gone: run the recipe again to make it anew")
+def looked_at(version: ModelVersion) -> tuple[Evidence | None, list[str]]:
+    """What lies in MLflow for a version, by its digests, and what speaks against promoting it.
+
+    The evaluation that the version's tags name must be of the very weights that would be served.
+    """
+    from personalize.evaluation.recorded import parse_scores, verdict_of
+    from personalize.recipe.past import find
+    from personalize.review import approval
+
+    card, evaluation = version.tags.get("card", ""), version.tags.get("evaluate_run", "")
+    if not card:
+        return None, ["it has no evaluation card (tag `card`): register it with this recipe, which evaluates first"]
+    if not evaluation:
+        return None, ["it has no verdict (tag `evaluate_run`): register it with this recipe, which evaluates first"]
+    try:
+        past = find(evaluation, "evaluate")
+        if "train" not in past.inputs:
+            raise RecipeError(f"the training that evaluation {evaluation} judged is gone")
+        evidence = approval.gather(past.run_id, card, past.inputs["train"].run_id)
+        served = approval.artifact(f"models:/{version.name}/{version.version}/{ADAPTER}", "adapter")
+        scores = parse_scores(approval.content(evidence.scores.address, "scores"))
+    except (RecipeError, ValueError) as error:
+        return None, [f"{error}: run the recipe again to make it anew"]
+    against = []
+    if served.sha256 != evidence.model.sha256:
+        against.append(
+            f"its weights are not those that were evaluated (sha256 {served.sha256[:12]}, evaluated were "
+            f"{evidence.model.sha256[:12]})"
+        )
+    try:
+        verdict = verdict_of(scores)
+    except ValueError as error:
+        return evidence, [*against, f"{error}: evaluate again"]
     if verdict != "passed":
         about = {
             "failed": "its gates failed",
             "undecided": "its gates are undecided: more prompts or seeds in evaluate would settle them",
         }
-        missing.append(f"{about.get(verdict, 'it has no verdict')} (verdict={verdict or 'none'}; see {address or '-'})")
-    approval = _approval(config, version)
-    if not already:
-        for key, option in (("by", "approved_by"), ("reason", "reason")):
-            if not approval[key]:
-                missing.append(f"nobody says {'who approves' if key == 'by' else 'why'}: -P {option}=...")
-    if missing:
-        raise RecipeError(
-            f"{config.name} version {version.version} cannot be promoted: "
-            + "; ".join(missing)
-            + ". Nothing was changed."
-        )
+        against.append(f"{about[verdict]} (see {card})")
+    if (tag := version.tags.get("verdict", "")) != verdict:
+        against.append(f"its tag says verdict={tag or 'none'}, and its scores come to {verdict}: somebody changed one")
+    return evidence, against
 
 
-def _exists(address: str) -> bool:
-    """Whether the artifact at `runs:/<id>/<path>` is there, without downloading it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
+@dataclass(frozen=True)
+class Approval:
+    """Who, why and when. how: where it was said; kept: whether it is the decision that the evaluated run keeps."""
 
-    from personalize.cards.links import parts
+    by: str
+    reason: str
+    at: str
+    how: str
+    kept: bool = False
 
-    try:
-        run_id, path = parts(address)
-        folder = path.rpartition("/")[0] or None
-        return any(file.path == path for file in mlflow.MlflowClient().list_artifacts(run_id, folder))
-    except (MlflowException, OSError, ValueError):
-        return False
-
-
-def _approval(config: Config, version: ModelVersion) -> dict[str, str]:
-    """Given now, or on the version already (set in the registry's own page, say)."""
-    by, reason = config.approved_by.strip(), config.reason.strip()
-    return {
-        "by": by or version.tags.get("approval_by", ""),
-        "reason": reason or version.tags.get("approval_reason", ""),
-        "at": version.tags.get("approval_at", "") if not by else datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    def tags(self) -> dict[str, str]:
+        """For the version; Unity Catalog takes no dot in a key."""
+        return {"approval_by": self.by, "approval_reason": self.reason, "approval_at": self.at}
 
 
-def _promote(config: Config, version: ModelVersion, approval: Mapping[str, str]) -> dict[str, str]:
+def find_approval(config: Config, version: ModelVersion, evidence: Evidence | None) -> tuple[Approval, list[str]]:
+    """The approval, and what it lacks.
+
+    Given now; or kept with the evaluation, where what was looked at then must be what there is now; or on the version
+    already, set by hand in the registry's own page.
+    """
+    from personalize.review import approval
+
+    by, reason, tags = config.approved_by.strip(), config.reason.strip(), version.tags
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if evidence is not None and not (by or reason):
+        try:
+            record = approval.in_force(evidence.run_id)
+            if record is not None:  # what was looked at may be another drawing of the same card than the version names
+                card = approval.artifact(record["card"]["address"], "evaluation card that was looked at")
+                evidence = replace(evidence, card=card)
+        except approval.ApprovalError as error:
+            return Approval("", "", now, ""), [f"{error}: decide again (`{command('review')}`)"]
+        if record is not None:
+            kept = Approval(record["by"], record["reason"], str(record["at"]), str(record["how"]), kept=True)
+            if record["decision"] != "approved":
+                return kept, [f"{kept.by} rejected it: {kept.reason} (-P approved_by=... -P reason=... overrules that)"]
+            apart = approval.differences(record, evidence)
+            return kept, [f"{line}: look again and decide (`{command('review')}`)" for line in apart]
+    found = Approval(
+        by or tags.get("approval_by", ""),
+        reason or tags.get("approval_reason", ""),
+        now if by else tags.get("approval_at", ""),
+        "command line" if by else "tags of the version",
+    )
+    lacks = (
+        [f"nobody says who approves: -P approved_by=..., or decide in `{command('review')}`"] if not found.by else []
+    )
+    lacks += [f"nobody says why: -P reason=..., or decide in `{command('review')}`"] if not found.reason else []
+    return found, lacks
+
+
+def _promote(config: Config, version: ModelVersion, approval: Approval, evidence: Evidence) -> dict[str, str]:
     """Approval first, alias last: whoever sees the alias finds the approval. Returns the tags that were set."""
     import mlflow
 
+    from personalize.cards.links import address
+    from personalize.review.approval import APPROVAL, decide
     from personalize.serving.registry import CHAMPION
 
+    if not approval.kept:
+        decide(evidence, "approved", approval.by, approval.reason, approval.how)
     client = mlflow.MlflowClient()
-    tags = {f"approval_{key}": value for key, value in approval.items()}  # Unity Catalog takes no dot in a key
+    tags = approval.tags() | {"approval": address(evidence.run_id, APPROVAL)}
     if config.approval_tag:
         tags[config.approval_tag] = "Approved"
     for key, value in tags.items():

@@ -24,6 +24,8 @@ from personalize.recipe.steps import Input, Inputs, Step, StepConfig
 from personalize.recipe.tracking import StepRun, Store
 
 CARDS = Path("build/cards")
+REDRAWN = "cards"
+"""Folder of a project run for the cards of reused steps that it has drawn anew."""
 MADE = "made.json"
 """Artifact of a step's run: how it was made (config, inputs, time), for its card's footer."""
 OUTCOME = "recipe.outcome"
@@ -66,20 +68,20 @@ class Cards:
         stopped before it had a card at all.
         """
         if "recipe.card" not in past.tags:
-            return self.of_new(name, past, results, self.made(past))
+            return self.of_new(name, past, results, made_of(self.store, past))
         step, config = self.prepared.steps[name], self.prepared.configs[name]
         drawn, kept = self.drawn_from(step, config, past, results), outcome_of(past.tags)
         if past.tags["recipe.card"] == drawn and (found := self.stored(past, name)):
             return Shown(found, address(past.run_id), kept)
-        own = f"cards/{name}"
+        own = f"{REDRAWN}/{name}"
         at = address(self.parent_id, f"{own}.html") if self.parent_id else address(past.run_id)
         path = self.prepared.root / CARDS / f"{name}.html"
         if _is_drawn_from(path, drawn):
             if self.parent_id:
-                self.store.client.log_artifact(self.parent_id, str(path), "cards")
+                self.store.client.log_artifact(self.parent_id, str(path), REDRAWN)
             return Shown(path, at, kept)
         card = self.draw(step, config, past, results)
-        made = {**self.made(past), "config": config.model_dump(mode="json"), "drawn": drawn}
+        made = {**made_of(self.store, past), "config": config.model_dump(mode="json"), "drawn": drawn}
         return Shown(self.keep(card, made, self.parent_id, own), at, outcome_tags(card))
 
     def of_any(self, past: StepRun) -> Path:
@@ -95,10 +97,9 @@ class Cards:
         try:
             if past.status != "FINISHED":
                 raise ValueError("only a finished run has results to draw")
-            made = self.made(past)
+            made = made_of(self.store, past)
             config = step.kind.model_validate(made["config"])
-            runs = {need: self.store.by_id(run.removeprefix("run ")) for need, run in made["inputs"].items()}
-            results = {need: run for need, run in runs.items() if run is not None}
+            results = given_to(self.store, made)
         except (KeyError, ValueError, AttributeError):  # an older format, or a config that today's code does not know
             if found := self.stored(past, kept_as):
                 return found
@@ -151,14 +152,6 @@ class Cards:
             return None
         return path
 
-    def made(self, past: StepRun) -> dict[str, Any]:
-        """How a run was made; empty where it does not say."""
-        try:
-            made: dict[str, Any] = files.read_json(self.store.artifact(past, MADE))
-        except Exception:  # an older run, or a server that does not have it
-            return {"run_id": past.run_id}
-        return made
-
     def drawn_from(self, step: Step, config: StepConfig, past: StepRun, results: Mapping[str, StepRun]) -> str:
         """Digest of everything that decides the card."""
         root = self.prepared.root
@@ -173,6 +166,21 @@ class Cards:
             {name: run.run_id for name, run in results.items()},
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def made_of(store: Store, past: StepRun) -> dict[str, Any]:
+    """How a run was made; empty but for its id where it does not say."""
+    try:
+        made: dict[str, Any] = files.read_json(store.artifact(past, MADE))
+    except Exception:  # an older run, or a server that does not have it
+        return {"run_id": past.run_id}
+    return made
+
+
+def given_to(store: Store, made: Mapping[str, Any]) -> dict[str, StepRun]:
+    """The results that a run was given, by step, as far as they are still there. Raises KeyError or AttributeError."""
+    runs = {need: store.by_id(run.removeprefix("run ")) for need, run in made["inputs"].items()}
+    return {need: run for need, run in runs.items() if run is not None}
 
 
 def inputs_of(store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None) -> Inputs:

@@ -25,6 +25,10 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             "at": made["approval_at"] or "-",
         }
     )
+    if seen := made["looked_at"]:
+        rows = [[part, seen[part]["address"], seen[part]["sha256"]] for part in ("card", "scores", "model")]
+        rows.append(["votes", str(seen["votes"]), seen["votes_sha256"]])
+        card.table("What was looked at", ["", "where", "sha256"], rows)
     card.code("Serve it", card.command("deploy"))
     if previous:
         card.code("Take it back", card.command("promote", version=previous, approved_by="...", reason="take it back"))

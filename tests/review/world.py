@@ -1,0 +1,135 @@
+"""Evaluations as the recipe leaves them on a tracking store, made in milliseconds: runs, pictures, scores, a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from PIL import Image
+
+PROMPTS = tuple(
+    f"a photo of a {{}} {where}" for where in ("on grass", "in snow", "on sand", "at sea", "in a wood", "by a wall")
+)
+COLOURS = {"zwvchr": (200, 40, 40), "brkchr": (40, 60, 200), "lntchr": (40, 170, 60)}
+GREY = (128, 128, 128)
+SETTINGS = {
+    "sampling_steps": 4,
+    "resolution": 32,
+    "clip_model": "models/clip",
+    "dino_model": "models/dino",
+    "level": 0.95,
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """The runs of an evaluation, by step; project: their parent."""
+
+    project: str
+    runs: Mapping[str, str]
+    card: str
+
+    @property
+    def evaluate(self) -> str:
+        return self.runs["evaluate"]
+
+
+def evaluation(
+    place: Path,
+    *,
+    tokens: Sequence[str] = ("zwvchr", "brkchr"),
+    prompts: Sequence[str] = PROMPTS,
+    seeds: Sequence[int] = (1, 2),
+    likeness: float = 0.8,
+    weights: bytes = b"weights",
+    gates: Sequence[str] = ("passed", "passed"),
+    verdict: str = "passed",
+    photographs: int = 6,
+    settings: Mapping[str, Any] = SETTINGS,
+    rank: int = 16,
+    noise: int = 0,
+) -> Made:
+    """In the store in use. likeness: of the tuned pictures, which have the subject's colour; the base's are grey.
+
+    A subject's seeds count up from its place, so that the same call with other weights asks the same questions.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(noise)
+    rows, subjects = [], [{"token": token, "class_noun": "chair"} for token in tokens]
+    captioned = []
+    for s, token in enumerate(tokens):
+        for number in range(photographs):
+            name = f"chair/{token}/{number}.png"
+            _picture(place / "ingest/outputs/images" / name, COLOURS[token], 10 * number)
+            text = f"a photo of a {token} chair in a studio"
+            captioned.append({"file_name": name, "token": token, "class_noun": "chair", "text": text})
+        for p, prompt in enumerate(prompts):
+            for seed in seeds:
+                name, number = f"images/{token}/{p}-{seed}.png", 1000 * s + 100 * p + seed
+                _picture(place / "draw/outputs" / name, COLOURS[token], seed)
+                _picture(place / "baseline/outputs" / name, GREY, seed)
+                luck = float(rng.normal(0, 0.02))
+                rows.append(
+                    {
+                        "at": [s, p, seed], "file": name, "base_file": name, "token": token, "label": prompt[16:],
+                        "prompt": prompt.format(f"{token} chair"), "seed": number, "dino": likeness + luck,
+                        "dino_base": 0.2, "clip_i": likeness, "clip_t": 0.6, "clip_t_base": 0.6,
+                        "fits_own_prompt_best": True, "recognised_as": token, "copied": False,
+                    }
+                )  # fmt: skip
+    for step in ("ingest/outputs/images", "caption/outputs"):
+        (place / step).mkdir(parents=True, exist_ok=True)
+        (place / step / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captioned))
+    (place / "train/outputs/lora").mkdir(parents=True)
+    (place / "train/outputs/lora/pytorch_lora_weights.safetensors").write_bytes(weights)
+    (place / "evaluate/outputs").mkdir(parents=True)
+    (place / "evaluate/card.html").write_text(CARD)
+    scores = {
+        "verdict": verdict, "headline": "as it is", "reasons": ["the gates say so"], "subjects": subjects,
+        "gates": [{"name": f"gate {n}", "verdict": said} for n, said in enumerate(gates)],
+        "pictures": rows, "settings": dict(settings),
+    }  # fmt: skip
+    (place / "evaluate/outputs/scores.json").write_text(json.dumps(scores))
+    client, experiment = mlflow.MlflowClient(), mlflow.set_experiment("steps").experiment_id
+    project = client.create_run(experiment, tags={"recipe.name": "chairs"}, run_name=f"local · rank={rank}").info.run_id
+    runs: dict[str, str] = {}
+    for step in ("ingest", "caption", "train", "baseline", "draw", "evaluate"):
+        made = {"inputs": {name: f"run {of}" for name, of in runs.items()}, "config": {}}
+        (place / step / "made.json").write_text(json.dumps(made))
+        tags = {"recipe.step": step, "recipe.outputs.files": "1", "mlflow.parentRunId": project}
+        run = client.create_run(experiment, tags=tags, run_name=step).info.run_id
+        client.log_artifacts(run, str(place / step))
+        client.set_terminated(run)
+        runs[step] = run
+    client.log_param(runs["train"], "train.rank", rank)
+    client.set_tag(project, "recipe.step.evaluate", f"ran {runs['evaluate']}")
+    client.set_terminated(project)
+    return Made(project, runs, f"runs:/{runs['evaluate']}/card.html")
+
+
+CARD = "<!doctype html><title>card</title><h1>The card</h1>"
+
+
+def version(made: Made, place: Path, name: str = "chairs", weights: bytes = b"weights", **tags: str) -> str:
+    """A registered version of an evaluation, as `register` leaves it, and the challenger. An empty tag is left out."""
+    adapter = place / "artifacts/adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "pytorch_lora_weights.safetensors").write_bytes(weights)
+    client = mlflow.MlflowClient()
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    tags = {"card": made.card, "verdict": "passed", "evaluate_run": made.evaluate} | tags
+    kept = {key: value for key, value in tags.items() if value}
+    registered = client.create_model_version(name, source=place.as_uri(), tags=kept)
+    client.set_registered_model_alias(name, "challenger", registered.version)
+    return str(registered.version)
+
+
+def _picture(path: Path, colour: tuple[int, int, int], shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), tuple(min(255, part + shade) for part in colour)).save(path)
