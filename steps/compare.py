@@ -133,7 +133,7 @@ def _furthest(
 
     found = []
     for other in evaluations[1:]:
-        gained, lost = furthest(evaluations[0], other, questions, "dino", FURTHEST)
+        gained, lost = furthest(evaluations[0], other, questions, "likeness", FURTHEST)
         strips = {
             "gained": [_strip(evaluations, pasts, question, outputs) for question in gained],
             "lost": [_strip(evaluations, pasts, question, outputs) for question in lost],
@@ -161,7 +161,7 @@ def _strip(
         "label": rows[0].get("label") or prompt,
         "seed": seed,
         "files": [file.relative_to(outputs).as_posix() for file in files],
-        "dino": [row.get("dino") for row in rows],
+        "likeness": [row.get("likeness") for row in rows],
     }
 
 

@@ -16,14 +16,14 @@ import numpy as np
 
 from personalize.evaluation import statistics
 from personalize.evaluation.gates import METRICS
-from personalize.evaluation.scores import as_json
+from personalize.evaluation.scorecard import as_json
 
 Question = tuple[str, str, int]
 """(token, prompt, seed)."""
 
-COMPARED = ("dino", "clip_i", "clip_t", "r_precision", "recognised", "copied")
+COMPARED = ("likeness", "clip_t", "r_precision", "recognised", "copied")
 """The metrics that each picture has by itself, as `METRICS` calls them."""
-MAY_DIFFER = ("prompts", "seeds_per_prompt", "first_seed", "level", "computed_on")
+MAY_DIFFER = ("prompts", "seeds_per_prompt", "questions_seed", "level", "computed_on", "adapter_md5")
 """Settings of scores.json that do not keep two evaluations from being compared on their common questions."""
 
 

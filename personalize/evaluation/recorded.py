@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from personalize.evaluation.gates import Verdict, verdict
+from personalize.evaluation.gates import METRICS, Answer, Gate, Judgement, Verdict, judge, verdict
+from personalize.evaluation.statistics import Estimate
 
 NEEDED = ("verdict", "gates", "pictures")
 
@@ -34,12 +34,33 @@ def parse_scores(content: bytes) -> dict[str, Any]:
 
 
 def verdict_of(scores: Mapping[str, Any]) -> Verdict:
-    """The verdict that the gates' own add up to. Raises ValueError where the scores say another, or gates say none."""
+    """The verdict that the intervals in the scores come to, each gate judged anew.
+
+    Raises ValueError where the scores or one of their gates say another, or do not say what was found and required.
+    """
     try:
-        judged = [SimpleNamespace(verdict=gate["verdict"]) for gate in scores["gates"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its gates have no verdict ({error})") from error
-    found = verdict(cast(Any, judged))
+        judged = [_again(row, scores.get("unfit", {})) for row in scores["gates"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its gates do not say what was required and found ({error})") from error
+    for row, gate in zip(scores["gates"], judged, strict=True):
+        if row["verdict"] != gate.verdict:
+            raise ValueError(
+                f"gate {gate.name} is called {row['verdict']!r}, and what was found makes it {gate.verdict!r}"
+            )
+    found = verdict(judged)
     if found != scores.get("verdict"):
         raise ValueError(f"its scores say {scores.get('verdict')!r}, and the gates in them come to {found!r}")
     return found
+
+
+def _again(row: Mapping[str, Any], unfit: Mapping[str, str]) -> Judgement:
+    gate = Gate(**row["gate"])
+    answers = [Answer(each["judge"], each["subject"], _found(each, gate.level)) for each in row["answers"]]
+    return judge(gate, answers, unfit if METRICS[gate.metric].judged_by == "looking" else {})
+
+
+def _found(answer: Mapping[str, Any], level: float) -> Estimate | None:
+    if answer["value"] is None:
+        return None
+    low, high = answer["ci"] or (float("nan"), float("nan"))
+    return Estimate(answer["value"], low, high, level, 0)

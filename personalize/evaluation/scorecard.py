@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,17 @@ def _answers(scores: Scores, gate: Gate, judges: Sequence[str] = ()) -> list[Ans
         Answer(
             _called(scores, gate.metric, name),
             token,
-            scores.estimate(gate.metric, name, gate.rival, gate.level, s),
+            as_written(scores.estimate(gate.metric, name, gate.rival, gate.level, s)),
             scores.missing(gate.metric, s, gate.rival, name),
         )
         for s, token in subjects
         for name in names
     ]
+
+
+def as_written(found: Estimate | None) -> Estimate | None:
+    """To the digits that scores.json keeps, so that whoever judges it again comes to the same."""
+    return found and replace(found, value=round(found.value, 6), low=round(found.low, 6), high=round(found.high, 6))
 
 
 def _called(scores: Scores, metric: str, name: str) -> str:
@@ -124,6 +130,7 @@ def _gate(judged: Judgement, scores: Scores) -> dict[str, Any]:
     opinions = _answers(scores, gate, advisers) if METRICS[gate.metric].judged_by == "looking" and advisers else []
     return {
         "name": judged.name,
+        "gate": gate.model_dump(mode="json"),
         "metric": gate.metric,
         "kind": gate.kind,
         "against": gate.rival,

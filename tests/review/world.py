@@ -12,6 +12,8 @@ import mlflow
 import numpy as np
 from PIL import Image
 
+from personalize.evaluation.gates import Gate
+
 PROMPTS = tuple(
     f"a photo of a {{}} {where}" for where in ("on grass", "in snow", "on sand", "at sea", "in a wood", "by a wall")
 )
@@ -20,8 +22,7 @@ GREY = (128, 128, 128)
 SETTINGS = {
     "sampling_steps": 4,
     "resolution": 32,
-    "clip_model": "models/clip",
-    "dino_model": "models/dino",
+    "judges": {"dino": "models/dino", "clip": "models/clip"},
     "level": 0.95,
 }
 
@@ -37,6 +38,20 @@ class Made:
     @property
     def evaluate(self) -> str:
         return self.runs["evaluate"]
+
+
+FOUND = {"passed": (0.4, 0.6), "failed": (-0.6, -0.4), "undecided": (-0.1, 0.1)}
+
+
+def gate(said: str) -> dict[str, Any]:
+    """A gate as scores.json has it, with what makes it so."""
+    low, high = FOUND[said]
+    answer = {"judge": "clip", "subject": "", "value": (low + high) / 2, "ci": [low, high], "verdict": said}
+    asked = Gate(metric="clip_t", kind="threshold", threshold=0)
+    return {
+        "name": "clip_t threshold", "gate": asked.model_dump(mode="json"), "verdict": said, "answers": [answer],
+        "why": "so it was found",
+    }  # fmt: skip
 
 
 def evaluation(
@@ -77,8 +92,8 @@ def evaluation(
                 rows.append(
                     {
                         "at": [s, p, seed], "file": name, "base_file": name, "token": token, "label": prompt[16:],
-                        "prompt": prompt.format(f"{token} chair"), "seed": number, "dino": likeness + luck,
-                        "dino_base": 0.2, "clip_i": likeness, "clip_t": 0.6, "clip_t_base": 0.6,
+                        "prompt": prompt.format(f"{token} chair"), "seed": number, "likeness": likeness + luck,
+                        "likeness_base": 0.2, "clip_t": 0.6, "clip_t_base": 0.6,
                         "fits_own_prompt_best": True, "recognised_as": token, "copied": False,
                     }
                 )  # fmt: skip
@@ -91,7 +106,7 @@ def evaluation(
     (place / "evaluate/card.html").write_text(CARD)
     scores = {
         "verdict": verdict, "headline": "as it is", "reasons": ["the gates say so"], "subjects": subjects,
-        "gates": [{"name": f"gate {n}", "verdict": said} for n, said in enumerate(gates)],
+        "gates": [gate(said) for said in gates],
         "pictures": rows, "settings": dict(settings),
     }  # fmt: skip
     (place / "evaluate/outputs/scores.json").write_text(json.dumps(scores))

@@ -26,7 +26,7 @@ def test_each_is_compared_with_the_first_picture_by_picture(store, tmp_path):
     alike = evaluation(tmp_path / "c", likeness=0.5, noise=3, weights=b"third")
     found, card = run(tmp_path, worse.evaluate, better.project, alike.evaluate)
     assert found["questions"] == 2 * len(PROMPTS) * 2
-    ahead, even = (of["overall"]["dino"] for of in found["differences"])
+    ahead, even = (of["overall"]["likeness"] for of in found["differences"])
     assert ahead["ci"][0] > 0.25
     assert ahead["value"] == pytest.approx(0.3, abs=0.03)
     assert even["ci"][0] < 0 < even["ci"][1]
@@ -57,7 +57,7 @@ def test_the_same_weights_evaluated_twice_are_called_so(store, tmp_path):
 def test_with_fewer_than_five_common_prompts_no_interval_is_claimed(store, tmp_path):
     runs = [evaluation(tmp_path / name, prompts=PROMPTS[:4], weights=name.encode()).evaluate for name in "ab"]
     found, card = run(tmp_path, *runs)
-    assert found["differences"][0]["overall"]["dino"]["ci"] is None
+    assert found["differences"][0]["overall"]["likeness"]["ci"] is None
     assert "too few prompts" in card.html()
 
 
@@ -76,7 +76,7 @@ def test_the_card_can_be_drawn_when_the_runs_are_gone(store, tmp_path):
 def test_every_misuse_is_one_sentence_that_names_it(store, tmp_path):
     made = evaluation(tmp_path / "a")
     elsewhere = evaluation(tmp_path / "b", tokens=("lntchr",), weights=b"others")
-    judged = evaluation(tmp_path / "c", weights=b"third", settings={**SETTINGS, "dino_model": "another"})
+    judged = evaluation(tmp_path / "c", weights=b"third", settings={**SETTINGS, "judges": {"dino": "another"}})
     broken = evaluation(tmp_path / "d", weights=b"fourth")
     scores = Path(mlflow.get_run(broken.evaluate).info.artifact_uri.removeprefix("file://")) / "outputs/scores.json"
     scores.write_text("{}")
@@ -95,7 +95,7 @@ def test_every_misuse_is_one_sentence_that_names_it(store, tmp_path):
         ((made.evaluate, made.project), r"are the same evaluation"),
         ((made.evaluate, made.evaluate), r"are the same evaluation"),
         ((made.evaluate, elsewhere.evaluate), r"no question in common .*A: brkchr, zwvchr in 6 prompts"),
-        ((made.evaluate, judged.evaluate), r"not drawn and judged alike: dino_model models/dino and another"),
+        ((made.evaluate, judged.evaluate), r"not drawn and judged alike: judges .* and .*another"),
         ((made.evaluate, broken.evaluate), r"is no evaluation that can be compared: .* has no verdict"),
     ]:
         with mlflow.start_run(), pytest.raises(RecipeError, match=words) as refused:
