@@ -55,7 +55,7 @@ def first(evaluation: Evaluation, card: Card) -> None:
 
 
 def worst_subject(evaluation: Evaluation) -> int:
-    """The one that a failed requirement names; else the one recognised least, then the one least like its photographs."""
+    """The one that a failed requirement names; else the one recognised least, or least like its photographs."""
     tokens = [of["token"] for of in evaluation.result["subjects"]]
     failed = [gate for gate in evaluation.result["gates"] if gate["verdict"] == "failed" and gate["subject"] in tokens]
     if failed:
