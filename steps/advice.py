@@ -31,9 +31,10 @@ def advise(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice
     if not [gate for gate in scores["gates"] if gate["verdict"] != "skipped"]:
         do = "Say in recipe.yaml (evaluate.gates) what the model must show, and evaluate it again."
         return [Advice("Nothing was required of the model.", do, command("evaluate"))]
-    found = [*_about_judges(scores), *_about_training(scores, history), *_about_pictures(scores, history)]
     if scores["verdict"] == "undecided":
-        found += _about_prompts(scores)
+        found = [*_about_judges(scores), *_about_prompts(scores)]
+    else:
+        found = [*_about_training(scores, history), *_about_pictures(scores, history), *_about_judges(scores)]
     return found or [
         Advice("More pictures would not decide it: what was found lies on the line.", "Look for yourself.")
     ]
@@ -143,15 +144,9 @@ def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any]) -> li
     """What other photographs, captions or settings do."""
     advice = []
     if gates := _failed(scores, ("recognised",)):
-        answers = [answer for gate in gates for answer in gate["answers"]]
-        failed = {answer["subject"] for answer in answers if answer["verdict"] == "failed"}
-        for of, shares in zip(scores["subjects"], scores["confusion"]["shares"], strict=True):
-            others = dict(zip(scores["confusion"]["columns"], shares, strict=True))
-            others.pop(of["token"])
-            other, share = max(others.items(), key=lambda pair: pair[1])
-            if share and failed & {of["token"], ""}:
-                taken = f"{100 * share:.0f} % of the pictures of {of['token']} look more like {other}."
-                advice.append(Advice(taken, f"Give {of['token']} photographs that show what tells it from {other}."))
+        mixed = _mixed_up(scores, {answer["subject"] for gate in gates for answer in gate["answers"]})
+        do = "Give subjects that are mixed up more photographs, above all of what tells them apart."
+        advice.append(Advice(f"{_named(gates)} {mixed}".strip(), do))
     elif gates := _failed(scores, LIKENESS):
         advice.append(
             Advice(
@@ -183,6 +178,19 @@ def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any]) -> li
         )
         advice.append(Advice(_named(gates), do))
     return advice
+
+
+def _mixed_up(scores: Mapping[str, Any], asked: set[str]) -> str:
+    """ "40 % of the pictures of zwvchr look more like brkchr." """
+    found = []
+    for of, shares in zip(scores["subjects"], scores["confusion"]["shares"], strict=True):
+        others = dict(zip(scores["confusion"]["columns"], shares, strict=True))
+        others.pop(of["token"])
+        other, share = max(others.items(), key=lambda pair: pair[1])
+        if share and asked & {of["token"], ""}:
+            found.append((share, f"{100 * share:.0f} % of the pictures of {of['token']} look more like {other}"))
+    listed = [words for _, words in sorted(found, reverse=True)[:3]]
+    return f"{'; '.join(listed)}." if listed else ""
 
 
 def _about_prompts(scores: Mapping[str, Any]) -> list[Advice]:

@@ -34,7 +34,7 @@ GATES = (
     Gate(metric="likeness", kind="superiority", margin=0.02, each=True, why="the smallest gain that anybody would see"),
     Gate(metric="gap_closed", kind="threshold", threshold=0.5, why="half of the way"),
     Gate(metric="recognised", kind="threshold", threshold=0.6, each=True, why="what real photographs reach"),
-    Gate(metric="clip_t", kind="non-inferiority", margin=0.1, why="a tenth of the base's own spread"),
+    Gate(metric="clip_t", kind="non-inferiority", margin=0.2, why="twice the base's own spread"),
     Gate(metric="r_precision", kind="non-inferiority", margin=0.2, why="one prompt in five"),
     Gate(metric="sharpness", kind="equivalence", margin=0.5, why="a blur of one pixel"),
     Gate(metric="variety", kind="threshold", threshold=0.3, why="a third of the base's"),

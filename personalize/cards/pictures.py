@@ -12,6 +12,7 @@ from typing import Any
 DENSITY = 2  # device pixels for one CSS pixel
 QUALITY = 82
 MAX_PIXELS = 1600
+LEAST = 88  # CSS pixels: where room is scarce, sharpness goes before size
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def encode_all(sources: Sequence[Any], budget: int, sides: Sequence[int], width:
     """Encode many pictures so that all together stay within `budget` bytes of the page, as large as that allows.
 
     sides: bounds in pixels to choose from, largest first; the last is used whatever it costs. width: CSS pixels that
-    they are shown at, by default half their side. A few of them tell how much room all will need.
+    they are shown at, by default half their side unless that is tiny. A few of them tell how much room all will need.
     """
     few = [sources[i] for i in range(0, len(sources), max(1, len(sources) // 12))]
     sides = [side for side in sides if _cost(_side_by_side(few, width, side)) * len(sources) <= budget * len(few)] or [
@@ -54,7 +55,9 @@ def encode_all(sources: Sequence[Any], budget: int, sides: Sequence[int], width:
 def _side_by_side(sources: Sequence[Any], width: int, side: int) -> list[Picture]:
     """PIL lets go of Python while it decodes, shrinks and encodes."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(lambda source: _encoded(source, width or side // DENSITY, side), sources))
+        return list(
+            threads.map(lambda source: _encoded(source, width or max(side // DENSITY, min(side, LEAST)), side), sources)
+        )
 
 
 def _cost(found: Sequence[Picture]) -> int:

@@ -55,7 +55,11 @@ def first(evaluation: Evaluation, card: Card) -> None:
 
 
 def worst_subject(evaluation: Evaluation) -> int:
-    """The one recognised least, and of several the one least like its photographs for what these allow."""
+    """The one that a failed requirement names; else the one recognised least, or least like its photographs."""
+    tokens = [of["token"] for of in evaluation.result["subjects"]]
+    failed = [gate for gate in evaluation.result["gates"] if gate["verdict"] == "failed" and gate["subject"] in tokens]
+    if failed:
+        return tokens.index(min(failed, key=lambda gate: gate["metric"] != "recognised")["subject"])
 
     def rank(s: int) -> tuple[float, float]:
         of = evaluation.result["subjects"][s]

@@ -184,6 +184,7 @@ def page_of(failed, tmp_path_factory):
 
         def opened(width: int, **options: Any) -> Any:
             page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+            page.set_default_timeout(120_000)  # a busy machine
             page.goto(at.as_uri())
             return page
 

@@ -35,4 +35,12 @@ for (const shot of document.querySelectorAll(".compare .shot")) {
 if (window.top !== window) {  // MLflow's artifact page and notebooks show the card in a frame that opens nothing
   for (const link of document.querySelectorAll("a[target]")) link.removeAttribute("href");
   for (const note of document.querySelectorAll(".framed-note")) note.hidden = false;
+  for (const link of document.querySelectorAll('a[href^="#"]')) {  // not even within the page: it has no address there
+    link.addEventListener("click", event => {
+      event.preventDefault();
+      const target = document.getElementById(link.getAttribute("href").slice(1));
+      target.scrollIntoView();
+      (target.querySelector("summary") ?? target).focus();
+    });
+  }
 }
