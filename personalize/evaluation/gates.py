@@ -75,7 +75,7 @@ METRICS = {
     "r_precision": Metric(
         words="pictures that fit their own prompt best (R-precision)", percent=True, judged_by="reading", share=True
     ),
-    "variety": Metric(words="variety among the pictures of a prompt, of the base's", percent=True, paired=False),
+    "variety": Metric(words="variety among the pictures of a prompt, of the photographs'", percent=True, paired=False),
     "copied": Metric(
         words="pictures that look copied from a photograph",
         higher_is_better=False,
