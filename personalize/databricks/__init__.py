@@ -7,5 +7,5 @@
 Credentials come from where the Databricks SDK looks: `DATABRICKS_HOST` and `DATABRICKS_TOKEN`, a service principal's
 `DATABRICKS_CLIENT_ID` and `DATABRICKS_CLIENT_SECRET`, a profile of ~/.databrickscfg, or the workspace one runs in.
 Nothing here has been tried against a real workspace by its tests: they speak through the unmodified SDK and MLflow
-clients to `tests/databricks/emulator.py`, which enforces the rules that Databricks documents.
+clients to `tests/workspace`, which enforces the rules that Databricks documents.
 """
