@@ -30,8 +30,10 @@ class EnvironmentRefused(RuntimeError):
     """The environment cannot be built here; the message says why and the way out."""
 
 
-def build(project: Path, folder: Path) -> Path:
+def build(project: Path, folder: Path, torch: bool = True) -> Path:
     """Build the environment in `folder`, anew where there is one; returns its Python.
+
+    torch: whether it has torch; what promotes or deploys a model does not need it.
 
     Raises:
         EnvironmentRefused: this Python or this machine's NVIDIA driver does not fit what is locked, or an installer
@@ -41,7 +43,7 @@ def build(project: Path, folder: Path) -> Path:
         fits = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
         raise EnvironmentRefused(f"requirements.lock is made for Python {fits}; this one is {sys.version.split()[0]}.")
     own = own_torch()
-    if not own:
+    if torch and not own:
         check_driver((project / TORCH).read_text(encoding="utf-8"))
     tools = folder.with_name(folder.name + "-tools")
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
@@ -52,10 +54,9 @@ def build(project: Path, folder: Path) -> Path:
         python = folder / "bin" / "python"
         install = [uv, "pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", str(python)]
         locked = ["--require-hashes", "-r"]
-        torch = (
-            [pinned((project / TORCH).read_text(encoding="utf-8"), "torch")] if own else [*locked, str(project / TORCH)]
-        )
-        _call([*install, *torch], variables)
+        own_build = [pinned((project / TORCH).read_text(encoding="utf-8"), "torch")]
+        if torch:
+            _call([*install, *(own_build if own else [*locked, str(project / TORCH)])], variables)
         _call([*install, *locked, str(project / LOCK)], variables)
     finally:
         shutil.rmtree(tools, ignore_errors=True)

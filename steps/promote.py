@@ -137,6 +137,9 @@ def _exists(address: str) -> bool:
 def _approval(config: Config, version: ModelVersion) -> dict[str, str]:
     """Given now, or on the version already (set in the registry's own page, say)."""
     by, reason = config.approved_by.strip(), config.reason.strip()
+    pressed = config.approval_tag and version.tags.get(config.approval_tag, "").strip().lower() == "approved"
+    if pressed and not by and not version.tags.get("approval_by"):  # the Approve button says neither who nor why
+        by, reason = "the workspace's Approve button", reason or f"approved in the task {config.approval_tag}"
     return {
         "by": by or version.tags.get("approval_by", ""),
         "reason": reason or version.tags.get("approval_reason", ""),

@@ -26,6 +26,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +35,16 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from personalize.databricks.compute import check_config, task_on
 from personalize.databricks.driver import pack
 from personalize.databricks.job import JobRun
+from personalize.databricks.preflight import check_needs
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.volumes import check_volume
 from personalize.databricks.workspace import WorkspaceError, connect, explained, profile_of
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
+    from databricks.sdk.service.jobs import GitSource, SparkPythonTask
 
-FOLDER = "personalize/databricks"
-DRIVER = f"{FOLDER}/driver.py"
+DRIVER = "personalize/databricks/driver.py"
 LONGEST_PARAMETERS = 10_000
 """Bytes that the JSON of a Python task's parameters may have (Jobs API, SparkPythonTask)."""
 _logger = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ class JobsBackend(AbstractBackend):
             )
         work_dir = Path(fetch_and_validate_project(project_uri, version, entry_point, params))
         client = connect(profile=profile_of(tracking_uri))
+        check_needs(client, work_dir, entry_point, params)
         run = get_or_create_run(None, project_uri, experiment_id, str(work_dir), version, entry_point, params)
         # a profile is one of this machine; the job is in its workspace anyway
         uri = "databricks" if profile_of(tracking_uri) else tracking_uri
@@ -117,29 +120,12 @@ class JobsBackend(AbstractBackend):
 
 def submit(client: WorkspaceClient, config: dict[str, Any], project: Path, arguments: list[str], run_id: str) -> JobRun:
     """Send the code where the compute finds it, and start the job."""
-    from databricks.sdk.service.jobs import GitProvider, GitSource, Source, SparkPythonTask
     from mlflow import MlflowClient
 
-    commit = pushed_commit(project, config.get("git_provider", ""))
-    git_source = None
-    if isinstance(commit, Commit):
-        python_file = str(Path(commit.folder) / DRIVER)
-        arguments = [*arguments, "--commit", commit.sha]
-        task = SparkPythonTask(python_file=python_file, parameters=arguments, source=Source.GIT)
-        git_source = GitSource(commit.url, GitProvider(commit.provider), git_commit=commit.sha)
-        said = f"commit {commit.sha[:12]} of {commit.url}"
-    elif config.get("volume"):
-        archive, digest = upload_snapshot(client, project, config["volume"])
-        driver = archive.rsplit("/", 1)[0] + "/driver.py"
-        arguments = [*arguments, "--snapshot", archive, "--commit", f"{_head(project)}+{digest[:12]}"]
-        task = SparkPythonTask(python_file=driver, parameters=arguments)
-        MlflowClient().set_tag(run_id, "personalize.snapshot", digest)
-        said = f"a snapshot of {project}, because {commit}"
-    else:
-        raise WorkspaceError(
-            f"The job cannot get this code: {commit}. Commit and push, or name a volume for snapshots in the backend "
-            'config: "volume": "/Volumes/<catalog>/<schema>/<volume>"'
-        )
+    task, source = code_source(client, config, project)
+    task.parameters = arguments = [*arguments, *source.arguments]
+    if source.snapshot:
+        MlflowClient().set_tag(run_id, "personalize.snapshot", source.snapshot)
     if max(len(json.dumps(arguments, ensure_ascii=ascii).encode()) for ascii in (True, False)) > LONGEST_PARAMETERS:
         raise WorkspaceError(
             "The parameters are longer than a job takes (10,000 bytes with the rest). Put them into a profile file."
@@ -150,7 +136,7 @@ def submit(client: WorkspaceClient, config: dict[str, Any], project: Path, argum
         "run_name": f"personalize {run_id[:8]}",
         "tasks": [on],
         "environments": environments,
-        "git_source": git_source,
+        "git_source": source.git,
         "budget_policy_id": config.get("budget_policy_id"),
         "timeout_seconds": int(minutes * 60) if minutes else None,
         "idempotency_token": run_id,
@@ -159,7 +145,7 @@ def submit(client: WorkspaceClient, config: dict[str, Any], project: Path, argum
         job = JobRun(client, _submitted(client, request), run_id)
         page = job.look().run_page_url or ""
         MlflowClient().set_tag(run_id, "mlflow.databricks.runURL", page)
-        _logger.info("Submitted %s as %s", said, page)
+        _logger.info("Submitted %s as %s", source.said, page)
     except KeyboardInterrupt:  # it may have arrived: the same token gives the same job
         client.jobs.cancel_run(_submitted(client, request))
         raise
@@ -169,6 +155,41 @@ def submit(client: WorkspaceClient, config: dict[str, Any], project: Path, argum
 def _submitted(client: WorkspaceClient, request: dict[str, Any]) -> int:
     answer: Any = client.jobs.submit(**request).response
     return int(answer.run_id)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Where a job's code comes from, in words too. arguments: for the driver. snapshot: its digest, where it is one."""
+
+    arguments: list[str]
+    said: str
+    git: GitSource | None = None
+    snapshot: str = ""
+
+
+def code_source(client: WorkspaceClient, config: dict[str, Any], project: Path) -> tuple[SparkPythonTask, Code]:
+    """The driver as a task without parameters, and where it finds the project: the pushed commit, else a snapshot.
+
+    Raises:
+        WorkspaceError: no compute could get this code.
+    """
+    from databricks.sdk.service.jobs import GitProvider, GitSource, Source, SparkPythonTask
+
+    commit = pushed_commit(project, config.get("git_provider", ""))
+    if isinstance(commit, Commit):
+        task = SparkPythonTask(str(Path(commit.folder) / DRIVER), source=Source.GIT)
+        git_source = GitSource(commit.url, GitProvider(commit.provider), git_commit=commit.sha)
+        said = f"commit {commit.sha[:12]} of {commit.url}"
+        return task, Code(["--commit", commit.sha], said, git_source)
+    if config.get("volume"):
+        archive, digest = upload_snapshot(client, project, config["volume"])
+        arguments = ["--snapshot", archive, "--commit", f"{_head(project)}+changes"]
+        task = SparkPythonTask(archive.rsplit("/", 1)[0] + "/driver.py")
+        return task, Code(arguments, f"a snapshot of {project}, because {commit}", snapshot=digest)
+    raise WorkspaceError(
+        f"The job cannot get this code: {commit}. Commit and push, or name a volume for snapshots in the backend "
+        'config: "volume": "/Volumes/<catalog>/<schema>/<volume>"'
+    )
 
 
 def upload_snapshot(client: WorkspaceClient, project: Path, volume: str) -> tuple[str, str]:

@@ -33,9 +33,14 @@ def main() -> None:
     """Bring the project to this disk, build its environment, run `mlflow run` in it; a failure there fails the job."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--entry-point", required=True)
-    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--run-id", default="", help="the MLflow run to fill; without it one is opened in --experiment")
+    parser.add_argument("--experiment", default="")
     parser.add_argument("--tracking-uri", required=True)
-    parser.add_argument("--parameters", required=True, help="packed by `pack`")
+    parser.add_argument("--parameters", default="", help="packed by `pack`")
+    parser.add_argument(
+        "--parameter", action="append", default=[], help="name=value; a job's {{...}} are expanded in it"
+    )
+    parser.add_argument("--without-torch", default="false", help="true: for an entry point that draws nothing")
     parser.add_argument("--commit", default="", help="what the checkout is of, where there is no .git to ask")
     parser.add_argument("--snapshot", help="a .tar.gz of the project; without it the project lies around this file")
     asked = parser.parse_args()
@@ -44,12 +49,16 @@ def main() -> None:
     root = unpack(Path(asked.snapshot), home) if asked.snapshot else copy(project_root(), home)
     without_git(root)
     sys.path.insert(0, str(root))
-    python = own_python(root, home)
+    python = own_python(root, home, torch=asked.without_torch != "true")
     command = [str(python), "-m", "mlflow", "run", str(root), "--entry-point", asked.entry_point]
     command += ["--env-manager", "local"]
-    command += ["--backend-config", json.dumps({"_mlflow_local_backend_run_id": asked.run_id})]
-    for name, value in unpacked(asked.parameters).items():
-        command += ["-P", f"{name}={value}"]
+    if asked.run_id:
+        command += ["--backend-config", json.dumps({"_mlflow_local_backend_run_id": asked.run_id})]
+    else:
+        command += ["--experiment-name", asked.experiment]
+    given = unpacked(asked.parameters) if asked.parameters else {}
+    for word in [*(f"{name}={value}" for name, value in given.items()), *asked.parameter]:
+        command += ["-P", word]
     with signed_in(asked.tracking_uri) as variables:
         variables |= {"MLFLOW_TRACKING_URI": asked.tracking_uri, "TMPDIR": str(home)}
         if asked.commit:
@@ -109,7 +118,7 @@ def without_git(root: Path) -> None:
             config.write("[core]\n    no_scm = true\n")
 
 
-def own_python(root: Path, home: Path) -> Path:
+def own_python(root: Path, home: Path, torch: bool = True) -> Path:
     """The Python of the locked environment, built now; without a lock file, this one."""
     if not (root / "requirements.lock").is_file():
         return Path(sys.executable)
@@ -117,7 +126,7 @@ def own_python(root: Path, home: Path) -> Path:
     from personalize.environment import EnvironmentRefused, build
 
     try:
-        return build(root, home / "environment")
+        return build(root, home / "environment", torch)
     except EnvironmentRefused as refused:
         raise RuntimeError(str(refused)) from None
 

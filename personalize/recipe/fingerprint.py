@@ -9,6 +9,7 @@ reused (early cutoff: Mokhov et al., Build Systems à la Carte, 2018, Sec. 2.3).
 import ast
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -223,11 +224,16 @@ class Lineage:
 
 
 def lineage(root: Path) -> Lineage:
-    """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised."""
+    """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised.
+
+    A job's copy of a checkout has no git around it; who submitted it says in PERSONALIZE_COMMIT what it is of.
+    """
     commit = _git(root, "rev-parse", "HEAD").strip()
+    told, _, changes = os.environ.get("PERSONALIZE_COMMIT", "").partition("+")
     status = _git(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
     pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
-    return Lineage(commit, _diff(root) if status else "", bool(status), pins, environment_digest(root))
+    dirty = bool(status) if commit else bool(changes)
+    return Lineage(commit or told, _diff(root) if status else "", dirty, pins, environment_digest(root))
 
 
 def _diff(root: Path) -> str:

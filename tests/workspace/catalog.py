@@ -22,6 +22,7 @@ class Catalog:
         self.owners: dict[str, str] = {}
         self.grants: dict[str, dict[str, set[str]]] = {}
         self.volumes: set[str] = set()
+        self.models: set[str] = set()
 
     def add(self, full_name: str, owner: str) -> None:
         self.owners[full_name.lower()] = owner
@@ -42,6 +43,18 @@ class Catalog:
                 if grantee in who:
                     found |= given
         return found
+
+    def assignments(self, full_name: str) -> list[dict[str, Any]]:
+        """What was granted there and above, by whom it was granted to; ownership is no grant."""
+        found: dict[str, set[str]] = {}
+        levels = full_name.lower().split(".")
+        for depth in range(1, len(levels) + 1):
+            for grantee, given in self.grants.get(".".join(levels[:depth]), {}).items():
+                found.setdefault(grantee, set()).update(given)
+        return [
+            {"principal": grantee, "privileges": [{"privilege": one} for one in sorted(given)]}
+            for grantee, given in found.items()
+        ]
 
     def need(self, full_name: str, principal: str, privilege: str) -> None:
         levels = full_name.lower().split(".")
@@ -68,11 +81,14 @@ class Catalog:
             securable, _, full_name = name.partition("/")
             if full_name.lower() not in self.owners:
                 raise missing(f"{securable} '{full_name}' does not exist.")
-            asked = q.get("principal") or principal
-            given = [{"privilege": privilege} for privilege in sorted(self.privileges(full_name, asked))]
-            return {"privilege_assignments": [{"principal": asked, "privileges": given}] if given else []}
+            if not self.privileges(full_name, principal):
+                raise denied(f"User does not have BROWSE on '{full_name}'.")
+            return {"privilege_assignments": self.assignments(full_name)}
         if kind not in KINDS and kind != "models":
             raise missing(f"No API found for '{method} /unity-catalog/{rest}'")
+        if method == "GET" and kind == "catalogs" and not name:
+            found = [one for one in self.owners if one.count(".") == 0 and self.privileges(one, principal)]
+            return {"catalogs": [self.describe(kind, one) for one in found]}
         if method == "GET":
             if name.lower() not in self.owners:
                 raise missing(f"{kind[:-1].capitalize()} '{name}' does not exist.")

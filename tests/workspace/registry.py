@@ -87,6 +87,7 @@ class Registry:
             raise missing(f"Schema '{schema}' does not exist.")
         self.catalog.need(schema, principal, "CREATE_MODEL")
         self.catalog.add(name, principal)
+        self.catalog.models.add(name.lower())
         self.models[name] = {"versions": {}, "aliases": {}, "tags": {}}
         return {"registered_model": self.describe_model(name)}
 

@@ -52,13 +52,16 @@ class Serving:
             return self.create(body, principal)
         name, _, part = rest.partition("/")
         if method == "GET" and not part:
-            return self.look(name)
+            level = self.level(name, principal)
+            return {**self.look(name), "permission_level": level}
         endpoint = self.manage(name, principal)
         if method == "DELETE" and not part:
             del self.endpoints[name]
             return {}
         if method == "PUT" and part == "config":
             return self.update(name, body, principal)
+        if method == "POST" and part in ("config:stop", "config:start"):
+            return self.suspend(endpoint, part == "config:stop")
         if method == "PUT" and part == "ai-gateway":
             self.check_gateway(body, principal)
             endpoint["ai_gateway"] = body
@@ -83,6 +86,24 @@ class Serving:
         self.manage(name, principal)
         self.permissions.setdefault(name, []).extend(body["access_control_list"])
         return {"access_control_list": self.permissions[name]}
+
+    def suspend(self, endpoint: dict[str, Any], stop: bool) -> dict[str, Any]:
+        """Stopping keeps the configuration; starting makes a new version of it, which is an update in progress."""
+        if endpoint["update"] == "IN_PROGRESS":
+            raise Refused(409, "RESOURCE_CONFLICT", f"Endpoint '{endpoint['name']}' is being updated")
+        if stop:
+            endpoint |= {"suspended": True}
+        else:
+            looks = self.looks_until_ready
+            endpoint |= {"suspended": False, "pending": endpoint["active"], "looks": looks, "update": "IN_PROGRESS"}
+        return self.describe(endpoint["name"])
+
+    def level(self, name: str, principal: str) -> str:
+        try:
+            self.manage(name, principal)
+        except Refused:
+            return "CAN_QUERY" if name in self.endpoints else ""
+        return "CAN_MANAGE"
 
     def manage(self, name: str, principal: str) -> dict[str, Any]:
         endpoint = self.endpoint(name)
@@ -152,7 +173,8 @@ class Serving:
         self.check_gateway(body.get("ai_gateway"), principal)
         self.endpoints[name] = {
             "name": name, "id": f"id-of-{name}", "creator": principal, "active": None, "pending": body["config"],
-            "looks": self.looks_until_ready, "update": "IN_PROGRESS", "tags": body.get("tags") or [],
+            "looks": self.looks_until_ready, "update": "IN_PROGRESS", "suspended": False,
+            "tags": body.get("tags") or [],
             "ai_gateway": body.get("ai_gateway"), "budget_policy_id": body.get("budget_policy_id"), "build_logs": {},
             "history": [body["config"]["traffic_config"]["routes"]],
         }  # fmt: skip
@@ -184,9 +206,10 @@ class Serving:
         return self.describe(name)
 
     def finish(self, endpoint: dict[str, Any]) -> None:
+        running = [entity["name"] for entity in (endpoint["active"] or {}).get("served_entities", [])]
         for entity in endpoint["pending"]["served_entities"]:
             try:
-                if self.build_fails:
+                if self.build_fails and entity["name"] not in running:
                     raise RuntimeError(self.build_fails)
                 self.load(entity["entity_name"], entity["entity_version"])
             except Exception as error:
@@ -204,16 +227,26 @@ class Serving:
 
     def describe(self, name: str) -> dict[str, Any]:
         endpoint = self.endpoints[name]
-        ready = "READY" if endpoint["active"] else "NOT_READY"
+        ready = "READY" if endpoint["active"] and not endpoint["suspended"] else "NOT_READY"
         described = {"name": name, "id": endpoint["id"], "creator": endpoint["creator"], "tags": endpoint["tags"]}
         described["state"] = {"ready": ready, "config_update": endpoint["update"]}
+        if endpoint["suspended"]:
+            described["state"]["suspend"] = "STOPPED"
         described["last_updated_timestamp"] = int(time.time() * 1000)
         if endpoint["ai_gateway"]:
             described["ai_gateway"] = endpoint["ai_gateway"]
         for field, key in (("config", "active"), ("pending_config", "pending")):
             if endpoint[key]:
-                described[field] = endpoint[key]
+                described[field] = self.seen(endpoint[key], endpoint["creator"])
         return described
+
+    def seen(self, config: dict[str, Any], creator: str) -> dict[str, Any]:
+        """With what only an answer has; `burst_scaling_enabled` is not echoed (cli)."""
+        entities = [
+            {**entity, "creator": creator, "creation_timestamp": 1, "state": {"deployment_state_message": ""}}
+            for entity in config["served_entities"]
+        ]
+        return {**config, "served_entities": entities}
 
     def invoke(self, name: str, served: str | None, data: bytes) -> tuple[int, bytes]:
         from mlflow.exceptions import MlflowException
