@@ -173,3 +173,19 @@ def test_the_files_command_explains_what_it_may_not_do(empty, project, monkeypat
     with pytest.raises(SystemExit, match="does not allow copying data"):
         volumes.main()
     assert Path("data").is_dir()
+
+
+def test_a_local_run_is_refused_before_it_trains_where_it_could_not_register(empty):
+    import mlflow
+
+    from steps import register
+
+    before = mlflow.get_registry_uri()
+    mlflow.set_registry_uri("databricks-uc")
+    try:
+        with pytest.raises(ValueError, match="three levels"):
+            register.check(register.Config(name="chair"))
+        with pytest.raises(WorkspaceError, match="There is no main in this workspace"):
+            register.check(register.Config(name="main.default.chair"))
+    finally:
+        mlflow.set_registry_uri(before)
