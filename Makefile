@@ -1,29 +1,38 @@
 # make demo   the whole recipe on this machine, offline: photographs in, evaluation card out
 # make test   every check that CI runs; make test-slow: what is left out of it
-# Both build what they need in .venv first; they need Python 3.11 and git, nothing else.
+# make lock   resolve conda.yaml anew into requirements.lock and requirements-torch.lock
+# The first two build what they need in .venv first; they need Python 3.11 or 3.12 and git, nothing else.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_EXPERIMENT_NAME ?= personalize
 # uv looks where pip was told to look.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV := $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python
 PROFILE ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo ui test test-slow check clean
+.PHONY: help setup data demo ui test test-slow check lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-$(VENV)/ready: conda.yaml requirements-dev.txt
-	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "Python 3.11 is needed and was not found; say which with: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11"; exit 2; }
-	"$(PYTHON)" -m venv $(VENV)
-	sed -n 's/^      - //p' conda.yaml > $(VENV)/requirements.txt
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(VENV)/requirements.txt)"
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -r $(VENV)/requirements.txt -r requirements-dev.txt
+$(VENV)/ready: requirements.lock requirements-torch.lock requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+	  { echo "Python 3.11 or 3.12 is needed and was not found; say which with: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11"; exit 2; }
+	"$(PYTHON)" personalize/environment.py $(VENV)
+	$(UV) -r requirements-dev.txt
+	$(UV) --no-deps --no-build-isolation -e .
 	@touch $@
+
+# torch as the index has it needs NVIDIA's libraries, other builds of it do not: they stand in a file of their own.
+lock: $(VENV)/ready
+	mkdir -p build && cat requirements.lock requirements-torch.lock > build/all.lock
+	{ sed -n 's/^      - //p' conda.yaml; echo pip; } | env -u UV_FIND_LINKS -u UV_TORCH_BACKEND $(VENV)/bin/uv pip compile --quiet \
+	  --universal --python-version 3.11 --generate-hashes --no-header -o build/all.lock - > /dev/null
+	awk '/^[a-z]/ { of_torch = /^(torch==|triton==|nvidia-|cuda-)/ } of_torch' build/all.lock > requirements-torch.lock
+	awk '/^[a-z]/ { of_torch = /^(torch==|triton==|nvidia-|cuda-)/ } !of_torch' build/all.lock > requirements.lock
 
 setup: $(VENV)/ready data
 

@@ -2,7 +2,7 @@
 
     mlflow run . -e deploy                                       serve the champion, after it painted a picture as asked
     mlflow run . -e deploy -P action=query -P prompt="..."       a picture in output/
-    mlflow run . -e deploy -P action=status | stop | rollback
+    mlflow run . -e deploy -P action=status | stop | rollback | delete
 
 What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained; only as
 a part of `main until=deploy` (`model` empty) does it follow the version that promote has just made the champion. The
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from personalize.cards import command
 from personalize.files import free_path, read_json, write_bytes, write_json
@@ -30,7 +30,9 @@ REUSE = False
 
 
 class Config(StepConfig):
-    action: Literal["deploy", "status", "stop", "query", "rollback"] = Field("deploy", description="What to do")
+    action: Literal["deploy", "status", "stop", "delete", "query", "rollback"] = Field(
+        "deploy", description="What to do"
+    )
     target: Literal["local", "databricks"] = Field(
         "local", description="Where to serve: a background process of this machine, or Databricks Model Serving"
     )
@@ -48,9 +50,7 @@ class Config(StepConfig):
     folder: str = Field("build/endpoints", description="local: folder for the endpoint's state and logs", min_length=1)
     output: str = Field("output", description="Folder that action=query writes pictures to")
     timeout: int = Field(300, ge=1, description="Seconds after which a request is given up")
-    startup_timeout: int = Field(
-        1800, ge=1, description="Seconds a version may take until it answers (Databricks: at least 5400)"
-    )
+    startup_timeout: int = Field(1800, ge=1, description="local: seconds a version may take until it answers")
 
     host: str = Field(
         "127.0.0.1", description="local: address to listen on; 127.0.0.1 is reached from this machine only"
@@ -71,9 +71,34 @@ class Config(StepConfig):
     )
     scale_to_zero: bool = Field(True, description="databricks: release the GPU when nobody asks; the next one waits")
     keep_previous: bool = Field(True, description="databricks: keep the outgoing version at 0 % traffic, for rollback")
+    min_concurrency: int = Field(
+        0,
+        ge=0,
+        multiple_of=4,
+        description="databricks: least requests at a time, with max_concurrency instead of a size",
+    )
+    max_concurrency: int = Field(0, ge=0, multiple_of=4, description="databricks: most requests at a time")
+    traffic: int = Field(
+        100, ge=1, le=100, description="databricks: percent for the new version; again for all, rollback for none"
+    )
+    patience: int = Field(
+        0, ge=0, description="databricks: seconds of silence after which a version is given up; 0 is Databricks' limit"
+    )
     inference_table: str = Field(
         "", pattern=r"^([^.]+\.[^.]+)?$", description="databricks: catalog.schema to log requests in"
     )
+    environment: dict[str, str] = Field(
+        {}, description="databricks: environment variables of the served model; {{secrets/scope/key}} for a secret"
+    )
+    can_query: list[str] = Field([], description="databricks: users, groups and service principals who may ask")
+    tags: dict[str, str] = Field({}, description="databricks: tags of the endpoint, for budgets and the like")
+    budget_policy: str = Field("", description="databricks: id of the budget policy of a new endpoint")
+
+    @model_validator(mode="after")
+    def _concurrency_has_both_ends(self) -> Config:
+        if bool(self.min_concurrency) != bool(self.max_concurrency) or self.min_concurrency > self.max_concurrency:
+            raise ValueError("min_concurrency and max_concurrency go together, the smaller first")
+        return self
 
 
 def needs(config: Config) -> tuple[str, ...]:
@@ -98,6 +123,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         status = endpoint.status()
     elif config.action == "rollback":
         status = rollback(endpoint)
+    elif config.action == "delete":
+        status = getattr(endpoint, "delete", endpoint.stop)()  # a local endpoint is nothing but its process
     else:
         status = endpoint.stop() if config.action == "stop" else endpoint.status()
     print("\n".join(f"{key:>12}  {value}" for key, value in labelled(status.as_dict()).items()), flush=True)
@@ -168,10 +195,16 @@ def endpoint_for(config: Config) -> Endpoint:
             workload_type=config.workload_type,
             workload_size=config.workload_size,
             scale_to_zero=config.scale_to_zero,
+            concurrency=(config.min_concurrency, config.max_concurrency) if config.max_concurrency else None,
+            traffic=config.traffic,
             keep_previous=config.keep_previous,
             inference_table=config.inference_table,
+            environment=config.environment,
+            can_query=tuple(config.can_query),
+            tags=config.tags,
+            budget_policy_id=config.budget_policy,
             timeout_s=config.timeout,
-            startup_timeout_s=config.startup_timeout,
+            patience_s=config.patience,
             report=tell_progress,
         )
     from personalize.serving.local import LocalEndpoint

@@ -57,7 +57,7 @@ def sources(config: Config) -> Mapping[str, str]:
     from personalize.photographs.unpacking import Refused
 
     try:
-        return {"data": identity(config.data, config.data_sha256)}
+        return {"data": identity(located(config.data), config.data_sha256)}
     except Refused as error:
         raise RecipeError(f"data: {error}") from None
 
@@ -72,7 +72,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
     limits = ArchiveLimits(member_bytes=int(config.max_megabytes * 1e6))
     try:
-        with opened(config.data, config.data_sha256, limits) as (folder, digest):
+        with opened(located(config.data), config.data_sha256, limits) as (folder, digest):
             layout = find_photographs(folder, config.token, config.class_noun)
             progress = tqdm(layout.candidates, desc="photographs", unit="photo", disable=None)
             files = curate(progress, outputs / "images", rules(config))
@@ -92,6 +92,23 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             f"needed (4 to 10 are best):\n{few}\nAdd photographs of it from other sides and before other backgrounds, "
             f"remove its folder, or set ingest.min_photographs."
         )
+
+
+def located(data: str) -> str:
+    """`data`, and where that is in a volume which this machine does not see, a copy of it.
+
+    Raises:
+        RecipeError: the workspace does not let us, or there is nothing there.
+    """
+    if not data.startswith("/Volumes/"):
+        return data
+    from personalize.databricks.volumes import here
+    from personalize.databricks.workspace import WorkspaceError
+
+    try:
+        return str(here(data))
+    except WorkspaceError as error:
+        raise RecipeError(f"data: {error}") from None
 
 
 def rules(config: Config) -> Rules:

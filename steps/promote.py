@@ -193,6 +193,10 @@ def find_approval(config: Config, version: ModelVersion, evidence: Evidence | No
                 return kept, [f"{kept.by} rejected it: {kept.reason} (-P approved_by=... -P reason=... overrules that)"]
             apart = approval.differences(record, evidence)
             return kept, [f"{line}: look again and decide (`{command('review')}`)" for line in apart]
+    pressed = bool(config.approval_tag) and tags.get(config.approval_tag, "").strip().lower() == "approved"
+    if pressed and not by and not tags.get("approval_by"):  # the Approve button says neither who nor why
+        reason = reason or f"approved in the task {config.approval_tag}"
+        return Approval("the workspace's Approve button", reason, now, f"task {config.approval_tag}"), []
     found = Approval(
         by or tags.get("approval_by", ""),
         reason or tags.get("approval_reason", ""),

@@ -63,6 +63,24 @@ def sources(config: Config) -> Mapping[str, str]:
     return {"base model": hub.identity(config.base_model, config.base_revision)}
 
 
+def check(config: Config) -> None:
+    """Before anything is trained: the registry takes a model of this name, and from us.
+
+    Raises:
+        ValueError: it does not; the message says what is missing and who can give it.
+    """
+    import mlflow
+
+    from personalize.serving import registry
+
+    registry.check_name(config.name)
+    if str(mlflow.get_registry_uri()).startswith("databricks-uc"):
+        from personalize.databricks.governance import check_model
+        from personalize.databricks.workspace import connect
+
+        check_model(connect(), config.name)
+
+
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     import mlflow
 

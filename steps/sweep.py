@@ -72,7 +72,7 @@ def sources(config: Config) -> Mapping[str, str]:
     """What train reads. Raises ValueError for a sweep that could not be carried out, before a model is loaded."""
     if not config.judged:
         raise ValueError("nothing would judge the trials: set train.judges, and train.validation_every above 0.")
-    if config.processes > 1:
+    if config.processes not in (1, "auto"):
         raise ValueError(f"a trial trains in one process, not {config.processes}: add -P sweep.processes=1.")
     search.check_combinations(config.space, train.settings_of(config).model_dump(mode="json"))
     return train.sources(config)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -38,7 +38,9 @@ class Config(StepConfig, TrainSettings):
     )
     device: hub.Device = Field("auto", description="where to train", json_schema_extra=HOW_NOT_WHAT)
     dtype: hub.Dtype = Field("bfloat16", description="precision of the frozen base; what learns is float32")
-    processes: int = Field(1, ge=1, description="processes to train with, one a GPU")
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="processes to train with, one a GPU; auto: one for each GPU there is"
+    )
     work: str = Field(
         "output/training",
         description="where latents are kept, and the state from which a killed run goes on",
@@ -63,7 +65,17 @@ class Config(StepConfig, TrainSettings):
 def sources(config: Config) -> Mapping[str, str]:
     """The base and the judges, by content or by commit."""
     judges = {f"judge {judge.name}": identity(judge) for judge in config.judges if config.judged}
-    return {"base model": hub.identity(config.base_model, config.base_revision), **judges}
+    counted = {"processes": str(processes(config))} if config.processes == "auto" else {}
+    return {"base model": hub.identity(config.base_model, config.base_revision), **judges, **counted}
+
+
+def processes(config: Config) -> int:
+    """How many processes train: those asked for, or one for each GPU of this machine."""
+    if config.processes != "auto":
+        return config.processes
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -76,7 +88,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         "outputs": str(outputs.absolute()),
         "run_id": active.info.run_id if active else "",
     }
-    if config.processes == 1:
+    if processes(config) == 1:
         teach(job)
     else:
         _launch(job, config)
@@ -206,13 +218,14 @@ def _launch(job: Mapping[str, Any], config: Config) -> None:
     file = Path(job["outputs"]) / "job.json"
     write_json(file, job)
     # torchrun is what `accelerate launch` starts on GPUs; on a CPU that would start one process whatever it is told
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
+    count = str(processes(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
     command += ["--local_addr", "127.0.0.1"]  # a laptop's own host name often resolves to nothing
     finished = subprocess.run([*command, "--module", "steps.train", str(file)], check=False)
     file.unlink()
     if finished.returncode:
         raise RecipeError(
-            f"train: one of the {config.processes} processes stopped with exit code {finished.returncode}; its message "
+            f"train: one of the {count} processes stopped with exit code {finished.returncode}; its message "
             f"is above. Try again (it goes on where it was), or with processes: 1."
         )
 

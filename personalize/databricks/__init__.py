@@ -1,11 +1,13 @@
 """Databricks: the only place that imports `databricks.sdk`.
 
-- `serving`: an endpoint on Model Serving. `mlflow run . -e deploy -P profile=databricks`
-- `volumes`: folders to and from Unity Catalog volumes, for photographs and base models.
-- `backend`: `mlflow run . --backend databricks-jobs --backend-config cluster.json` runs the project as a job.
+- `workspace`, `sign_in`, `renewal`: the way in, its first words, and credentials that child processes renew.
+- `setup`, `volumes`: catalog, schema and volume; folders to and from volumes. `mlflow run . -e setup`
+- `backend`, `compute`, `snapshot`, `driver`, `job`: the project as a job. `mlflow run . -b databricks-jobs`
+- `preflight`, `governance`: what a job would not find, and may not do, said before compute is started.
+- `serving`, `entities`, `readiness`: an endpoint on Model Serving. `mlflow run . -e deploy -P profile=databricks`
+- `deployment_job`: Evaluation, Approval_Check, Deployment. `mlflow run . -e deployment_job`
 
-Credentials come from where the Databricks SDK looks: `DATABRICKS_HOST` and `DATABRICKS_TOKEN`, a service principal's
-`DATABRICKS_CLIENT_ID` and `DATABRICKS_CLIENT_SECRET`, a profile of ~/.databrickscfg, or the workspace one runs in.
+docs/databricks.md tells it to users, and what was never checked on a real workspace.
 Nothing here has been tried against a real workspace by its tests: they speak through the unmodified SDK and MLflow
-clients to `tests/databricks/emulator.py`, which enforces the rules that Databricks documents.
+clients to `tests/workspace`, which enforces the rules that Databricks documents.
 """

@@ -1,20 +1,24 @@
-"""`mlflow run . --backend databricks-jobs --backend-config cluster.json`: the project as a Databricks job.
+"""`mlflow run . -b databricks-jobs --backend-config profiles/databricks-cluster.json`: the project as a Databricks job.
 
 MLflow's own `databricks` backend does not work on runtime 13 ML and later. This one submits a one-time job whose task
 runs `driver.py`. The code is the pushed Git commit when the checkout is clean, and otherwise a snapshot in a volume, so
-what runs is always what lies here. cluster.json:
+what runs is always what lies here. Keys of the backend config:
 
-    {
-      "new_cluster": {"spark_version": "17.3.x-gpu-ml-scala2.13", "node_type_id": "g5.4xlarge", "num_workers": 0, ...},
-      "volume": "/Volumes/main/personalize/files",     for snapshots; not needed when the commit is pushed
-      "git_provider": "gitHubEnterprise",              only for a Git host that is not known by its name
-      "libraries": ["diffusers==0.42.1"],              default: what conda.yaml pins
-      "timeout_minutes": 720
-    }
+    new_cluster           a cluster of its own, as the Clusters API describes it; node_type_id is needed. Without
+                          spark_version it gets the newest GPU ML runtime with long-term support, without
+                          data_security_mode dedicated access, without num_workers a single node
+    existing_cluster_id   a cluster that is there, in its place
+    accelerator           serverless GPUs in its place: GPU_1xA10, GPU_1xH100, GPU_8xH100
+    environment_version   of the serverless environment the driver starts in
+    volume                /Volumes/<catalog>/<schema>/<volume> for snapshots; not needed when the commit is pushed
+    git_provider          only for a Git host that is not known by its name
+    timeout_minutes       after which the workspace stops the job
+    budget_policy_id      to whom serverless compute is charged
+    wait                  true: stay, tell how it goes, cancel it on Ctrl-C, and fail where it fails
 
-`existing_cluster_id` takes the place of `new_cluster` on a running cluster. MLflow finds the backend by an entry point
-of an installed distribution, so `pip install --no-deps -e .` once. The tracking server must be one that the job
-reaches: `MLFLOW_TRACKING_URI=databricks` and an experiment of the workspace (`--experiment-name /Users/you/it`).
+MLflow finds the backend by an entry point of the installed project, which `make setup` installs. The tracking server
+must be one that the job reaches: `MLFLOW_TRACKING_URI=databricks` and an experiment of the workspace
+(`--experiment-name /Users/you/it`).
 """
 
 from __future__ import annotations
@@ -22,25 +26,27 @@ from __future__ import annotations
 import io
 import json
 import logging
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
-from mlflow.projects.submitted_run import SubmittedRun
 
-from personalize.databricks.snapshot import Commit, pushed_commit, snapshot
+from personalize.databricks.compute import check_config, task_on
+from personalize.databricks.driver import pack
+from personalize.databricks.job import JobRun
+from personalize.databricks.preflight import check_needs
+from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.volumes import check_volume
-from personalize.databricks.workspace import WorkspaceError, connect
+from personalize.databricks.workspace import WorkspaceError, connect, explained, profile_of
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.service.jobs import Run, SubmitTask
+    from databricks.sdk.service.jobs import GitSource, SparkPythonTask
 
-KEYS = ("new_cluster", "existing_cluster_id", "volume", "git_provider", "libraries", "timeout_minutes")
-MLFLOWS_OWN = ("ENV_MANAGER", "SYNCHRONOUS", "DOCKER_ARGS", "STORAGE_DIR", "build_image", "docker_auth")
 DRIVER = "personalize/databricks/driver.py"
-LONGEST_PARAMETERS = 9_000
+LONGEST_PARAMETERS = 10_000
+"""Bytes that the JSON of a Python task's parameters may have (Jobs API, SparkPythonTask)."""
 _logger = logging.getLogger(__name__)
 
 
@@ -57,19 +63,25 @@ class JobsBackend(AbstractBackend):
         tracking_uri: str,
         experiment_id: str,
     ) -> JobRun:
-        """Submit and return at once; `mlflow run` waits on the result unless it was told not to.
+        """Submit, and return at once unless the backend config says `wait`.
 
         Raises:
             ExecutionException: the backend config, the tracking server, the workspace or the state of the checkout does
-                not allow it. `mlflow run` prints its message without a traceback.
+                not allow it, or a job that was waited for failed. `mlflow run` prints its message without a traceback.
         """
-        from databricks.sdk.errors import DatabricksError
         from mlflow.exceptions import ExecutionException
 
+        waits = bool(backend_config.get("wait")) and not backend_config.get("SYNCHRONOUS")
         try:
-            return self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
-        except (WorkspaceError, DatabricksError) as error:
-            raise ExecutionException(str(error)) from error
+            job = self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
+        except WorkspaceError as error:
+            words = str(error)
+            if "serverless" in words.lower() and "new_cluster" in backend_config:
+                words += " Take profiles/databricks-serverless.json as the backend config."
+            raise ExecutionException(words) from error
+        if waits:
+            _watch(job)
+        return job
 
     def _run(
         self,
@@ -91,84 +103,93 @@ class JobsBackend(AbstractBackend):
                 "experiment of the workspace: --experiment-name /Users/<you>/personalize"
             )
         work_dir = Path(fetch_and_validate_project(project_uri, version, entry_point, params))
-        client = connect()
-        given = json.dumps(params, ensure_ascii=False)
-        if len(given.encode()) > LONGEST_PARAMETERS:
-            raise WorkspaceError(
-                "The parameters are longer than a job takes (10,000 bytes with the rest). Put them into a profile file."
-            )
+        client = connect(profile=profile_of(tracking_uri))
+        check_needs(client, work_dir, entry_point, params)
         run = get_or_create_run(None, project_uri, experiment_id, str(work_dir), version, entry_point, params)
-        arguments = ["--entry-point", entry_point, "--run-id", run.info.run_id, "--tracking-uri", tracking_uri]
+        # a profile is one of this machine; the job is in its workspace anyway
+        uri = "databricks" if profile_of(tracking_uri) else tracking_uri
+        arguments = ["--entry-point", entry_point, "--run-id", run.info.run_id, "--tracking-uri", uri]
         try:
-            return submit(client, config, work_dir, [*arguments, "--parameters", given], run.info.run_id)
-        except Exception:
-            MlflowClient().set_terminated(run.info.run_id, "FAILED")
+            with explained("submitting the job"):
+                return submit(client, config, work_dir, [*arguments, "--parameters", pack(params)], run.info.run_id)
+        except BaseException as error:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            MlflowClient().set_terminated(run.info.run_id, status)
             raise
 
 
 def submit(client: WorkspaceClient, config: dict[str, Any], project: Path, arguments: list[str], run_id: str) -> JobRun:
-    """Send the code where the cluster finds it, and start the job."""
-    from databricks.sdk.service.jobs import GitProvider, GitSource, Source, SparkPythonTask
+    """Send the code where the compute finds it, and start the job."""
     from mlflow import MlflowClient
 
-    commit = pushed_commit(project, config.get("git_provider", ""))
-    git_source = None
-    if isinstance(commit, Commit):
-        python_file = str(Path(commit.folder) / DRIVER)
-        task = SparkPythonTask(python_file=python_file, parameters=arguments, source=Source.GIT)
-        git_source = GitSource(commit.url, GitProvider(commit.provider), git_commit=commit.sha)
-        said = f"commit {commit.sha[:12]} of {commit.url}"
-    elif config.get("volume"):
-        archive, digest = upload_snapshot(client, project, config["volume"])
-        driver = archive.rsplit("/", 1)[0] + "/driver.py"
-        task = SparkPythonTask(python_file=driver, parameters=[*arguments, "--snapshot", archive])
-        MlflowClient().set_tag(run_id, "personalize.snapshot", digest)
-        said = f"a snapshot of {project}, because {commit}"
-    else:
+    task, source = code_source(client, config, project)
+    task.parameters = arguments = [*arguments, *source.arguments]
+    if source.snapshot:
+        MlflowClient().set_tag(run_id, "personalize.snapshot", source.snapshot)
+    if max(len(json.dumps(arguments, ensure_ascii=ascii).encode()) for ascii in (True, False)) > LONGEST_PARAMETERS:
         raise WorkspaceError(
-            f"The job cannot get this code: {commit}. Commit and push, or name a volume for snapshots in the backend "
-            'config: "volume": "/Volumes/<catalog>/<schema>/<volume>"'
+            "The parameters are longer than a job takes (10,000 bytes with the rest). Put them into a profile file."
         )
     minutes = config.get("timeout_minutes")
-    answer = client.jobs.submit(
-        run_name=f"personalize {run_id[:8]}",
-        tasks=[cluster_task(config, project, task)],
-        git_source=git_source,
-        timeout_seconds=int(minutes * 60) if minutes else None,
-        idempotency_token=run_id,
-    )
-    submitted: Any = answer.response
-    job = JobRun(client, int(submitted.run_id), run_id)
-    MlflowClient().set_tag(run_id, "mlflow.databricks.runURL", job.look().run_page_url or "")
-    _logger.info("Submitted %s as %s", said, job.look().run_page_url)
+    on, environments = task_on(client, config, task)
+    request: dict[str, Any] = {
+        "run_name": f"personalize {run_id[:8]}",
+        "tasks": [on],
+        "environments": environments,
+        "git_source": source.git,
+        "budget_policy_id": config.get("budget_policy_id"),
+        "timeout_seconds": int(minutes * 60) if minutes else None,
+        "idempotency_token": run_id,
+    }
+    try:
+        job = JobRun(client, _submitted(client, request), run_id)
+        page = job.look().run_page_url or ""
+        MlflowClient().set_tag(run_id, "mlflow.databricks.runURL", page)
+        _logger.info("Submitted %s as %s", source.said, page)
+    except KeyboardInterrupt:  # it may have arrived: the same token gives the same job
+        client.jobs.cancel_run(_submitted(client, request))
+        raise
     return job
 
 
-def cluster_task(config: dict[str, Any], project: Path, task: Any) -> SubmitTask:
-    """The job's one task: what runs, where, and with which packages."""
-    from databricks.sdk.service.compute import ClusterSpec, Library, PythonPyPiLibrary
-    from databricks.sdk.service.jobs import SubmitTask
+def _submitted(client: WorkspaceClient, request: dict[str, Any]) -> int:
+    answer: Any = client.jobs.submit(**request).response
+    return int(answer.run_id)
 
-    packages = config.get("libraries")
-    if packages is None:
-        packages = pinned(project / "conda.yaml")
-    return SubmitTask(
-        task_key="personalize",
-        spark_python_task=task,
-        new_cluster=ClusterSpec.from_dict(config["new_cluster"]) if "new_cluster" in config else None,
-        existing_cluster_id=config.get("existing_cluster_id"),
-        libraries=[Library(pypi=PythonPyPiLibrary(package=package)) for package in packages] or None,
+
+@dataclass(frozen=True)
+class Code:
+    """Where a job's code comes from, in words too. arguments: for the driver. snapshot: its digest, where it is one."""
+
+    arguments: list[str]
+    said: str
+    git: GitSource | None = None
+    snapshot: str = ""
+
+
+def code_source(client: WorkspaceClient, config: dict[str, Any], project: Path) -> tuple[SparkPythonTask, Code]:
+    """The driver as a task without parameters, and where it finds the project: the pushed commit, else a snapshot.
+
+    Raises:
+        WorkspaceError: no compute could get this code.
+    """
+    from databricks.sdk.service.jobs import GitProvider, GitSource, Source, SparkPythonTask
+
+    commit = pushed_commit(project, config.get("git_provider", ""))
+    if isinstance(commit, Commit):
+        task = SparkPythonTask(str(Path(commit.folder) / DRIVER), source=Source.GIT)
+        git_source = GitSource(commit.url, GitProvider(commit.provider), git_commit=commit.sha)
+        said = f"commit {commit.sha[:12]} of {commit.url}"
+        return task, Code(["--commit", commit.sha], said, git_source)
+    if config.get("volume"):
+        archive, digest = upload_snapshot(client, project, config["volume"])
+        arguments = ["--snapshot", archive, "--commit", f"{_head(project)}+changes"]
+        task = SparkPythonTask(archive.rsplit("/", 1)[0] + "/driver.py")
+        return task, Code(arguments, f"a snapshot of {project}, because {commit}", snapshot=digest)
+    raise WorkspaceError(
+        f"The job cannot get this code: {commit}. Commit and push, or name a volume for snapshots in the backend "
+        'config: "volume": "/Volumes/<catalog>/<schema>/<volume>"'
     )
-
-
-def pinned(conda_yaml: Path) -> list[str]:
-    """The pip requirements of a conda.yaml; none where there is no such file."""
-    import yaml
-
-    if not conda_yaml.is_file():
-        return []
-    listed = yaml.safe_load(conda_yaml.read_text()).get("dependencies", [])
-    return [package for entry in listed if isinstance(entry, dict) for package in entry.get("pip", [])]
 
 
 def upload_snapshot(client: WorkspaceClient, project: Path, volume: str) -> tuple[str, str]:
@@ -179,87 +200,32 @@ def upload_snapshot(client: WorkspaceClient, project: Path, volume: str) -> tupl
     folder = str(check_volume(volume) / "snapshots" / digest[:16])
     archive = f"{folder}/project.tar.gz"
     try:
-        client.files.get_metadata(archive)
+        whole = client.files.get_metadata(archive).content_length == len(data)
     except NotFound:
+        whole = False
+    if not whole:
         client.files.create_directory(folder)
-        client.files.upload(f"{folder}/driver.py", io.BytesIO(Path(__file__).with_name("driver.py").read_bytes()))
-        client.files.upload(archive, io.BytesIO(data), overwrite=True)
+        driver = Path(__file__).with_name("driver.py").read_bytes()
+        client.files.upload(f"{folder}/driver.py", io.BytesIO(driver), overwrite=True)
+        client.files.upload(archive, io.BytesIO(data), overwrite=True)  # last: where it is whole, all is
     return archive, digest
 
 
-def check_config(backend_config: dict[str, Any]) -> dict[str, Any]:
-    """The backend's own keys, checked. MLflow adds some that say nothing to a job.
-
-    Raises:
-        WorkspaceError: a key is unknown, or it is not said where to run.
-    """
-    config = {key: value for key, value in backend_config.items() if key not in MLFLOWS_OWN}
-    unknown = sorted(set(config) - set(KEYS))
-    if unknown:
-        raise WorkspaceError(f"Unknown key {unknown[0]!r} in the backend config; known are {', '.join(KEYS)}.")
-    if ("new_cluster" in config) == ("existing_cluster_id" in config):
-        raise WorkspaceError("The backend config must have either new_cluster or existing_cluster_id.")
-    return config
+def _head(project: Path) -> str:
+    try:
+        return git(project, "rev-parse", "HEAD")
+    except WorkspaceError:
+        return "none"
 
 
-class JobRun(SubmittedRun):
-    """A submitted job and the MLflow run that it fills."""
+def _watch(job: JobRun) -> None:
+    """Wait, as MLflow does for its own backends; Ctrl-C cancels the job."""
+    from mlflow.exceptions import ExecutionException
 
-    def __init__(self, client: WorkspaceClient, job_run_id: int, run_id: str, poll_s: float = 10) -> None:
-        super().__init__()
-        self.client, self.job_run_id, self._run_id, self.poll_s = client, job_run_id, run_id, poll_s
-
-    @property
-    def run_id(self) -> str:
-        """The MLflow run."""
-        return self._run_id
-
-    def look(self) -> Run:
-        """The job as the workspace sees it."""
-        return self.client.jobs.get_run(self.job_run_id)
-
-    def get_status(self) -> str:
-        """The job's status as an MLflow run status: RUNNING, FINISHED, FAILED or KILLED."""
-        state = self.look().state
-        cycle = state.life_cycle_state.value if state and state.life_cycle_state else "PENDING"
-        if cycle == "INTERNAL_ERROR":
-            return "FAILED"
-        if cycle not in ("TERMINATED", "SKIPPED"):
-            return "RUNNING"
-        result = state.result_state.value if state and state.result_state else "FAILED"
-        return {"SUCCESS": "FINISHED", "CANCELED": "KILLED"}.get(result, "FAILED")
-
-    def wait(self) -> bool:
-        """Wait for the job. A job that ended without ending its MLflow run (no cluster, say) ends it here."""
-        while (status := self.get_status()) == "RUNNING":
-            time.sleep(self.poll_s)
-        if status != "FINISHED":
-            state = self.look().state
-            _logger.error("The job ended as %s. %s\n%s", status, (state and state.state_message) or "", self.output())
-            self._end_run(status)
-        return status == "FINISHED"
-
-    def output(self) -> str:
-        """The end of what the job printed, as far as the workspace gives it."""
-        from databricks.sdk.errors import DatabricksError
-
-        try:
-            tasks = self.look().tasks or []
-            return "\n".join(
-                (self.client.jobs.get_run_output(int(task.run_id or 0)).logs or "")[-4000:] for task in tasks
-            )
-        except DatabricksError as error:
-            return f"(its output cannot be read: {error})"
-
-    def cancel(self) -> None:
-        """Cancel the job and wait until it has ended."""
-        self.client.jobs.cancel_run(self.job_run_id)
-        while self.get_status() == "RUNNING":
-            time.sleep(self.poll_s)
-        self._end_run("KILLED")
-
-    def _end_run(self, status: str) -> None:
-        from mlflow import MlflowClient
-
-        if MlflowClient().get_run(self._run_id).info.status in ("RUNNING", "SCHEDULED"):
-            MlflowClient().set_terminated(self._run_id, status)
+    try:
+        if not job.wait():
+            raise ExecutionException(f"The job failed; what it said is above. Run {job.run_id}")
+    except KeyboardInterrupt:
+        _logger.info("Cancelling the job")
+        job.cancel()
+        raise

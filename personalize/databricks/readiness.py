@@ -1,4 +1,9 @@
-"""Waiting until Databricks serves a new version: what it says meanwhile, and the end of its logs when it does not."""
+"""Waiting until Databricks serves a new version: what it says meanwhile, and the end of its logs when it does not.
+
+A container is built for as long as that takes; then a version has 60 minutes to come up on small and medium GPUs, 120
+on large ones (docs.databricks.com, model-serving-timeouts). Databricks ends what takes longer. So the patience here is
+for silence: it begins anew whenever the workspace says something new.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,21 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from personalize.databricks.entities import CPUS, see
 from personalize.serving.endpoint import EndpointError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.service.serving import ServedEntityOutput, ServingEndpointDetailed
 
 REPORT_EVERY_S = 30
 LOG_LINES = 30
+SPARE_S = 15 * 60
+_MEDIUM = ("GPU_SMALL", "GPU_MEDIUM", *CPUS)
+
+
+def patience(workload_type: str) -> float:
+    """Seconds of silence after which a version on this compute is given up."""
+    return (60 if workload_type in _MEDIUM else 120) * 60 + SPARE_S
 
 
 def await_ready(
@@ -27,40 +39,49 @@ def await_ready(
     """Returns when the endpoint `name` has taken up `served`, reporting twice a minute.
 
     Raises:
-        EndpointError: Databricks gave up, or `patience_s` seconds have passed.
+        EndpointError: Databricks gave up, or nothing new was heard for `patience_s` seconds.
     """
-    begun = told = time.monotonic()
+    begun = told = news = time.monotonic()
+    last, shown = "", 0
     while True:
-        endpoint = client.serving_endpoints.get(name)
-        update = endpoint.state.config_update if endpoint.state else None
-        ready = endpoint.state.ready if endpoint.state else None
-        waited = time.monotonic() - begun
-        if update is not None and update.value == "NOT_UPDATING" and ready is not None and ready.value == "READY":
+        endpoint = see(client, name)
+        if endpoint is None:
+            raise EndpointError(f"Endpoint {name!r} was deleted while {served} was being put on it.")
+        now = time.monotonic()
+        waited = f"{(now - begun) / 60:.1f} min"
+        said = f" ({endpoint.messages})" if endpoint.messages else ""
+        if endpoint.update == "NOT_UPDATING" and endpoint.ready:
             return
-        if update is not None and update.value in ("UPDATE_FAILED", "UPDATE_CANCELED"):
+        if endpoint.update in ("UPDATE_FAILED", "UPDATE_CANCELED"):
             raise EndpointError(
-                f"{served} did not become ready on {name!r}: {update.value} after {waited / 60:.0f} min"
-                f"{what_databricks_says(endpoint)}. The end of its logs:\n{logs(client, name, served)}"
+                f"{served} did not become ready on {name!r}: {endpoint.update} after {waited}{said}. The end of its "
+                f"logs:\n{logs(client, name, served)}"
             )
-        if waited > patience_s:
+        if now - told >= REPORT_EVERY_S:
+            told = now
+            lines = build_log(client, name, served)
+            for line in lines[max(shown, len(lines) - 5) :]:
+                report(f"  {line}")
+            if len(lines) != shown or endpoint.messages != last:
+                news, shown, last = now, len(lines), endpoint.messages
+            report(f"{served}: {waited}{said}")
+        if now - news > patience_s:
             raise EndpointError(
-                f"{served} was not ready on {name!r} after {waited / 60:.0f} min; Databricks may go on: "
-                f"`-P action=status` looks. The end of its logs:\n{logs(client, name, served)}"
+                f"{served} was not ready on {name!r} after {waited}, and nothing new was heard for "
+                f"{patience_s / 60:.0f} min; Databricks may go on: `-P action=status` looks, the same command again "
+                f"waits on. The end of its logs:\n{logs(client, name, served)}"
             )
-        if time.monotonic() - told >= REPORT_EVERY_S:
-            told = time.monotonic()
-            report(f"{served}: {waited / 60:.1f} min{what_databricks_says(endpoint)}")
         time.sleep(poll_s)
 
 
-def what_databricks_says(endpoint: ServingEndpointDetailed) -> str:
-    """` (its messages about the versions on the endpoint)`, or nothing."""
-    entities: list[ServedEntityOutput] = []
-    for config in (endpoint.pending_config, endpoint.config):
-        entities += (config.served_entities or []) if config else []
-    messages = [entity.state.deployment_state_message for entity in entities if entity.state]
-    said = "; ".join(dict.fromkeys(message for message in messages if message))
-    return f" ({said})" if said else ""
+def build_log(client: WorkspaceClient, name: str, served: str) -> list[str]:
+    """The lines of a version's build log, as far as they can be read."""
+    from databricks.sdk.errors import DatabricksError
+
+    try:
+        return (client.serving_endpoints.build_logs(name, served).logs or "").splitlines()
+    except DatabricksError:
+        return []
 
 
 def logs(client: WorkspaceClient, name: str, served: str) -> str:

@@ -4,29 +4,40 @@ What `deploy` does, in this order:
 
 1. The endpoint is created with the version, or the version is added to the endpoint at 0 % of the traffic. Databricks
    builds a container and loads the model, which takes 10 minutes to over an hour; progress is reported, and when it
-   fails, the end of the build log is in the error.
+   fails, the end of the build log is in the error. Where this was begun before and interrupted, it is waited for.
 2. The new version alone is asked for a picture, past the traffic rules.
-3. The traffic is turned to it. The version before stays at 0 % (`keep_previous`), so that `rollback` takes seconds;
-   with scale-to-zero it costs nothing there.
+3. `traffic` percent of the traffic are turned to it. The version before keeps the rest, and stays at 0 % in the end
+   (`keep_previous`), so that `rollback` takes seconds; with scale-to-zero it costs nothing there.
 
 Limits to know: 16 MB a request or answer; bodies over 1 MB are not written to the inference table, so ask for webp or
-jpeg; about two minutes a request; a T4 (GPU_SMALL) has no bfloat16 and 16 GB are tight for SDXL at 1024 px. An
-endpoint acts as its creator for ever: create it as a service principal. `stop` deletes the endpoint.
+jpeg; 297 seconds a request; a T4 (GPU_SMALL) has no bfloat16 and 16 GB are tight for SDXL at 1024 px. An endpoint acts
+as its creator for ever: create it as a service principal. `stop` releases its compute, `delete` ends it.
 
 Sources: Databricks SDK 0.156 (`serving.py`); Databricks' documentation of custom model serving and AI Gateway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from personalize.databricks.entities import as_input, check_model_name, new_entity, routes, workload
-from personalize.databricks.readiness import await_ready
-from personalize.databricks.workspace import connect
+from personalize.databricks.entities import (
+    Compute,
+    Seen,
+    check_endpoint_name,
+    check_model_name,
+    kept,
+    new_entity,
+    routes,
+    see,
+    workload,
+)
+from personalize.databricks.readiness import await_ready, patience
+from personalize.databricks.workspace import WorkspaceError, connect, explained
 from personalize.serving.endpoint import (
     EndpointError,
     Prediction,
@@ -40,14 +51,10 @@ from personalize.serving.registry import ModelVersion
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.service.serving import (
-        Route,
-        ServedEntityInput,
-        ServedEntityOutput,
-        ServingEndpointDetailed,
-    )
 
-SHORTEST_DEPLOY_WAIT_S = 90 * 60
+PREVIOUS = "previous_entity"
+"""Tag of an endpoint: the entity that had the traffic before."""
+NOTES = {"UPDATE_FAILED": "its last update failed", "IN_PROGRESS": "an update is in progress"}
 
 
 @dataclass
@@ -59,11 +66,17 @@ class DatabricksEndpoint:
         cloud: decides which workload types there are.
         workload_type: the compute; empty takes the cloud's smallest GPU that fits SDXL.
         workload_size: how many requests at a time: Small 4, Medium 8 to 16, Large 16 to 64.
+        concurrency: least and most requests at a time, multiples of 4, in place of a size.
         scale_to_zero: release the compute when nobody asks.
+        traffic: percent of the traffic that a new version gets.
         keep_previous: keep the outgoing version at 0 % of the traffic.
-        inference_table: `catalog.schema` of a table for requests and answers; empty logs nothing.
+        inference_table: `catalog.schema` of a table for requests and answers; empty leaves it as it is.
+        environment: more environment variables of the served version; `{{secrets/scope/key}}` for a secret.
+        can_query: users, groups and service principals who may ask it.
+        tags: of the endpoint, for budgets and the like.
+        budget_policy_id: of a new endpoint.
         timeout_s: seconds a request may take.
-        startup_timeout_s: seconds a version may take to be ready; at least 90 minutes are given.
+        patience_s: seconds of silence after which a version is given up; 0 is Databricks' own limit for its compute.
         report: called with a line of progress.
         poll_s: seconds between looks at the endpoint's state.
     """
@@ -72,11 +85,17 @@ class DatabricksEndpoint:
     cloud: str = "aws"
     workload_type: str = ""
     workload_size: str = "Small"
+    concurrency: tuple[int, int] | None = None
     scale_to_zero: bool = True
+    traffic: int = 100
     keep_previous: bool = True
     inference_table: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    can_query: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    budget_policy_id: str = ""
     timeout_s: float = 120
-    startup_timeout_s: float = SHORTEST_DEPLOY_WAIT_S
+    patience_s: float = 0
     report: Callable[[str], None] = print
     poll_s: float = 10
 
@@ -92,65 +111,64 @@ class DatabricksEndpoint:
             EndpointError: a name, a workload type or the state of the endpoint forbids it, the version did not become
                 ready, or it did not paint what the smoke request asks for.
         """
-        from databricks.sdk.errors import DatabricksError
-
         check_model_name(model)
-        compute = workload(self.cloud, self.workload_type)
-        try:
-            before = self._find()
-            self._refuse_while_updating(before)
-            new = new_entity(model, compute, self.workload_size, self.scale_to_zero)
-            previous = self._serving(before)
-            if previous is not None and previous.name == new.name:
+        check_endpoint_name(self.name)
+        compute = Compute(
+            workload(self.cloud, self.workload_type), self.workload_size, self.scale_to_zero, self.concurrency
+        )
+        new = new_entity(model, compute, self.environment)
+        with self._refusals(f"deploying {model} to {self.name!r}"):
+            before = self._awake(new)
+            previous = before.serving if before else None
+            if previous is not None and previous["name"] == new["name"]:
                 previous = None
-            kept = [as_input(previous)] if previous else []
             body = payload(smoke, *inputs_of(model.uri))
-            if before is None:
-                self._create([new], routes({str(new.name): 100}))
-            else:
-                share = {str(previous.name): 100, str(new.name): 0} if previous else {str(new.name): 100}
-                self._update([*kept, new], routes(share))
-            self._await_ready(new)
+            self._put_on(before, new, previous)
             self.report(f"{model} is ready; asking it for a picture")
             trial = self._try(new, previous, body, smoke)
-            if previous is not None:
-                self._turn_to(new, as_input(previous) if self.keep_previous else None)
-            self._describe(model)
-        except DatabricksError as error:
-            raise EndpointError(f"Databricks refused to deploy {model} to {self.name!r}: {error}") from error
+            self._turn(new, previous, self.traffic)
+            self._describe(model, previous)
         return replace(self.status(), trial=trial)
 
     def status(self) -> Status:
         """What the endpoint is doing, from the workspace."""
-        endpoint = self._find()
-        if endpoint is None:
-            return Status(self.name, "databricks", "stopped")
-        served = self._serving(endpoint)
-        ready = (
-            endpoint.state is not None and endpoint.state.ready is not None and endpoint.state.ready.value == "READY"
-        )
-        update = str(endpoint.state.config_update.value) if endpoint.state and endpoint.state.config_update else ""
-        state = "serving" if ready else "failed" if update == "UPDATE_FAILED" else "starting"
-        notes = {"UPDATE_FAILED": "its last update failed", "IN_PROGRESS": "an update is in progress"}
-        since = (endpoint.last_updated_timestamp or 0) / 1000
+        endpoint = see(self.client, self.name)
+        if endpoint is None or endpoint.suspended:
+            return Status(self.name, "databricks", "stopped", note="its compute is released" if endpoint else "")
+        served = endpoint.serving
+        state = "serving" if endpoint.ready else "failed" if endpoint.update == "UPDATE_FAILED" else "starting"
+        since = (endpoint.raw.get("last_updated_timestamp") or 0) / 1000
+        split = {name: share for name, share in endpoint.shares.items() if share}
+        shared = ", ".join(f"{name} {share} %" for name, share in split.items()) if len(split) > 1 else ""
         return Status(
             self.name,
             "databricks",
             state,
             url=f"{self.client.config.host}/serving-endpoints/{self.name}",
-            model=str(served.entity_name) if served else "",
-            version=str(served.entity_version) if served else "",
-            uri=f"models:/{served.entity_name}/{served.entity_version}" if served else "",
+            model=str(served["entity_name"]) if served else "",
+            version=str(served["entity_version"]) if served else "",
+            uri=f"models:/{served['entity_name']}/{served['entity_version']}" if served else "",
             uptime_s=round(time.time() - since, 1) if since and state == "serving" else None,
-            note=notes.get(update, ""),
+            note="; ".join(filter(None, [NOTES.get(endpoint.update, ""), shared])),
         )
 
     def stop(self) -> Status:
-        """Delete the endpoint. Stopping what is not there is no error."""
-        if self._find() is None:
+        """Release the compute; deploying starts it again. Stopping what is stopped or not there is no error."""
+        endpoint = see(self.client, self.name)
+        if endpoint is None:
             return Status(self.name, "databricks", "stopped", note="there was no such endpoint")
-        self.client.serving_endpoints.delete(self.name)
-        return Status(self.name, "databricks", "stopped")
+        if not endpoint.suspended:
+            with self._refusals(f"stopping {self.name!r}"):
+                self.client.api_client.do("POST", f"/api/2.0/serving-endpoints/{self.name}/config:stop")
+        return Status(self.name, "databricks", "stopped", note="its compute is released")
+
+    def delete(self) -> Status:
+        """End the endpoint. Deleting what is not there is no error."""
+        if see(self.client, self.name) is None:
+            return Status(self.name, "databricks", "stopped", note="there was no such endpoint")
+        with self._refusals(f"deleting {self.name!r}"):
+            self.client.serving_endpoints.delete(self.name)
+        return Status(self.name, "databricks", "stopped", note="deleted")
 
     def query(self, request: Mapping[str, Any]) -> list[Prediction]:
         """Ask the version that has the traffic for pictures."""
@@ -166,109 +184,181 @@ class DatabricksEndpoint:
         return payload(request, *inputs_of(now.uri))
 
     def rollback(self) -> Status:
-        """Give all traffic back to the version that served before.
+        """Give all traffic back to the version that had it before.
 
         Raises:
             EndpointError: there is no endpoint, or it keeps no earlier version.
         """
-        endpoint = self._find()
-        entities = list(endpoint.config.served_entities or []) if endpoint and endpoint.config else []
-        current = self._serving(endpoint)
-        earlier = [entity for entity in entities if current and entity.name != current.name]
-        if current is None or not earlier:
+        endpoint = see(self.client, self.name)
+        others = [
+            one for one in (endpoint.entities if endpoint else []) if endpoint and endpoint.shares[one["name"]] < 100
+        ]
+        if endpoint is None or not others:
             raise EndpointError(
                 f"Endpoint {self.name!r} keeps no earlier version to go back to. Deploy the one you want by number: "
                 "`-P deploy.model=models:/<catalog>.<schema>.<model>/<version>`."
             )
+        self._allowed(endpoint)
         self._refuse_while_updating(endpoint)
-        self._turn_to(as_input(earlier[-1]), as_input(current))
-        self.report(
-            f"{self.name}: all traffic is back at {earlier[-1].entity_name} version {earlier[-1].entity_version}"
-        )
+        known = endpoint.named(endpoint.tags.get(PREVIOUS, ""))
+        target = known if known in others else others[-1]
+        assert target is not None
+        current = next((one for one in endpoint.entities if one["name"] != target["name"]), None)
+        with self._refusals(f"rolling {self.name!r} back"):
+            self._turn(target, current, 100)
+            self._tag(
+                {"model_version": str(target["entity_version"]), **({PREVIOUS: current["name"]} if current else {})}
+            )
+        self.report(f"{self.name}: all traffic is back at {target['entity_name']} version {target['entity_version']}")
         return self.status()
 
-    def _find(self) -> ServingEndpointDetailed | None:
-        from databricks.sdk.errors import NotFound
+    # What deploy is made of.
 
-        try:
-            return self.client.serving_endpoints.get(self.name)
-        except NotFound:
+    def _awake(self, new: Mapping[str, Any]) -> Seen | None:
+        """The endpoint with nothing in progress: a stopped one is started, our own unfinished update waited for."""
+        endpoint = see(self.client, self.name)
+        if endpoint is None:
             return None
+        self._allowed(endpoint)
+        if endpoint.suspended:
+            self.report(f"{self.name} was stopped; starting it")
+            self.client.api_client.do("POST", f"/api/2.0/serving-endpoints/{self.name}/config:start")
+            self._await_ready(str((endpoint.serving or new)["name"]))
+        elif endpoint.update == "IN_PROGRESS" and any(one["name"] == new["name"] for one in endpoint.pending):
+            self.report(f"{new['name']} is being put on {self.name} already; waiting for it")
+            self._await_ready(str(new["name"]))
+        else:
+            self._refuse_while_updating(endpoint)
+        return see(self.client, self.name)
 
-    def _serving(self, endpoint: ServingEndpointDetailed | None) -> ServedEntityOutput | None:
-        """The entity with the largest share of the traffic."""
-        config = endpoint.config if endpoint else None
-        if config is None or not config.served_entities:
-            return None
-        listed = (config.traffic_config.routes or []) if config.traffic_config else []
-        share = {route.served_entity_name or route.served_model_name: route.traffic_percentage for route in listed}
-        return max(config.served_entities, key=lambda entity: share.get(entity.name, 0))
-
-    def _refuse_while_updating(self, endpoint: ServingEndpointDetailed | None) -> None:
-        update = endpoint.state.config_update if endpoint and endpoint.state else None
-        if update is not None and update.value == "IN_PROGRESS":
-            raise EndpointError(
-                f"Endpoint {self.name!r} is being updated by somebody. Try again when that has finished."
+    def _put_on(self, before: Seen | None, new: dict[str, Any], previous: dict[str, Any] | None) -> None:
+        """The version on the endpoint, at its present share of the traffic, or at none."""
+        if before is None or not before.entities:
+            if before is None:
+                self._create(new)
+            else:
+                self._update([new], {new["name"]: 100})
+        else:
+            there = before.named(new["name"])
+            if there is not None and kept(there) == new and before.update != "UPDATE_FAILED":
+                return
+            beside = (
+                [kept(previous)] if previous else [kept(one) for one in before.entities if one["name"] != new["name"]]
             )
+            shares = {str(one["name"]): 0 for one in (*beside, new)}
+            shares[str(previous["name"] if previous else new["name"])] = 100
+            self._update([*beside, new], shares)
+        self._await_ready(new["name"])
 
     def _try(
         self,
-        new: ServedEntityInput,
-        previous: ServedEntityOutput | None,
+        new: Mapping[str, Any],
+        previous: Mapping[str, Any] | None,
         body: dict[str, Any],
         smoke: Mapping[str, Any],
     ) -> Prediction:
         """Ask the new version alone; when it fails it is taken off the endpoint again."""
+        from databricks.sdk.errors import DatabricksError
+
         try:
-            return check_smoke(lambda _: self._ask(body, served=str(new.name)), smoke)
+            return check_smoke(lambda _: self._ask(body, served=str(new["name"])), smoke)
         except EndpointError as error:
             if previous is None:
                 raise
-            self._turn_to(as_input(previous), None)
+            with contextlib.suppress(DatabricksError, EndpointError):  # at 0 % it does no harm
+                self._update([kept(previous)], {str(previous["name"]): 100})
+                self._await_ready(str(previous["name"]))
             raise EndpointError(
-                f"{error}\nCallers notice nothing: version {previous.entity_version} keeps serving {self.name!r}."
+                f"{error}\nCallers notice nothing: version {previous['entity_version']} keeps serving {self.name!r}."
             ) from error
 
-    def _create(self, entities: list[ServedEntityInput], shares: list[Route]) -> None:
-        from databricks.sdk.service.serving import (
-            AiGatewayConfig,
-            AiGatewayInferenceTableConfig,
-            EndpointCoreConfigInput,
-            TrafficConfig,
-        )
+    def _turn(self, new: Mapping[str, Any], previous: Mapping[str, Any] | None, traffic: int) -> None:
+        """`traffic` percent to `new`, the rest to `previous`, which stays at 0 % in the end."""
+        shares = {str(new["name"]): 100}
+        beside = []
+        if previous is not None and (traffic < 100 or self.keep_previous):
+            shares = {str(new["name"]): traffic, str(previous["name"]): 100 - traffic}
+            beside = [kept(previous)]
+        now = see(self.client, self.name)
+        if now is not None and now.shares == shares:
+            return
+        self._update([kept(new), *beside], shares)
+        self._await_ready(str(new["name"]))
 
-        gateway = None
+    def _describe(self, model: ModelVersion, previous: Mapping[str, Any] | None) -> None:
+        """What people find on the endpoint's page: tags, the table of requests, who may ask it."""
+        before = {PREVIOUS: str(previous["name"])} if previous else {}
+        self._tag({"recipe": "dreambooth-lora-sdxl", "model_version": model.version, **before, **self.tags})
+        endpoint = see(self.client, self.name)
+        if endpoint is None:
+            return
         if self.inference_table:
-            catalog, schema = self.inference_table.split(".")
-            gateway = AiGatewayConfig(
-                inference_table_config=AiGatewayInferenceTableConfig(
-                    enabled=True,
-                    catalog_name=catalog,
-                    schema_name=schema,
-                    table_name_prefix=self.name.replace("-", "_"),
+            wanted = self._gateway()["inference_table_config"]
+            if (endpoint.raw.get("ai_gateway") or {}).get("inference_table_config") != wanted:
+                self.client.api_client.do(
+                    "PUT", f"/api/2.0/serving-endpoints/{self.name}/ai-gateway", body=self._gateway()
                 )
+        if self.can_query:
+            access = [{**_principal(who), "permission_level": "CAN_QUERY"} for who in self.can_query]
+            path = f"/api/2.0/permissions/serving-endpoints/{endpoint.raw['id']}"
+            self.client.api_client.do("PATCH", path, body={"access_control_list": access})
+
+    def _create(self, new: dict[str, Any]) -> None:
+        tags = [{"key": key, "value": value} for key, value in self.tags.items()]
+        body: dict[str, Any] = {
+            "name": self.name,
+            "config": {"name": self.name, "served_entities": [new], "traffic_config": routes({new["name"]: 100})},
+            "tags": tags,
+        }
+        if self.inference_table:
+            body["ai_gateway"] = self._gateway()
+        if self.budget_policy_id:
+            body["budget_policy_id"] = self.budget_policy_id
+        self.client.api_client.do("POST", "/api/2.0/serving-endpoints", body=body)
+
+    def _gateway(self) -> dict[str, Any]:
+        catalog, schema = self.inference_table.split(".")
+        prefix = self.name.replace("-", "_")
+        table = {"catalog_name": catalog, "schema_name": schema, "table_name_prefix": prefix, "enabled": True}
+        return {"inference_table_config": table}
+
+    def _update(self, entities: list[dict[str, Any]], shares: Mapping[str, int]) -> None:
+        body = {"served_entities": entities, "traffic_config": routes(shares)}
+        self.client.api_client.do("PUT", f"/api/2.0/serving-endpoints/{self.name}/config", body=body)
+
+    def _tag(self, tags: Mapping[str, str]) -> None:
+        added = [{"key": key, "value": value} for key, value in tags.items()]
+        self.client.api_client.do("PATCH", f"/api/2.0/serving-endpoints/{self.name}/tags", body={"add_tags": added})
+
+    def _await_ready(self, served: str) -> None:
+        patience_s = self.patience_s or patience(workload(self.cloud, self.workload_type))
+        await_ready(self.client, self.name, served, patience_s, self.poll_s, self.report)
+
+    def _allowed(self, endpoint: Seen) -> None:
+        level = endpoint.raw.get("permission_level")
+        if level not in (None, "CAN_MANAGE"):
+            raise EndpointError(
+                f"Endpoint {self.name!r} belongs to {endpoint.raw.get('creator')}, and you may not change it "
+                f"({level}). Ask for CAN_MANAGE, or deploy under another name: -P deploy.name=..."
             )
-        config = EndpointCoreConfigInput(
-            name=self.name, served_entities=entities, traffic_config=TrafficConfig(routes=shares)
-        )
-        self.client.serving_endpoints.create(self.name, config=config, ai_gateway=gateway)
 
-    def _update(self, entities: list[ServedEntityInput], shares: list[Route]) -> None:
-        from databricks.sdk.service.serving import TrafficConfig
+    def _refuse_while_updating(self, endpoint: Seen) -> None:
+        if endpoint.update == "IN_PROGRESS":
+            raise EndpointError(
+                f"Endpoint {self.name!r} is being updated by somebody. Try again when that has finished."
+            )
 
-        self.client.serving_endpoints.update_config(
-            self.name, served_entities=entities, traffic_config=TrafficConfig(routes=shares)
-        )
-
-    def _turn_to(self, new: ServedEntityInput, kept: ServedEntityInput | None) -> None:
-        """All traffic to `new`; `kept` stays at 0 %."""
-        shares = {str(new.name): 100} | ({str(kept.name): 0} if kept else {})
-        self._update([new, *([kept] if kept else [])], routes(shares))
-        self._await_ready(new)
-
-    def _await_ready(self, new: ServedEntityInput) -> None:
-        patience_s = max(self.startup_timeout_s, SHORTEST_DEPLOY_WAIT_S)
-        await_ready(self.client, self.name, str(new.name), patience_s, self.poll_s, self.report)
+    @contextlib.contextmanager
+    def _refusals(self, doing: str) -> Iterator[None]:
+        """What the workspace refuses becomes an EndpointError; an interruption says what goes on."""
+        try:
+            with explained(doing):
+                yield
+        except WorkspaceError as error:
+            raise EndpointError(str(error)) from error
+        except KeyboardInterrupt:
+            self.report(f"Stopped waiting while {doing}; the workspace goes on. The same command again takes it up.")
+            raise
 
     def _ask(self, body: dict[str, Any], served: str = "") -> list[Prediction]:
         from databricks.sdk.errors import DatabricksError
@@ -277,15 +367,16 @@ class DatabricksEndpoint:
         part = f"/served-models/{served}" if served else ""
         try:
             answer = self.client.api_client.do("POST", f"/serving-endpoints/{self.name}{part}/invocations", body=body)
-        except DatabricksError as error:
+        except (DatabricksError, TimeoutError) as error:
             words = str(error).rpartition("\nError: ")[2]
             raise EndpointError(f"Endpoint {self.name!r} refused the request: {words[-2000:]}") from error
         return predictions(answer)
 
-    def _describe(self, model: ModelVersion) -> None:
-        from databricks.sdk.service.serving import EndpointTag
 
-        tags = {"recipe": "dreambooth-lora-sdxl", "model_version": model.version}
-        self.client.serving_endpoints.patch(
-            self.name, add_tags=[EndpointTag(key=key, value=value) for key, value in tags.items()]
-        )
+def _principal(who: str) -> dict[str, str]:
+    """A user by address, a service principal by its id, else a group."""
+    if "@" in who:
+        return {"user_name": who}
+    plain = who.replace("-", "")
+    is_id = len(plain) == 32 and all(character in "0123456789abcdefABCDEF" for character in plain)
+    return {"service_principal_name" if is_id else "group_name": who}

@@ -53,15 +53,23 @@ def pushed_commit(project: Path, provider: str = "") -> Commit | str:
     if not holding:
         return f"no remote has commit {sha[:12]}" if remotes else "the repository has no remote"
     url = git(project, "remote", "get-url", "origin" if "origin" in holding else holding[0])
-    if url.startswith("git@"):
-        url = "https://" + url.removeprefix("git@").replace(":", "/", 1)
+    url = https(url)
     parts = urlsplit(url)
-    if parts.username or parts.password:  # a token in the address must not travel into the job's description
-        url = parts._replace(netloc=parts.hostname or "").geturl()
     kind = provider or PROVIDERS.get(parts.hostname or "", "")
     if not kind:
         return f"Databricks does not know the host of {url}; name its kind as git_provider in the backend config"
     return Commit(url, kind, sha, str(project.resolve().relative_to(top.resolve())))
+
+
+def https(url: str) -> str:
+    """A remote's address as a workspace fetches it: over https, without the token that may be in it."""
+    if url.startswith("git@"):
+        url = "ssh://" + url.replace(":", "/", 1)
+    parts = urlsplit(url)
+    if parts.scheme in ("ssh", "git+ssh"):  # its port is ssh's own
+        return parts._replace(scheme="https", netloc=parts.hostname or "").geturl()
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"{parts.hostname or ''}{port}").geturl()
 
 
 def snapshot(project: Path) -> tuple[str, bytes]:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from personalize.databricks.workspace import WorkspaceError, connect
+from personalize.databricks.workspace import WorkspaceError, connect, explained
 from personalize.files import whole
 
 if TYPE_CHECKING:
@@ -56,6 +56,27 @@ def upload(client: WorkspaceClient, folder: Path, volume: str) -> list[str]:
         client.files.create_directory(parent)
     with ThreadPoolExecutor(THREADS) as pool:
         return [remote for remote in pool.map(send, files) if remote]
+
+
+def here(path: str) -> Path:
+    """A path in a volume as a folder or file on this disk: in place on a cluster, else a copy kept in build/volumes.
+
+    What changed since the last time is fetched anew; what is gone there goes here.
+
+    Raises:
+        WorkspaceError: there is nothing at it, or no way in.
+    """
+    if Path(path).exists():
+        return Path(path)
+    copy = Path("build/volumes", *check_volume(path).parts[2:])
+    client = connect(timeout_s=600)
+    with explained(f"reading {path}"):
+        kept = {copy.joinpath(*PurePosixPath(name).relative_to(path).parts) for name, _ in _walk(client, path)}
+        download(client, path, copy)
+    for file in copy.rglob("*"):
+        if file.is_file() and file not in kept:
+            file.unlink()
+    return copy
 
 
 def download(client: WorkspaceClient, volume: str, folder: Path) -> list[Path]:
@@ -123,10 +144,11 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         client = connect(timeout_s=600)
-        if asked.direction == "upload":
-            written = upload(client, Path(asked.source), asked.destination)
-        else:
-            written = [str(path) for path in download(client, asked.source, Path(asked.destination))]
+        with explained(f"copying {asked.source} to {asked.destination}"):
+            if asked.direction == "upload":
+                written = upload(client, Path(asked.source), asked.destination)
+            else:
+                written = [str(path) for path in download(client, asked.source, Path(asked.destination))]
     except WorkspaceError as error:
         raise SystemExit(str(error)) from error
     print(*written, f"{len(written)} files copied", sep="\n")

@@ -240,7 +240,9 @@ class Scores:
         ours = _chosen(self.of(side, judge), metric, subject)
         if metric == "variety":
             apart = 1 - self.ceilings(judge or self.lookers[0])
-            return statistics.ratio(ours, np.full(ours.shape, apart.mean() if subject is None else apart[subject]), level)
+            return statistics.ratio(
+                ours, np.full(ours.shape, apart.mean() if subject is None else apart[subject]), level
+            )
         if METRICS[metric].share:
             if against:
                 return statistics.difference_of_shares(ours, _chosen(self.of(against, judge), metric, subject), level)
@@ -290,7 +292,10 @@ class Scores:
             return f"there is no {against}"
         if metric == "held_out" and not all(photos.unseen.any() for photos in self.photographs[chosen]):
             return "training held no photograph of every subject back"
-        if metric in ("copied", "gap_closed", "leakage", "variety") and not np.isfinite(self.ceilings(judge)[chosen]).all():
+        if (
+            metric in ("copied", "gap_closed", "leakage", "variety")
+            and not np.isfinite(self.ceilings(judge)[chosen]).all()
+        ):
             return "a subject has a single photograph, so that photographs cannot be compared among themselves"
         if metric in ("gap_closed", "leakage"):
             name = "likeness" if metric == "gap_closed" else "near_subject"

@@ -15,6 +15,7 @@ from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.plan import Prepared, prepare, survey
 
 if TYPE_CHECKING:
+    from personalize.recipe.steps import Step
     from personalize.recipe.tracking import Store
 
 
@@ -87,6 +88,7 @@ class Recipe:
         store = self._store(prepared, create=True)
         plan = make_plan(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
+        _check(prepared, [planned.step for planned in plan if planned.reused is None])
         runner = Runner(prepared, store, plan, fresh, tags)
         runner.run()
         print(end_text(runner, time.monotonic() - started), flush=True)
@@ -188,3 +190,14 @@ class Recipe:
         from personalize.recipe.tracking import connect
 
         return connect(prepared.merged.profile, self.root, create)
+
+
+def _check(prepared: Prepared, steps: Sequence["Step"]) -> None:
+    """What the steps that will run want to be so, before the first of them costs anything. Raises RecipeError."""
+    for step in steps:
+        try:
+            step.check(prepared.configs[step.name])
+        except RecipeError:
+            raise
+        except ValueError as error:
+            raise RecipeError(f"{step.name}: {error}") from error

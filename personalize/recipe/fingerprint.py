@@ -9,6 +9,7 @@ reused (early cutoff: Mokhov et al., Build Systems à la Carte, 2018, Sec. 2.3).
 import ast
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -232,12 +233,16 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
     """Read the project's lineage. A project outside git, or a machine without git, has no commit; nothing is raised.
 
     places: folders and files with data, which stay on this machine.
+
+    A job's copy of a checkout has no git around it; who submitted it says in PERSONALIZE_COMMIT what it is of.
     """
     commit = _git(root, "rev-parse", "HEAD").strip()
+    told, _, changes = os.environ.get("PERSONALIZE_COMMIT", "").partition("+")
     status = _git(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
     pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
     diff, left_out = _diff(root, places) if status else ("", {})
-    return Lineage(commit, diff, bool(status), left_out, pins, environment_digest(root))
+    dirty = bool(status) if commit else bool(changes)
+    return Lineage(commit or told, diff, dirty, left_out, pins, environment_digest(root))
 
 
 def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:

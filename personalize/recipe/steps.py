@@ -140,7 +140,10 @@ class Inputs(Mapping[str, Input]):
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the recipe. about: the first paragraph of its docstring."""
+    """One stage of the recipe. about: the first paragraph of its docstring.
+
+    check: what must be so before any step runs (a name that the registry takes, a permission); raises ValueError.
+    """
 
     name: str
     path: Path
@@ -154,6 +157,7 @@ class Step:
     reuse: bool
     code: tuple[str, ...]
     narrow: Callable[[Any], tuple[str, ...]] | None
+    check: Callable[[Any], None]
 
 
 def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
@@ -209,6 +213,7 @@ def _step(root: Path, name: str, path: Path) -> Step:
         reuse=bool(getattr(module, "REUSE", True)),
         code=tuple(getattr(module, "CODE", ())),
         narrow=getattr(module, "needs", None),
+        check=getattr(module, "check", lambda config: None),
     )
 
 

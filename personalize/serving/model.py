@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import os
 import random
 import threading
 import time
@@ -38,7 +39,7 @@ class PersonalizedPictures(PythonModel):
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
         self.pipe = load_pipeline(
             context.artifacts["base"],
-            device=config.get("device", "auto"),
+            device=os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto"),
             dtype=config.get("dtype", "float32"),
             lora=context.artifacts["adapter"],
         )

@@ -1,24 +1,31 @@
 """`mlflow run --backend databricks-jobs`: the code that lies here runs as a job, in the run that was opened for it."""
 
 import io
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from personalize.databricks.backend import JobRun, JobsBackend, check_config, pinned
+from personalize.databricks import driver
+from personalize.databricks.backend import JobsBackend
+from personalize.databricks.compute import check_config
+from personalize.databricks.job import JobRun
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.workspace import WorkspaceError
+from tests.databricks.conftest import CLUSTER, ROOT, VOLUME, committed, pushed
+from tests.workspace import Fault
+from tests.workspace.jobs import can_isolate
 
-ROOT = Path(__file__).resolve().parents[2]
-CLUSTER = {"new_cluster": {"spark_version": "17.3.x-gpu-ml-scala2.13", "node_type_id": "g5.4xlarge"}, "libraries": []}
-VOLUME = "/Volumes/main/personalize/files"
 PROJECT = """\
 name: tiny
 entry_points:
@@ -28,13 +35,31 @@ entry_points:
     command: "python entry.py {prompt}"
   fails:
     command: "python -c 'raise SystemExit(\\"no such chair\\")'"
+  sleeps:
+    command: "python -c 'import time; time.sleep(60)'"
+  patient:
+    command: "python patient.py"
 """
 ENTRY = """\
 import sys, mlflow
+from pathlib import Path
 with mlflow.start_run():
+    Path("build").mkdir()
+    Path("build/card.html").write_text("a project writes beside itself")
     mlflow.set_tag("painted", sys.argv[1])
     mlflow.set_tag("where", __file__)
+    mlflow.set_tag("volume", Path("/Volumes/main/personalize/files").is_dir())
 """
+PATIENT = """\
+import time, mlflow
+with mlflow.start_run():
+    for step in range(7):
+        mlflow.log_metric("step", step)
+        time.sleep(2.5)
+"""
+PROMPT = 'it\'s a "büro" chair; $(touch oops) {{job.run_id}}'
+
+needs_mounts = pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: this machine allows no mount namespace")
 
 
 @pytest.fixture
@@ -42,68 +67,56 @@ def project(tmp_path):
     """A small project under Git, with this project's driver in it."""
     folder = tmp_path / "project"
     (folder / "personalize" / "databricks").mkdir(parents=True)
-    shutil.copy(ROOT / "personalize" / "databricks" / "driver.py", folder / "personalize" / "databricks")
+    for name in ("__init__.py", "databricks/__init__.py", "databricks/driver.py", "databricks/renewal.py"):
+        shutil.copy(ROOT / "personalize" / name, folder / "personalize" / name)
     (folder / "MLproject").write_text(PROJECT)
     (folder / "entry.py").write_text(ENTRY)
+    (folder / "patient.py").write_text(PATIENT)
     (folder / ".gitignore").write_text("secret.env\n")
     (folder / "secret.env").write_text("TOKEN=1")
-    for arguments in (
-        ("init", "-q", "-b", "main"),
-        ("add", "."),
-        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"),
-    ):
-        git(folder, *arguments)
-    return folder
+    return committed(folder)
 
 
 @pytest.fixture
-def tracking(workspace, monkeypatch):
-    """The workspace's own tracking server, and an experiment in it."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("databricks")
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    found = mlflow.get_experiment_by_name("/Users/a/personalize")
-    yield found.experiment_id if found else mlflow.create_experiment("/Users/a/personalize")
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """What `pip install -e .` leaves behind for MLflow to find the backend by."""
-    distribution = tmp_path / "site" / "personalize-0.dist-info"
-    distribution.mkdir(parents=True)
-    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: personalize\nVersion: 0\n")
-    point = "databricks-jobs = personalize.databricks.backend:JobsBackend"
-    (distribution / "entry_points.txt").write_text(f"[mlflow.project_backend]\n{point}\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+def quick(monkeypatch):
+    """Looks at a job ten times a second."""
+    monkeypatch.setattr(JobRun.__init__, "__defaults__", (0.1,))
 
 
 def submit(project, experiment, config, entry_point="main", **params):
-    job = JobsBackend().run(str(project), entry_point, params, None, dict(config), "databricks", experiment)
-    job.poll_s = 0.1
-    return job
+    return JobsBackend().run(str(project), entry_point, params, None, dict(config), "databricks", experiment)
 
 
-def test_an_uncommitted_change_runs_as_a_snapshot_and_fills_the_run(
-    workspace, tracking, installed, project, monkeypatch
-):
-    (project / "entry.py").write_text(ENTRY + "# not committed\n")
-    monkeypatch.setattr(JobRun.__init__, "__defaults__", (0.1,))
-    prompt = 'it\'s a "büro" chair; $(touch oops)'
-    run = mlflow.projects.run(
-        str(project),
-        backend="databricks-jobs",
-        backend_config={**CLUSTER, "volume": VOLUME},
-        parameters={"prompt": prompt},
-        experiment_id=tracking,
-    )
-    told = mlflow.get_run(run.run_id)
-    assert told.data.tags["painted"] == prompt
+@needs_mounts
+def test_a_pushed_commit_runs_from_a_read_only_checkout(workspace, tracking, project, quick, monkeypatch):
+    pushed(project, monkeypatch)
+    job = submit(project, tracking, CLUSTER, prompt=PROMPT)
+    assert job.wait(), job.why(job.look())
+    told = mlflow.get_run(job.run_id)
+    assert told.data.tags["painted"] == PROMPT, "nothing expands what is in a parameter"
+    assert told.data.tags["volume"] == "True"
     assert told.info.status == "FINISHED"
-    assert told.data.tags["mlflow.databricks.runURL"].startswith("http://emulator/run/")
-    [task] = workspace.jobs[max(workspace.jobs)]["body"]["tasks"]
-    assert task["new_cluster"]["node_type_id"] == "g5.4xlarge"
+    body = workspace.jobs.runs[job.job_run_id]["body"]
+    assert body["git_source"]["git_commit"] == git(project, "rev-parse", "HEAD")
+    assert body["git_source"]["git_url"] == "https://github.com/me/personalize.git"
+    [task] = body["tasks"]
+    assert task["spark_python_task"]["python_file"] == "personalize/databricks/driver.py"
+    assert body["idempotency_token"] == job.run_id
+    assert task["new_cluster"]["data_security_mode"] == "SINGLE_USER"
 
+
+@needs_mounts
+def test_an_uncommitted_change_runs_as_a_snapshot_on_serverless_gpus(workspace, tracking, project, quick, faults):
+    (project / "entry.py").write_text(ENTRY + "# not committed\n")
+    job = submit(project, tracking, {"accelerator": "GPU_1xA10", "volume": VOLUME}, prompt=PROMPT)
+    body = workspace.jobs.runs[job.job_run_id]["body"]
+    assert body["tasks"][0]["compute"] == {"hardware_accelerator": "GPU_1xA10"}
+    assert body["environments"][0]["environment_key"] == body["tasks"][0]["environment_key"]
+    faults += [Fault("GET /api/2.2/jobs/runs/get", 503, times=3), Fault("GET /api/2.2/jobs/runs/get", 0, times=2)]
+    assert job.wait(), job.why(job.look())  # a workspace that does not answer for a while costs nothing
+    told = mlflow.get_run(job.run_id)
+    assert told.data.tags["painted"] == PROMPT
+    assert told.data.tags["mlflow.databricks.runURL"].startswith(workspace.url)
     archive = next(workspace.path(VOLUME).rglob("project.tar.gz"))
     with tarfile.open(archive) as packed:
         names = packed.getnames()
@@ -111,25 +124,73 @@ def test_an_uncommitted_change_runs_as_a_snapshot_and_fills_the_run(
     assert "secret.env" not in names, "what Git ignores does not leave this machine"
 
 
-def test_a_clean_pushed_commit_runs_from_git(workspace, tracking, project, tmp_path):
-    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "remote.git")], check=True)
-    git(project, "remote", "add", "origin", str(tmp_path / "remote.git"))
-    git(project, "push", "-q", "origin", "main")
-    job = submit(project, tracking, {**CLUSTER, "git_provider": "gitHub"}, prompt="a chair")
-    body = workspace.jobs[job.job_run_id]["body"]
-    assert body["git_source"]["git_commit"] == git(project, "rev-parse", "HEAD")
-    assert body["tasks"][0]["spark_python_task"]["python_file"] == "personalize/databricks/driver.py"
-    assert body["idempotency_token"] == job.run_id
-    job.cancel()
-    assert job.get_status() == "KILLED"
-    assert mlflow.get_run(job.run_id).info.status in ("KILLED", "FINISHED")
-
-
-def test_a_job_that_fails_shows_its_output_and_ends_the_run(workspace, tracking, project, caplog):
+@needs_mounts
+def test_a_job_that_fails_shows_its_output_and_ends_the_run(workspace, tracking, project, quick, caplog):
     job = submit(project, tracking, {**CLUSTER, "volume": VOLUME}, entry_point="fails")
     assert job.wait() is False
-    assert "no such chair" in caplog.text
+    assert "Workload failed" in caplog.text, "what the workspace says of the task"
+    assert "no such chair" in caplog.text, "what the task printed"
     assert mlflow.get_run(job.run_id).info.status == "FAILED"
+
+
+@needs_mounts
+def test_credentials_outlive_the_token_that_the_job_began_with(workspace, tracking, project, quick, monkeypatch):
+    monkeypatch.setattr(workspace.identity, "lasts_s", 12)
+    before = workspace.identity.issued
+    job = submit(project, tracking, {**CLUSTER, "volume": VOLUME}, entry_point="patient")
+    assert job.wait(), job.why(job.look())
+    assert mlflow.get_run(job.run_id).data.metrics["step"] == 6
+    assert workspace.identity.issued - before > 1
+
+
+def test_a_job_without_a_machine_says_what_the_cloud_said(workspace, tracking, project, quick, caplog, monkeypatch):
+    monkeypatch.setattr(workspace.jobs, "no_capacity", True)
+    job = submit(project, tracking, {**CLUSTER, "volume": VOLUME})
+    assert job.wait() is False
+    assert "CLOUD_PROVIDER_LAUNCH_FAILURE" in caplog.text
+    assert mlflow.get_run(job.run_id).info.status == "FAILED"
+
+
+@needs_mounts
+def test_a_job_past_its_time_says_how_to_give_it_more(workspace, tracking, project, quick, caplog):
+    job = submit(project, tracking, {**CLUSTER, "volume": VOLUME, "timeout_minutes": 0.05}, entry_point="sleeps")
+    assert job.wait() is False
+    assert "TIMEDOUT" in caplog.text
+    assert "timeout_minutes" in caplog.text
+
+
+@needs_mounts
+def test_interrupting_the_wait_cancels_the_job(workspace, tracking, project, quick):
+    config = {**CLUSTER, "volume": VOLUME, "wait": True}
+
+    def interrupt():
+        while not any(task["process"] for run in workspace.jobs.runs.values() for task in run["tasks"] if run["alive"]):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        submit(project, tracking, config, entry_point="sleeps")
+    run = workspace.jobs.runs[max(workspace.jobs.runs)]
+    assert run["canceled"]
+    told = mlflow.MlflowClient().search_runs([tracking], max_results=1)[0]
+    assert told.info.status == "KILLED"
+
+
+def test_a_submission_that_is_refused_can_be_made_again(workspace, tracking, project, faults):
+    (project / "new.py").write_text("1")
+    config = {**CLUSTER, "volume": VOLUME}
+    faults.append(Fault("PUT /api/2.0/fs/files", 503, times=99))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("personalize.databricks.workspace.RETRY_S", 1)
+        with pytest.raises(ExecutionException, match="submitting the job"):
+            submit(project, tracking, config)
+    [failed] = mlflow.MlflowClient().search_runs([tracking], max_results=1)
+    assert failed.info.status == "FAILED", "no run is left running"
+    faults.clear()
+    job = submit(project, tracking, config)
+    job.cancel()
+    assert job.get_status() in ("KILLED", "FINISHED")
 
 
 def test_code_that_no_cluster_can_get_is_refused_with_both_ways_out(workspace, tracking, project):
@@ -145,25 +206,82 @@ def test_a_tracking_store_on_this_machine_is_refused(workspace, project):
         JobsBackend().run(str(project), "main", {}, None, dict(CLUSTER), "sqlite:///mlflow.db", "0")
 
 
+def test_a_volume_that_is_not_there_is_named(workspace, tracking, project):
+    with pytest.raises(ExecutionException, match=r"Volume 'main\.default\.nothing' does not exist"):
+        submit(project, tracking, {**CLUSTER, "volume": "/Volumes/main/default/nothing"})
+
+
+def test_parameters_that_no_job_takes_are_refused(workspace, tracking, project):
+    with pytest.raises(ExecutionException, match="longer than a job takes"):
+        submit(project, tracking, {**CLUSTER, "volume": VOLUME}, prompt=os.urandom(8000).hex())
+
+
+def test_a_workspace_without_clusters_says_what_to_ask_for(workspace, tracking, project, monkeypatch):
+    monkeypatch.setattr(workspace.jobs, "serverless_only", True)
+    with pytest.raises(ExecutionException, match=r"Only serverless.*databricks-serverless\.json"):
+        submit(project, tracking, {**CLUSTER, "volume": VOLUME})
+
+
 def test_the_backend_config_is_checked_before_anything_is_sent():
     with pytest.raises(WorkspaceError, match="Unknown key 'new_clutser'"):
         check_config({"new_clutser": {}})
-    with pytest.raises(WorkspaceError, match="either new_cluster or existing_cluster_id"):
+    with pytest.raises(WorkspaceError, match="one of new_cluster, existing_cluster_id, accelerator"):
         check_config({"SYNCHRONOUS": True})
+    with pytest.raises(WorkspaceError, match=r"'node_typeid' in new_cluster.*did you mean 'node_type_id'"):
+        check_config({"new_cluster": {"node_typeid": "g5.4xlarge"}})
+    with pytest.raises(WorkspaceError, match="names no machine: node_type_id"):
+        check_config({"new_cluster": {}})
+    with pytest.raises(WorkspaceError, match="'GPU_4xA10'; there are GPU_1xA10"):
+        check_config({"accelerator": "GPU_4xA10"})
     assert check_config({"SYNCHRONOUS": True, "existing_cluster_id": "1"}) == {"existing_cluster_id": "1"}
 
 
-def test_a_token_in_the_remotes_address_does_not_travel(project, tmp_path):
+@pytest.mark.parametrize("name", ["databricks-cluster.json", "databricks-serverless.json"])
+def test_the_configs_that_come_with_the_project_are_whole(name):
+    config = json.loads((ROOT / "profiles" / name).read_text())
+    assert check_config(config) == config, "nothing is left to be filled in"
+
+
+def test_the_runtime_is_the_newest_with_long_term_support(workspace):
+    from databricks.sdk.service.jobs import SparkPythonTask
+
+    from personalize.databricks.compute import task_on
+    from personalize.databricks.workspace import connect
+
+    config = check_config({"new_cluster": {"node_type_id": "g5.4xlarge"}})
+    task, _ = task_on(connect(), config, SparkPythonTask("/Volumes/a/b/c/x.py"))
+    assert task.new_cluster.spark_version == "18.0.x-gpu-ml-scala2.13"
+
+
+def test_a_token_in_the_remotes_address_does_not_travel(project):
     git(project, "remote", "add", "origin", "https://me:hunter2@github.com/me/personalize.git")
     git(project, "update-ref", "refs/remotes/origin/main", "HEAD")
     commit = pushed_commit(project)
     assert isinstance(commit, Commit)
     assert commit.url == "https://github.com/me/personalize.git"
     assert commit.provider == "gitHub"
-    git(project, "remote", "set-url", "origin", "git@gitlab.com:me/personalize.git")
-    assert pushed_commit(project) == Commit("https://gitlab.com/me/personalize.git", "gitLab", commit.sha, ".")
-    git(project, "remote", "set-url", "origin", "https://git.example.org/personalize.git")
-    assert "git_provider in the backend config" in str(pushed_commit(project))
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "kind"),
+    [
+        ("git@gitlab.com:me/personalize.git", "https://gitlab.com/me/personalize.git", "gitLab"),
+        ("ssh://git@github.com/me/personalize.git", "https://github.com/me/personalize.git", "gitHub"),
+        ("ssh://git@github.com:22/me/personalize.git", "https://github.com/me/personalize.git", "gitHub"),
+        (
+            "https://me:t@git.example.org:8443/me/p.git",
+            "https://git.example.org:8443/me/p.git",
+            "gitLabEnterpriseEdition",
+        ),
+    ],
+)
+def test_an_address_of_any_kind_becomes_one_that_the_workspace_takes(project, address, url, kind):
+    git(project, "remote", "add", "origin", address)
+    git(project, "update-ref", "refs/remotes/origin/main", "HEAD")
+    assert "git_provider in the backend config" in str(pushed_commit(project)) or kind != "gitLabEnterpriseEdition"
+    given = kind if kind == "gitLabEnterpriseEdition" else ""
+    commit = pushed_commit(project, given)
+    assert (commit.url, commit.provider) == (url, kind)
 
 
 def test_the_same_files_give_the_same_snapshot(project):
@@ -191,8 +309,10 @@ def test_a_snapshot_holds_what_may_leave_this_machine_and_says_what_does_not(pro
     assert "keys.py (looks like a secret: GitHub Token)" in caplog.text
 
 
-def test_the_cluster_gets_the_packages_that_the_environment_pins():
-    assert any(package.startswith("diffusers==") for package in pinned(ROOT / "conda.yaml"))
+def test_parameters_travel_as_one_plain_word():
+    packed = driver.pack({"prompt": PROMPT, "empty": ""})
+    assert driver.unpacked(packed) == {"prompt": PROMPT, "empty": ""}
+    assert not set(packed) & set("{}\"'$ ")
 
 
 def test_the_driver_imports_the_standard_library_only():
@@ -203,3 +323,104 @@ def test_the_driver_imports_the_standard_library_only():
     folder = str(ROOT / "personalize" / "databricks")
     done = subprocess.run([sys.executable, "-S", "-c", code, folder], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['driver']"
+
+
+def test_the_driver_copies_a_checkout_that_it_may_not_write_to(tmp_path):
+    checkout, home = tmp_path / "checkout", tmp_path / "home"
+    (checkout / "deep").mkdir(parents=True)
+    (checkout / "deep" / "file").write_text("1")
+    (checkout / "deep" / "file").chmod(0o444)
+    (checkout / "deep").chmod(0o555)
+    root = driver.copy(checkout, home)
+    assert Path(root, "deep", "file").stat().st_mode & 0o200
+    assert Path(root, "deep").stat().st_mode & 0o200
+    (checkout / "deep").chmod(0o755)
+
+
+def closure(*packages):
+    """Names of the packages and of all that they need, as they are installed here."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found, waiting = set(), list(packages)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needed = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:
+            continue
+        waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture
+def locked_project(project):
+    """The project with a lock file: the part of the real one that `mlflow run` needs."""
+    from personalize.environment import EnvironmentRefused, block
+
+    real, parts = (ROOT / "requirements.lock").read_text(), []
+    for name in sorted({"pip", "uv", *closure("mlflow-skinny", "databricks-sdk")}):
+        try:
+            parts.append(block(real, name))
+        except EnvironmentRefused:
+            continue
+    (project / "requirements.lock").write_text("".join(parts))
+    shutil.copy(ROOT / "requirements-torch.lock", project)
+    shutil.copy(ROOT / "personalize" / "environment.py", project / "personalize")
+    (project / "entry.py").write_text(
+        "import importlib.util, mlflow, torch\n"
+        "with mlflow.start_run():\n"
+        "    mlflow.set_tags({'python': mlflow.__file__, 'torch': torch.__version__})\n"
+        "    mlflow.set_tag('torchvision', importlib.util.find_spec('torchvision') is not None)\n"
+    )
+    committed(project, "locked")
+    return project
+
+
+@pytest.fixture
+def runtime(workspace, monkeypatch, tmp_path):
+    """A runtime's Python with the SDK, a torchvision that does not fit, and nothing else."""
+    here = shutil.which("uv", path=str(Path(sys.executable).parent))
+    subprocess.run([here, "venv", "--quiet", "--seed", "--python", sys.executable, tmp_path / "runtime"], check=True)
+    python = tmp_path / "runtime" / "bin" / "python"
+    subprocess.run([here, "pip", "install", "--quiet", "--python", python, "databricks-sdk==0.156.0"], check=True)
+    site = next((tmp_path / "runtime" / "lib").glob("python*/site-packages"))
+    (site / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    monkeypatch.setattr(workspace.jobs, "python", str(python))
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """A folder with a build of torch of this machine's own, as small as can be."""
+    import zipfile
+
+    version = "2.13.0+own"
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+        info = f"torch-{version}.dist-info"
+        wheel.writestr("torch.py", f"__version__ = {version!r}\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", f"torch.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return tmp_path / "wheels"
+
+
+@needs_mounts
+def test_a_job_builds_its_own_environment_on_a_runtime_that_has_none_of_it(
+    workspace, tracking, locked_project, runtime, wheels, quick, monkeypatch
+):
+    pushed(locked_project, monkeypatch)
+    cluster = {**CLUSTER["new_cluster"], "spark_env_vars": {"UV_FIND_LINKS": str(wheels)}}
+    job = submit(locked_project, tracking, {"new_cluster": cluster})
+    assert job.wait(), job.why(job.look())
+    tags = mlflow.get_run(job.run_id).data.tags
+    assert "/environment/lib/" in tags["python"], "built by the job on its own disk"
+    assert tags["torch"] == "2.13.0+own"
+    assert tags["torchvision"] == "False", "nothing of the runtime's packages is seen"

@@ -4,7 +4,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from personalize.databricks.entities import routes, workload
+from personalize.databricks import readiness
+from personalize.databricks.entities import kept, routes, workload
 from personalize.databricks.serving import DatabricksEndpoint
 from personalize.databricks.workspace import WorkspaceError
 from personalize.serving.endpoint import EndpointError
@@ -18,13 +19,13 @@ SMOKE = {"prompt": "a chair", "width": 24, "height": 16}
 def endpoint(registry):
     endpoint = DatabricksEndpoint("chairs", poll_s=0.01, inference_table="main.personalize", report=lambda _: None)
     yield endpoint
-    endpoint.stop()
+    endpoint.delete()
 
 
 def shares(workspace, name="chairs"):
     return [
         {route["served_entity_name"]: route["traffic_percentage"] for route in step}
-        for step in workspace.endpoints[name]["history"]
+        for step in workspace.serving.endpoints[name]["history"]
     ]
 
 
@@ -35,7 +36,7 @@ def test_the_champion_of_unity_catalog_is_served_and_answers(endpoint, registry)
     assert status.url == f"{registry.url}/serving-endpoints/chairs"
     assert endpoint.query({"prompt": "a chair", "seed": 9})[0].facts["seed"] == 9
 
-    made = registry.endpoints["chairs"]
+    made = registry.serving.endpoints["chairs"]
     [entity] = made["active"]["served_entities"]
     assert entity["workload_type"] == "GPU_MEDIUM", "the smallest GPU on AWS that fits SDXL"
     assert entity["scale_to_zero_enabled"] is True
@@ -92,11 +93,19 @@ def test_deploying_the_same_version_again_keeps_it(endpoint):
     assert endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE).version == "1"
 
 
-def test_stop_deletes_the_endpoint_and_may_be_said_twice(endpoint, registry):
+def test_stop_releases_the_compute_and_deploy_starts_it_again(endpoint, registry):
     endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
-    assert endpoint.stop().state == "stopped"
-    assert "chairs" not in registry.endpoints
-    assert endpoint.stop().note == "there was no such endpoint"
+    assert endpoint.stop().state == endpoint.stop().state == "stopped"
+    assert registry.serving.endpoints["chairs"]["suspended"]
+    assert endpoint.status().note == "its compute is released"
+    assert endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE).state == "serving"
+
+
+def test_delete_ends_the_endpoint_and_may_be_said_twice(endpoint, registry):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert endpoint.delete().state == "stopped"
+    assert "chairs" not in registry.serving.endpoints
+    assert endpoint.delete().note == "there was no such endpoint"
     assert endpoint.status().state == "stopped"
     with pytest.raises(EndpointError, match="Deploy it first"):
         endpoint.query({"prompt": "a chair"})
@@ -104,13 +113,134 @@ def test_stop_deletes_the_endpoint_and_may_be_said_twice(endpoint, registry):
 
 def test_an_update_in_progress_is_not_disturbed(endpoint, registry):
     endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
-    registry.endpoints["chairs"] |= {
+    registry.serving.endpoints["chairs"] |= {
         "update": "IN_PROGRESS",
         "looks": 5,
-        "pending": registry.endpoints["chairs"]["active"],
+        "pending": registry.serving.endpoints["chairs"]["active"],
     }
     with pytest.raises(EndpointError, match="being updated by somebody"):
         endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+
+
+def test_a_canary_gets_its_share_then_all_or_nothing(endpoint, registry):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.traffic = 10
+    status = endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+    assert shares(registry)[-1] == {"painter-2": 10, "painter-1": 90}
+    assert (status.version, status.note) == ("1", "painter-2 10 %, painter-1 90 %")
+    assert endpoint.rollback().version == "1"
+    assert shares(registry)[-1] == {"painter-1": 100, "painter-2": 0}
+    endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+    builds = len(shares(registry))
+    endpoint.traffic = 100
+    assert endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE).version == "2"
+    assert len(shares(registry)) == builds + 1, "what is on the endpoint is not built again"
+
+
+def test_an_interrupted_deployment_is_taken_up_by_the_next(endpoint, registry, monkeypatch):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    said = []
+    endpoint.report = said.append
+    with monkeypatch.context() as patch:
+        patch.setattr(readiness.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+    assert "The same command again takes it up" in said[-1]
+    assert registry.serving.endpoints["chairs"]["update"] == "IN_PROGRESS"
+    assert endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE).version == "2"
+    assert any("already; waiting for it" in line for line in said)
+
+
+@pytest.mark.parametrize("fault", ["refuse_updates", "build_fails"])
+def test_whatever_fails_the_version_before_keeps_serving_and_a_rerun_finishes(endpoint, registry, monkeypatch, fault):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.serving, fault, "no capacity in this region")
+        with pytest.raises(EndpointError, match="no capacity in this region"):
+            endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+        assert endpoint.status().version == "1"
+        assert len(endpoint.query(SMOKE)) == 1
+    assert endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE).version == "2"
+
+
+def test_a_version_is_kept_on_the_compute_that_it_has(endpoint, registry):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    [entity] = registry.serving.endpoints["chairs"]["active"]["served_entities"]
+    entity |= {"workload_type": "GPU_MEDIUM_8"}  # in use, and not among the SDK's
+    endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+    after = registry.serving.endpoints["chairs"]["active"]["served_entities"]
+    assert {one["name"]: one["workload_type"] for one in after} == {
+        "painter-1": "GPU_MEDIUM_8",
+        "painter-2": "GPU_MEDIUM",
+    }
+    assert kept({"name": "a", "state": {}, "creator": "x", "workload_type": "NEW"}) == {
+        "name": "a",
+        "workload_type": "NEW",
+    }
+
+
+def test_a_gpu_that_is_not_there_is_no_slow_cpu(endpoint, registry):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    [entity] = registry.serving.endpoints["chairs"]["active"]["served_entities"]
+    assert entity["environment_vars"]["PERSONALIZE_DEVICE"] == "cuda"
+
+
+def test_everything_asked_of_an_endpoint_is_on_it(endpoint, registry):
+    registry.serving.secrets.add("studio/hub")
+    endpoint.concurrency, endpoint.can_query = (4, 8), ("designers", "you@example.com")
+    endpoint.tags, endpoint.environment = {"cost_centre": "studio"}, {"HUB": "{{secrets/studio/hub}}"}
+    endpoint.inference_table = ""
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    made = registry.serving.endpoints["chairs"]
+    [entity] = made["active"]["served_entities"]
+    assert (entity["min_provisioned_concurrency"], entity["max_provisioned_concurrency"]) == (4, 8)
+    assert entity["environment_vars"]["HUB"] == "{{secrets/studio/hub}}"
+    assert {"key": "cost_centre", "value": "studio"} in made["tags"]
+    asked = registry.serving.permissions["chairs"]
+    assert [one.get("group_name") or one.get("user_name") for one in asked] == ["designers", "you@example.com"]
+    assert made["ai_gateway"] is None
+    endpoint.inference_table = "main.personalize"
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert made["ai_gateway"]["inference_table_config"]["schema_name"] == "personalize", "not only on create"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "databricks-chairs"}, "reserved"),
+        ({"environment": {"HUB": "{{secrets/hub}}"}}, r"\{\{secrets/<scope>/<key>\}\}"),
+        ({"environment": {"HUB": "{{secrets/studio/none}}"}}, "Secret studio/none does not exist"),
+        ({"environment": {f"V{i}": "1" for i in range(30)}}, "30 environment variables"),
+        ({"inference_table": "other.schema"}, "does not have|CREATE TABLE"),
+        ({"workload_type": "GPU_LARGE"}, "there are"),
+    ],
+)
+def test_what_a_workspace_would_refuse_is_explained(endpoint, change, words):
+    for key, value in change.items():
+        setattr(endpoint, key, value)
+    with pytest.raises(EndpointError, match=words):
+        endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.name = "chairs"
+
+
+def test_an_endpoint_of_somebody_else_is_left_alone(endpoint, registry):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    registry.serving.endpoints["chairs"]["creator"] = "other@example.com"
+    with pytest.raises(EndpointError, match=r"belongs to other@example\.com.*deploy\.name"):
+        endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
+    registry.serving.endpoints["chairs"]["creator"] = "me@example.com"
+
+
+def test_patience_is_what_databricks_gives_a_deployment_and_some():
+    assert readiness.patience("GPU_MEDIUM") > 60 * 60
+    assert readiness.patience("GPU_LARGE") > 120 * 60
+
+
+def test_silence_is_given_up_with_the_way_to_go_on(endpoint, registry, monkeypatch):
+    endpoint.patience_s = 0.05
+    monkeypatch.setattr(registry.serving, "looks_until_ready", 10**6)
+    with pytest.raises(EndpointError, match=r"nothing new was heard.*the same command again waits on"):
+        endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
 
 
 def test_a_local_model_name_is_refused_before_anything_is_asked_of_the_workspace(endpoint, registry):
@@ -131,14 +261,13 @@ def test_unity_catalog_takes_three_level_names_and_signed_models_only(registry, 
     [("aws", "", "GPU_MEDIUM"), ("azure", "", "GPU_LARGE"), ("gcp", "", "GPU_MEDIUM"), ("gcp", "CPU", "CPU")],
 )
 def test_the_workload_type_follows_the_cloud(cloud, name, expected):
-    assert workload(cloud, name).value == expected
+    assert workload(cloud, name) == expected
 
 
 def test_a_workload_type_that_the_cloud_lacks_is_named_with_those_it_has():
     with pytest.raises(EndpointError, match=r"'GPU_LARGE' on aws; there are .*GPU_MEDIUM \(A10G, 24 GB\)"):
         workload("aws", "GPU_LARGE")
-    with pytest.raises(EndpointError, match="GPU_MEDIUM_8"):
-        workload("aws", "GPU_MEDIUM_8")
+    assert workload("aws", "GPU_XLARGE_8") == "GPU_XLARGE_8"
 
 
 def test_traffic_adds_up():
@@ -150,7 +279,9 @@ def test_without_credentials_the_way_in_is_explained(monkeypatch, tmp_path):
     for variable in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(WorkspaceError, match=r"Set DATABRICKS_HOST and DATABRICKS_TOKEN"):
+    with pytest.raises(
+        WorkspaceError, match=r"No way into .*databricks auth login.*DATABRICKS_HOST with DATABRICKS_TOKEN"
+    ):
         DatabricksEndpoint("chairs").status()
 
 

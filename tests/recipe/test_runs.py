@@ -495,3 +495,12 @@ def test_no_line_of_the_overview_runs_behind_another_steps_box() -> None:
     assert len(lines) == 6
     for start, height, bend in lines:
         assert not [x for x, y in boxes if y < height < y + HIGH and start < x + BOX and x < bend and x + BOX != start]
+
+
+def test_what_a_later_step_wants_is_asked_before_the_first_one_runs(project: Path, run: Run) -> None:
+    step = project / "steps" / "count.py"
+    step.write_text(step.read_text() + '\n\ndef check(config):\n    raise ValueError("nobody may count here")\n')
+    code, output = run("run")
+    assert code == 2
+    assert "count: nobody may count here" in output
+    assert not runs_of("read"), "nothing was run, and nothing was paid for"

@@ -1,0 +1,114 @@
+"""What a job needs and would not find, said before compute is started.
+
+The entry point's own command line is read as the job will read it; every path in a volume that its steps name must be
+there, photographs must be somewhere that the job reaches, and the model must be one that may be registered.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personalize.databricks.governance import check_model
+from personalize.databricks.snapshot import git
+from personalize.databricks.workspace import WorkspaceError, explained
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+
+    from personalize.recipe.config import Merged
+
+REGISTERS = ("register", "promote")
+
+
+def check_needs(client: WorkspaceClient, project: Path, entry_point: str, params: Mapping[str, str]) -> None:
+    """Raises WorkspaceError where the entry point would fail for want of data, models or permissions."""
+    if not (project / "recipe.yaml").is_file():
+        return
+    found = asked_for(project, entry_point, params)
+    if found is None:
+        return
+    merged, steps = found
+    values = {f"{step}.{key}": value.value for step in steps for key, value in merged.steps[step].items()}
+    for name, path in volume_paths(values):
+        if not there(client, path):
+            setup = f"`mlflow run . -e setup -P profile={merged.profile.name}`"
+            raise WorkspaceError(
+                f"{name} is {path}, and there is nothing there. {setup} makes the volume and uploads photographs and "
+                "models to it."
+            )
+    if "ingest" in steps:
+        check_reach(project, str(values.get("ingest.data", "")), merged.profile.name)
+    if (
+        any(step in steps for step in REGISTERS)
+        and merged.profile.model_registry.get("registry_uri") == "databricks-uc"
+    ):
+        check_model(client, str(values.get("register.name", "")))
+
+
+def asked_for(project: Path, entry_point: str, params: Mapping[str, str]) -> tuple[Merged, list[str]] | None:
+    """The configuration that the entry point's command gives, and its steps; None for one that runs no steps.
+
+    Raises:
+        WorkspaceError: the configuration is wrong; the message says where.
+    """
+    from mlflow.projects._project_spec import load_project
+
+    from personalize.recipe.__main__ import COMMANDS, DEFAULT_PROFILE, parse
+    from personalize.recipe.config import load
+    from personalize.recipe.errors import RecipeError
+
+    command = load_project(str(project)).get_entry_point(entry_point).compute_command(dict(params), None)
+    words = shlex.split(command)
+    if words[1:4] != ["-m", "personalize.recipe", "run"]:
+        return None
+    try:
+        arguments = parse(words[4:], *COMMANDS["run"])
+        merged = load(project, arguments.options.get("profile", DEFAULT_PROFILE), arguments.overrides)
+    except RecipeError as error:
+        raise WorkspaceError(str(error)) from error
+    order, step, until = list(merged.steps), arguments.options.get("step"), arguments.options.get("until")
+    last = step or until or merged.until
+    if last not in order:
+        raise WorkspaceError(f"recipe.yaml has no step {last!r}; it has {', '.join(order)}")
+    alone = step is not None and order.index(step) > order.index(merged.until)
+    return merged, [last] if alone else order[: order.index(last) + 1]
+
+
+def volume_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every value that is a path in a volume, with the name of its key."""
+    for name, value in values.items():
+        if isinstance(value, str) and value.startswith("/Volumes/"):
+            yield name, value
+
+
+def there(client: WorkspaceClient, path: str) -> bool:
+    """Whether a volume has a file or a folder of that path."""
+    from databricks.sdk.errors import NotFound
+
+    with explained(f"looking at {path}"):
+        for look in (client.files.get_directory_metadata, client.files.get_metadata):
+            try:
+                look(path)
+                return True
+            except NotFound:
+                continue
+    return False
+
+
+def check_reach(project: Path, data: str, profile: str) -> None:
+    """Raises WorkspaceError where photographs lie on this machine only."""
+    if not data or "://" in data or data.startswith("/Volumes/"):
+        return
+    try:
+        listed = git(project, "ls-files", "--", data) if not Path(data).is_absolute() else ""
+    except WorkspaceError:
+        listed = ""
+    if not listed:
+        setup = f"`mlflow run . -e setup -P profile={profile} -P data={shlex.quote(data)}`"
+        raise WorkspaceError(
+            f"ingest.data is {data}, which lies on this machine: a job does not have it. {setup} uploads it; or give a "
+            "path in a volume, /Volumes/..., or an https address."
+        )

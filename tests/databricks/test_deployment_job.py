@@ -1,0 +1,103 @@
+"""The deployment job: made once, started by every new version, stopped until somebody approves."""
+
+import json
+import shutil
+
+import mlflow
+import pytest
+
+from personalize.databricks import deployment_job
+from personalize.databricks.workspace import WorkspaceError, connect
+from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed
+
+CONFIG = {"accelerator": "GPU_1xA10", "volume": VOLUME}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The project's recipe and entry points, and a driver that runs `deployment` with this checkout's code."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copytree(ROOT / "personalize", folder / "personalize", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("recipe.yaml", "MLproject", "conda.yaml"):
+        shutil.copy(ROOT / name, folder)
+    monkeypatch.chdir(folder)
+    return committed(folder)
+
+
+@pytest.fixture
+def made(registry, project):
+    """The id of the job, linked to the model."""
+    number = deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Shared/personalize", "version")
+    yield number
+    registry.registry.models[MODEL]["deployment_job_id"] = ""
+
+
+def test_the_job_has_the_three_tasks_of_the_workspaces_own_template(registry, made):
+    settings = registry.jobs.jobs[made]["settings"]
+    assert [task["task_key"] for task in settings["tasks"]] == ["Evaluation", "Approval_Check", "Deployment"]
+    assert [one["name"] for one in settings["parameters"]] == ["model_name", "model_version"]
+    assert all("compute" not in task for task in settings["tasks"]), "nothing here needs a GPU"
+    assert registry.registry.models[MODEL]["deployment_job_id"] == str(made)
+
+
+def test_making_it_again_changes_the_job_that_is_there(registry, made, project):
+    again = deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Shared/personalize", "version")
+    assert again == made
+
+
+def test_a_job_may_follow_the_alias_instead(registry, project):
+    number = deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Shared/personalize", "alias")
+    settings = registry.jobs.jobs[number]["settings"]
+    trigger = settings["trigger"]["model"]
+    assert (trigger["condition"], trigger["aliases"]) == ("MODEL_ALIAS_SET", ["champion"])
+    assert [task["task_key"] for task in settings["tasks"]] == ["Deployment"]
+
+
+def test_a_new_version_starts_the_job_with_its_name_and_number(registry, made, monkeypatch):
+    monkeypatch.setattr(registry.jobs, "no_capacity", True)  # what it runs is another test
+    registry.new_version(str(made), MODEL, "2")
+    run = registry.jobs.runs[max(registry.jobs.runs)]
+    assert run["parameters"] == {"model_name": MODEL, "model_version": "2"}
+    word = run["body"]["tasks"][1]["spark_python_task"]["parameters"]
+    expanded = [registry.jobs.expand(one, run) for one in word]
+    assert f"model_name={MODEL}" in expanded
+    assert "model_version=2" in expanded
+    assert "stage=approval" in expanded
+
+
+def test_a_version_without_a_verdict_or_an_approval_goes_no_further(registry, capsys):
+    client = mlflow.MlflowClient(registry_uri="databricks-uc")
+    with pytest.raises(WorkspaceError, match="no evaluation card"):
+        deployment_job.evaluation(MODEL, "2")
+    client.set_model_version_tag(MODEL, "2", "card", "runs:/1/card.html")
+    client.set_model_version_tag(MODEL, "2", "verdict", "failed")
+    with pytest.raises(WorkspaceError, match="its gates failed"):
+        deployment_job.evaluation(MODEL, "2")
+    client.set_model_version_tag(MODEL, "2", "verdict", "passed")
+    deployment_job.evaluation(MODEL, "2")
+    with pytest.raises(WorkspaceError, match=r"not approved yet.*press Approve.*-e promote.*version=2"):
+        deployment_job.approval(MODEL, "2")
+    client.set_model_version_tag(MODEL, "2", "Approval_Check", "approved")
+    deployment_job.approval(MODEL, "2")
+    assert deployment_job.main(["--stage", "approval", "--model_name", MODEL, "--model_version", "3"]) == 2
+    assert "error: main.personalize.painter version 3 is not approved yet" in capsys.readouterr().err
+
+
+def test_the_approve_button_and_promote_speak_of_the_same_approval(registry):
+    from steps import promote
+
+    client = mlflow.MlflowClient(registry_uri="databricks-uc")
+    config = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check")
+    client.set_model_version_tag(MODEL, "2", "Approval_Check", "Approved")
+    approval = promote._approval(config, client.get_model_version(MODEL, "2"))
+    assert approval["by"] == "the workspace's Approve button"
+    assert "Approval_Check" in approval["reason"]
+    spoken = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check", approved_by="a", reason="the legs")
+    assert promote._approval(spoken, client.get_model_version(MODEL, "2"))["by"] == "a"
+
+
+def test_what_cannot_be_made_is_said(registry, project, capsys):
+    (project / "cluster.json").write_text(json.dumps(CONFIG))
+    assert deployment_job.main(["--config", "cluster.json", "--on", "tuesday"]) == 2
+    assert "on=version or on=alias" in capsys.readouterr().err

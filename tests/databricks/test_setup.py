@@ -1,0 +1,191 @@
+"""An empty workspace made ready, and what a job would not find said before compute is started."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from personalize.databricks import setup
+from personalize.databricks.governance import check_model
+from personalize.databricks.preflight import check_needs
+from personalize.databricks.volumes import here
+from personalize.databricks.workspace import WorkspaceError, connect
+from tests.databricks.conftest import ROOT, committed, signed_in
+from tests.workspace import ME, Fault, emulated
+
+STUDIO = "/Volumes/studio/chairs/files"
+
+
+@pytest.fixture
+def empty(tmp_path_factory, monkeypatch):
+    """A workspace with nothing in it, where ME may make catalogs."""
+    with emulated(tmp_path_factory.mktemp("empty"), furnished=False) as workspace:
+        signed_in(monkeypatch, workspace)
+        yield workspace
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The project's own recipe, profiles and entry points, with two photographs; the working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    for name in ("recipe.yaml", "MLproject", "conda.yaml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "data" / "chair" / "zwvchr").mkdir(parents=True)
+    for name in ("front.jpg", "back.jpg"):
+        (folder / "data" / "chair" / "zwvchr" / name).write_bytes(name.encode())
+    (folder / ".gitignore").write_text("/data\n/build\n")
+    monkeypatch.chdir(folder)
+    return committed(folder)
+
+
+def test_an_empty_workspace_is_made_ready_and_says_what_was_made(empty, project, capsys):
+    words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
+    assert setup.main([*words, "--MODEL_NAME", "studio.models.chair"]) == 0
+    said = capsys.readouterr().out
+    for line in ("catalog studio made", "schema studio.chairs made", "schema studio.models made", "2 files sent"):
+        assert line in said
+    assert (empty.path(f"{STUDIO}/photographs/chair/zwvchr/front.jpg")).read_bytes() == b"front.jpg"
+    assert setup.main([*words, "--MODEL_NAME", "studio.models.chair"]) == 0
+    again = capsys.readouterr().out
+    assert "catalog studio is there" in again
+    assert "0 files sent, the rest was there" in again
+
+
+def test_models_are_sent_for_clusters_that_reach_no_hub(empty, project, capsys):
+    for name in ("sdxl", "clip", "dino"):
+        (project / "models" / name).mkdir(parents=True)
+        (project / "models" / name / "config.json").write_text("{}")
+    words = ["--profile", "databricks", "--models", "true", "--VOLUME", STUDIO, "--CAPTIONER", "template"]
+    words += [word for kind in ("BASE", "CLIP", "DINO") for word in (f"--{kind}_MODEL", f"models/{_folder(kind)}")]
+    words += ["--DATA", f"{STUDIO}/photographs", "--MODEL_NAME", "studio.chairs.chair"]
+    assert setup.main(words) == 0
+    assert empty.path(f"{STUDIO}/models/sdxl/config.json").is_file()
+    assert f"-P BASE_MODEL={STUDIO}/models/sdxl" in capsys.readouterr().out
+
+
+def _folder(kind):
+    return {"BASE": "sdxl", "CLIP": "clip", "DINO": "dino"}[kind]
+
+
+def test_where_default_storage_makes_no_catalog_the_ones_there_are_named(empty, project, capsys):
+    empty.catalog.default_storage = True
+    empty.catalog.add("workspace", ME)
+    assert setup.main(["--profile", "databricks", "--VOLUME", STUDIO]) == 2
+    said = capsys.readouterr().err
+    assert "only Catalog Explorer makes them" in said
+    assert "-P VOLUME=/Volumes/workspace/personalize/files" in said
+    words = ["--VOLUME", "/Volumes/workspace/personalize/files", "--DATA", "/Volumes/workspace/personalize/files/p"]
+    assert setup.main(["--profile", "databricks", *words, "--MODEL_NAME", "workspace.personalize.chair"]) == 0
+
+
+@pytest.mark.parametrize(("status", "times"), [(429, 6), (503, 4), (0, 2)])
+def test_a_storm_or_a_cut_while_uploading_loses_nothing(empty, project, status, times):
+    empty.faults.append(Fault("PUT /api/2.0/fs/files", status, times))
+    words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
+    words += ["--MODEL_NAME", "studio.chairs.chair"]
+    if setup.main(words):
+        assert setup.main(words) == 0, "the same command again goes on"
+    assert len(list(empty.path(f"{STUDIO}/photographs").rglob("*.jpg"))) == 2
+
+
+def test_a_full_volume_is_said_and_a_rerun_finishes(empty, project, capsys):
+    words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
+    words += ["--MODEL_NAME", "studio.chairs.chair"]
+    empty.files.free_bytes = 10
+    assert setup.main(words) == 2
+    assert "storage is full" in capsys.readouterr().err
+    empty.files.free_bytes = 10**6
+    assert setup.main(words) == 0
+
+
+def test_a_file_of_many_parts_is_whole_after_a_part_was_lost(empty, project):
+    big = project / "data" / "chair" / "zwvchr" / "big.jpg"
+    big.write_bytes(bytes(range(256)) * (210 * 1024))  # above the 50 MiB from which the SDK sends parts
+    empty.faults.append(Fault("PUT /presigned/", 503, times=2))
+    words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
+    assert setup.main([*words, "--MODEL_NAME", "studio.chairs.chair"]) == 0
+    assert empty.path(f"{STUDIO}/photographs/chair/zwvchr/big.jpg").read_bytes() == big.read_bytes()
+    assert ("POST", "/api/2.0/fs/create-upload-part-urls") in empty.requests
+
+
+def test_photographs_in_a_volume_are_read_elsewhere_through_the_files_api(empty, project, tmp_path):
+    words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
+    setup.main([*words, "--MODEL_NAME", "studio.chairs.chair"])
+    copy = here(f"{STUDIO}/photographs")
+    assert sorted(path.name for path in copy.rglob("*.jpg")) == ["back.jpg", "front.jpg"]
+    empty.path(f"{STUDIO}/photographs/chair/zwvchr/back.jpg").unlink()
+    assert sorted(path.name for path in here(f"{STUDIO}/photographs").rglob("*.jpg")) == ["front.jpg"]
+    assert here(str(tmp_path)) == tmp_path, "in place where the path is there"
+
+
+def test_a_job_is_refused_before_it_starts_where_its_photographs_are_not(empty, project):
+    with pytest.raises(WorkspaceError, match=r"ingest\.data is /Volumes/main.*nothing there.*-e setup"):
+        check_needs(connect(), project, "main", {"profile": "databricks"})
+    with pytest.raises(WorkspaceError, match=r"ingest\.data is data, which lies on this machine.*-P data=data"):
+        check_needs(connect(), project, "main", {"profile": "databricks", "data": "data"})
+    with pytest.raises(WorkspaceError, match="unknown profile 'databrick'"):
+        check_needs(connect(), project, "main", {"profile": "databrick"})
+    check_needs(connect(), project, "inspect", {"profile": "databricks"})
+
+
+def test_a_job_whose_needs_are_there_is_let_go(workspace, project):
+    workspace.path("/Volumes/main/personalize/files/photographs").mkdir(parents=True, exist_ok=True)
+    asked = {"profile": "databricks", "data": "/Volumes/main/personalize/files/photographs"}
+    check_needs(connect(), project, "main", asked)
+    check_needs(connect(), project, "main", {**asked, "data": "https://example.org/chairs.zip"})
+
+
+def test_a_model_that_nobody_could_register_is_refused_with_the_grants_that_are_missing(empty):
+    empty.catalog.add("main", "owner@example.com")
+    empty.catalog.add("main.default", "owner@example.com")
+    empty.catalog.grant("main", ME, "USE_CATALOG")
+    with pytest.raises(WorkspaceError, match=r"GRANT USE SCHEMA ON SCHEMA main\.default TO `me@.*CREATE MODEL"):
+        check_model(connect(), "main.default.chair")
+    empty.catalog.grant("main.default", "designers", "USE_SCHEMA", "CREATE_MODEL")
+    check_model(connect(), "main.default.chair")
+    with pytest.raises(WorkspaceError, match="three levels"):
+        check_model(connect(), "default.chair")
+    with pytest.raises(WorkspaceError, match="There is no none in this workspace"):
+        check_model(connect(), "none.default.chair")
+
+
+def test_a_model_of_somebody_else_takes_no_version_of_ours(empty):
+    empty.catalog.add("main", "owner@example.com")
+    empty.catalog.add("main.default", "owner@example.com")
+    empty.catalog.grant("main", ME, "USE_CATALOG", "USE_SCHEMA", "CREATE_MODEL")
+    empty.catalog.add("main.default.chair", "owner@example.com")
+    with pytest.raises(WorkspaceError, match=r"belongs to owner@example\.com.*MODEL_NAME=main\.default"):
+        check_model(connect(), "main.default.chair")
+    empty.catalog.owners["main.default.chair"] = "designers"
+    check_model(connect(), "main.default.chair")
+
+
+def test_the_files_command_explains_what_it_may_not_do(empty, project, monkeypatch, capsys):
+    from personalize.databricks import volumes
+
+    empty.catalog.add("main", "owner@example.com")
+    empty.catalog.add("main.default", "owner@example.com")
+    empty.catalog.add("main.default.files", "owner@example.com")
+    empty.catalog.volumes.add("main.default.files")
+    empty.catalog.grant("main", ME, "USE_CATALOG", "USE_SCHEMA")
+    monkeypatch.setattr("sys.argv", ["volumes", "upload", "data", "/Volumes/main/default/files/data"])
+    with pytest.raises(SystemExit, match="does not allow copying data"):
+        volumes.main()
+    assert Path("data").is_dir()
+
+
+def test_a_local_run_is_refused_before_it_trains_where_it_could_not_register(empty):
+    import mlflow
+
+    from steps import register
+
+    before = mlflow.get_registry_uri()
+    mlflow.set_registry_uri("databricks-uc")
+    try:
+        with pytest.raises(ValueError, match="three levels"):
+            register.check(register.Config(name="chair"))
+        with pytest.raises(WorkspaceError, match="There is no main in this workspace"):
+            register.check(register.Config(name="main.default.chair"))
+    finally:
+        mlflow.set_registry_uri(before)

@@ -1,0 +1,180 @@
+"""Every way of signing in, through the SDK's own strategies; and the first thing that is said where there is none."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from personalize.databricks import renewal
+from personalize.databricks.workspace import WorkspaceError, connect, profile_of
+from tests.databricks.conftest import ROOT
+from tests.workspace import ME, TOKEN
+
+SIGNED_OUT = ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE", "MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture
+def signed_out(workspace, monkeypatch, tmp_path):
+    """No credentials in the environment; ~/.databrickscfg is `tmp_path/cfg`."""
+    for variable in SIGNED_OUT:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "cfg"))
+    return tmp_path / "cfg"
+
+
+@pytest.fixture
+def cli(signed_out, workspace, monkeypatch, tmp_path):
+    """What `databricks auth login` leaves: a profile, and a CLI that gives a token of an hour (of a second, here)."""
+    signed_out.write_text(f"[studio]\nhost = {workspace.url}\nauth_type = databricks-cli\n")
+    program = tmp_path / "bin" / "databricks"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import datetime, json, sys, urllib.request\n"
+        "if 'token' not in sys.argv: sys.exit('unknown command')\n"
+        f"given = json.load(urllib.request.urlopen('{workspace.url}/cli-token'))\n"
+        "ends = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=given['expires_in'])\n"
+        "print(json.dumps(given | {'expiry': ends.isoformat()}))\n" + "#" * 1024 * 1024  # the SDK wants a whole CLI
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program
+
+
+def test_a_service_principal_signs_in_with_its_secret(workspace, signed_out, monkeypatch):
+    monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
+    monkeypatch.setenv("DATABRICKS_CLIENT_ID", "client-1")
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "secret-1")
+    assert connect().current_user.me().user_name == "robot@example.com"
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "wrong")
+    with pytest.raises(WorkspaceError, match=r"No way into a Databricks workspace.*databricks auth login"):
+        connect()
+
+
+def test_a_profile_of_the_tracking_uri_is_the_one_that_is_used(workspace, signed_out, monkeypatch):
+    signed_out.write_text(f"[studio]\nhost = {workspace.url}\ntoken = {TOKEN}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks://studio")
+    assert connect().current_user.me().user_name == ME
+    assert profile_of("databricks") == profile_of("databricks://scope:prefix") == profile_of("http://x") == ""
+
+
+def test_a_login_of_the_cli_is_a_way_in(workspace, cli, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks://studio")
+    assert connect().current_user.me().user_name == ME
+
+
+def test_a_host_where_nothing_answers_is_named_within_seconds(signed_out, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("DATABRICKS_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "x")
+    begun = time.monotonic()
+    with pytest.raises(WorkspaceError, match=rf"Nothing answers at http://127\.0\.0\.1:{port}.*Check DATABRICKS_HOST"):
+        connect()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_child_process_signs_in_anew_with_every_renewal(workspace, signed_out, monkeypatch):
+    monkeypatch.setattr(renewal, "LASTS_S", 0.2)
+    tokens = []
+
+    def headers():
+        tokens.append(workspace.identity.issue(ME, lasts_s=1)["access_token"])
+        return {"Authorization": f"Bearer {tokens[-1]}"}
+
+    with renewal.renewing(workspace.url, headers) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        client = connect()
+        assert client.config.auth_type == "metadata-service"
+        assert client.current_user.me().user_name == ME
+        time.sleep(1.2)
+        assert client.current_user.me().user_name == ME, "the first token has ended meanwhile"
+    assert len(tokens) >= 2
+
+
+def test_the_loopback_service_answers_only_who_knows_its_address(workspace, signed_out):
+    import requests
+
+    with renewal.renewing(workspace.url, lambda: {"Authorization": "Bearer x"}) as variables:
+        address = variables["DATABRICKS_METADATA_SERVICE_URL"]
+        version = {"X-Databricks-Metadata-Version": "1"}
+        assert requests.get(address, headers=version).json()["access_token"] == "x"
+        assert requests.get(address.rpartition("/")[0] + "/", headers=version).status_code == 404
+        assert requests.get(address).status_code == 404
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """PYTHONPATH with what `make setup` installs of the project: its entry points."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    distribution = tmp_path / "site" / "personalize-0.dist-info"
+    distribution.mkdir(parents=True)
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: personalize\nVersion: 0\n")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (distribution / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return f"{tmp_path / 'site'}:{ROOT}"
+
+
+def mlflow_run(project, installed, *words, **variables):
+    """`mlflow run` in a process of its own, as a person types it; its output and how it ended."""
+    environment = {**os.environ, "PYTHONPATH": installed, **variables}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [sys.executable, "-m", "mlflow", "run", str(project), *words]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    return done.stdout + done.stderr, done.returncode
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project whose one entry point tells MLflow who it is."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "MLproject").write_text("name: tiny\nentry_points:\n  main:\n    command: python entry.py\n")
+    (folder / "entry.py").write_text(
+        "import mlflow\nfrom databricks.sdk import WorkspaceClient\n"
+        "with mlflow.start_run():\n    mlflow.set_tag('who', WorkspaceClient().current_user.me().user_name)\n"
+    )
+    return folder
+
+
+def test_without_credentials_the_first_message_is_ours(project, installed, signed_out):
+    said, code = mlflow_run(
+        project, installed, "-b", "databricks-jobs", "--experiment-name", "/Users/a/x", "--backend-config", "{}",
+        MLFLOW_TRACKING_URI="databricks",
+    )  # fmt: skip
+    assert code == 1
+    assert "No way into a Databricks workspace" in said
+    assert "databricks auth login" in said
+    assert "Traceback" not in said
+
+
+def test_without_a_tracking_uri_the_first_message_is_ours(project, installed, signed_out):
+    config = '{"existing_cluster_id": "1"}'
+    said, code = mlflow_run(project, installed, "-b", "databricks-jobs", "--backend-config", config)
+    assert code == 1
+    assert "A job cannot reach the tracking store" in said
+    assert "Traceback" not in said
+
+
+def test_mlflow_run_takes_a_login_of_the_cli_and_hands_it_on(tracking, project, installed, cli, workspace, monkeypatch):
+    import mlflow
+
+    said, code = mlflow_run(
+        project, installed, "--env-manager", "local", "--experiment-id", tracking,
+        MLFLOW_TRACKING_URI="databricks://studio",
+    )  # fmt: skip
+    assert code == 0, said[-3000:]
+    monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
+    monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    [run] = mlflow.MlflowClient().search_runs([tracking], max_results=1)
+    assert run.data.tags["who"] == ME

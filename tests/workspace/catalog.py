@@ -1,0 +1,130 @@
+"""Unity Catalog: catalogs, schemas, volumes, and who may do what with them.
+
+Rules (docs/data-governance/unity-catalog/manage-privileges/privileges): privileges are inherited from catalog to schema
+to what is in it; USE CATALOG and USE SCHEMA are needed beside every other; an owner, and an owner of what is above, may
+do everything. Names are lower-cased (cli). Where a workspace has Default Storage, CREATE CATALOG over the API without a
+storage location is refused (the accelerator's own fallback, commit 8ee55fc).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.workspace.errors import denied, exists, invalid, missing
+from tests.workspace.identity import GROUPS
+
+KINDS = {"catalogs": 1, "schemas": 2, "volumes": 3}
+
+
+class Catalog:
+    def __init__(self, default_storage: bool = False) -> None:
+        self.default_storage = default_storage
+        self.owners: dict[str, str] = {}
+        self.grants: dict[str, dict[str, set[str]]] = {}
+        self.volumes: set[str] = set()
+        self.models: set[str] = set()
+
+    def add(self, full_name: str, owner: str) -> None:
+        self.owners[full_name.lower()] = owner
+
+    def grant(self, full_name: str, principal: str, *privileges: str) -> None:
+        self.grants.setdefault(full_name.lower(), {}).setdefault(principal, set()).update(privileges)
+
+    def privileges(self, full_name: str, principal: str) -> set[str]:
+        """What a principal may do there, inherited privileges included."""
+        who = {principal, *GROUPS.get(principal, ["users"])}
+        found: set[str] = set()
+        levels = full_name.lower().split(".")
+        for depth in range(1, len(levels) + 1):
+            name = ".".join(levels[:depth])
+            if self.owners.get(name) in who:
+                found.add("ALL_PRIVILEGES")
+            for grantee, given in self.grants.get(name, {}).items():
+                if grantee in who:
+                    found |= given
+        return found
+
+    def assignments(self, full_name: str) -> list[dict[str, Any]]:
+        """What was granted there and above, by whom it was granted to; ownership is no grant."""
+        found: dict[str, set[str]] = {}
+        levels = full_name.lower().split(".")
+        for depth in range(1, len(levels) + 1):
+            for grantee, given in self.grants.get(".".join(levels[:depth]), {}).items():
+                found.setdefault(grantee, set()).update(given)
+        return [
+            {"principal": grantee, "privileges": [{"privilege": one} for one in sorted(given)]}
+            for grantee, given in found.items()
+        ]
+
+    def need(self, full_name: str, principal: str, privilege: str) -> None:
+        levels = full_name.lower().split(".")
+        wanted = {privilege: full_name, "USE_CATALOG": levels[0], "USE_SCHEMA": ".".join(levels[:2])}
+        for name, where in wanted.items():
+            if where.count(".") == 0 and name == "USE_SCHEMA":
+                continue
+            given = self.privileges(where, principal)
+            if not given & {name, "ALL_PRIVILEGES"}:
+                words = name.replace("_", " ")
+                kind = ("Catalog", "Schema", "Securable")[min(where.count("."), 2)]
+                raise denied(f"User does not have {words} on {kind} '{where}'.")
+
+    def own(self, full_name: str, principal: str) -> None:
+        levels = full_name.lower().split(".")
+        who = {principal, *GROUPS.get(principal, ["users"])}
+        if not any(self.owners.get(".".join(levels[: depth + 1])) in who for depth in range(len(levels))):
+            raise denied(f"User is not an owner of '{full_name}'.")
+
+    def rest(self, method: str, rest: str, q: dict[str, Any], principal: str) -> dict[str, Any]:
+        """/api/2.1/unity-catalog/..."""
+        kind, _, name = rest.partition("/")
+        if kind == "effective-permissions":
+            securable, _, full_name = name.partition("/")
+            if full_name.lower() not in self.owners:
+                raise missing(f"{securable} '{full_name}' does not exist.")
+            if not self.privileges(full_name, principal):
+                raise denied(f"User does not have BROWSE on '{full_name}'.")
+            return {"privilege_assignments": self.assignments(full_name)}
+        if kind not in KINDS and kind != "models":
+            raise missing(f"No API found for '{method} /unity-catalog/{rest}'")
+        if method == "GET" and kind == "catalogs" and not name:
+            found = [one for one in self.owners if one.count(".") == 0 and self.privileges(one, principal)]
+            return {"catalogs": [self.describe(kind, one) for one in found]}
+        if method == "GET":
+            if name.lower() not in self.owners:
+                raise missing(f"{kind[:-1].capitalize()} '{name}' does not exist.")
+            if not self.privileges(name, principal):
+                raise denied(f"User does not have BROWSE on '{name}'.")
+            return self.describe(kind, name)
+        if method == "POST" and kind in KINDS:
+            return self.create(kind, q, principal)
+        raise missing(f"No API found for '{method} /unity-catalog/{rest}'")
+
+    def create(self, kind: str, q: dict[str, Any], principal: str) -> dict[str, Any]:
+        parent = ".".join(q[level] for level in ("catalog_name", "schema_name") if level in q)
+        full_name = f"{parent}.{q['name']}" if parent else q["name"]
+        if full_name.count(".") + 1 != KINDS[kind] or not all(full_name.split(".")):
+            raise invalid(f"'{full_name}' is not the name of a {kind[:-1]}")
+        if full_name.lower() in self.owners:
+            raise exists(f"{kind[:-1].capitalize()} '{full_name}' already exists")
+        if kind == "catalogs":
+            if self.default_storage and not q.get("storage_root"):
+                raise invalid(
+                    "Metastore storage root URL does not exist. Default Storage is enabled in your account. "
+                    "You can use the UI to create a new catalog using Default Storage"
+                )
+        else:
+            if parent.lower() not in self.owners:
+                raise missing(f"'{parent}' does not exist.")
+            self.need(parent, principal, {"schemas": "CREATE_SCHEMA", "volumes": "CREATE_VOLUME"}[kind])
+        if kind == "volumes":
+            if q.get("volume_type") not in ("MANAGED", "EXTERNAL"):
+                raise invalid("volume_type must be MANAGED or EXTERNAL")
+            self.volumes.add(full_name.lower())
+        self.add(full_name, principal)
+        return self.describe(kind, full_name)
+
+    def describe(self, kind: str, full_name: str) -> dict[str, Any]:
+        levels = full_name.lower().split(".")
+        described = {"name": levels[-1], "full_name": ".".join(levels), "owner": self.owners[full_name.lower()]}
+        described |= dict(zip(("catalog_name", "schema_name"), levels[:-1], strict=False))
+        return described

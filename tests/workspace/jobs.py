@@ -1,0 +1,374 @@
+"""Jobs: runs of Python files on compute that is described, from a Git commit or a path in a volume.
+
+Rules (docs/api/workspace/jobs, docs/jobs): a task says where it runs; a Git source needs `git_url` and `git_provider`,
+its paths are relative; **a task from Git cannot write to its checkout** (docs/jobs/git) and there is no .git in it; a
+path of the workspace is absolute; a task's parameters have at most 10,000 bytes of JSON, and `{{...}}` in them is
+expanded; an idempotency token that is known gives the run that has it; a run goes through QUEUED, PENDING, RUNNING,
+TERMINATING to TERMINATED with a result, TIMEDOUT past `timeout_seconds`, or to INTERNAL_ERROR when no machine comes;
+the output of a task is the last 5 MB of its log, with `error` where it raised. A single node needs its Spark
+configuration (docs/compute/configure), Unity Catalog's volumes need dedicated access on an ML runtime. A serverless
+workspace refuses `new_cluster`.
+
+A task runs in a process in a mount namespace of its own: its checkout is read-only, the volumes are at /Volumes,
+nothing of this environment is handed on, and the SDK signs in as on a runtime. `python` is the runtime's Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.workspace.errors import denied, invalid, missing
+
+NODE_TYPES = {"g5.4xlarge", "g5.12xlarge", "Standard_NC24ads_A100_v4", "g2-standard-16", "m5.xlarge"}
+RUNTIMES = {
+    "18.0.x-gpu-ml-scala2.13": "18 LTS ML (includes GPU)",
+    "17.3.x-gpu-ml-scala2.13": "17.3 LTS ML (includes GPU)",
+    "19.0.x-gpu-ml-scala2.13": "19.0 ML (includes GPU)",
+    "17.3.x-scala2.13": "17.3 LTS",
+}
+ACCELERATORS = {"GPU_1xA10", "GPU_1xH100", "GPU_8xH100"}
+DEDICATED = {"SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED"}
+RUNTIME = Path(__file__).parent / "runtime"
+ENDED = ("TERMINATED", "INTERNAL_ERROR", "SKIPPED")
+
+
+def can_isolate() -> bool:
+    """Whether this machine lets a test have mounts of its own."""
+    return subprocess.run([*isolation(), "true"], capture_output=True, check=False).returncode == 0
+
+
+def isolation() -> list[str]:
+    return ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-r", "-m"]
+
+
+class Jobs:
+    def __init__(self, folder: Path, identity: Any, files: Any) -> None:
+        self.folder, self.identity, self.files = folder, identity, files
+        self.host = ""
+        self.python = sys.executable
+        self.jobs: dict[int, dict[str, Any]] = {}
+        self.runs: dict[int, dict[str, Any]] = {}
+        self.no_capacity = False
+        self.serverless_only = False
+        self.variables: dict[str, str] = {}
+        self.numbers = iter(range(1, 10**6))
+
+    # --- what is asked for ------------------------------------------------------------------------------------------
+
+    def rest(self, method: str, call: str, q: dict[str, Any], principal: str) -> dict[str, Any]:
+        if call == "jobs/runs/submit":
+            return self.submit(q, principal)
+        if call == "jobs/runs/get":
+            return self.describe(int(q["run_id"]))
+        if call == "jobs/runs/get-output":
+            return self.output(int(q["run_id"]))
+        if call == "jobs/runs/cancel":
+            self.cancel(int(q["run_id"]))
+            return {}
+        if call == "jobs/runs/repair":
+            return self.repair(q)
+        if call == "jobs/runs/list":
+            runs = [self.describe(number) for number in sorted(self.runs, reverse=True)]
+            wanted = [run for run in runs if not q.get("job_id") or str(run["job_id"]) == str(q["job_id"])]
+            return {"runs": wanted}
+        if call == "jobs/create":
+            return self.create(q, principal)
+        if call == "jobs/reset":
+            self.known(q["job_id"])["settings"] = q["new_settings"]
+            self.check(q["new_settings"])
+            return {}
+        if call == "jobs/get":
+            return self.known(q["job_id"])
+        if call == "jobs/delete":
+            del self.jobs[int(q["job_id"])]
+            return {}
+        if call == "jobs/list":
+            found = [job for job in self.jobs.values() if q.get("name") in (None, job["settings"]["name"])]
+            return {"jobs": found}
+        if call == "jobs/run-now":
+            job = self.known(q["job_id"])
+            number = self.start(job["settings"], job["job_id"], principal, q.get("job_parameters") or {})
+            return {"run_id": number}
+        raise missing(f"No API found for '{method} {call}'")
+
+    def known(self, job_id: Any) -> dict[str, Any]:
+        if int(job_id) not in self.jobs:
+            raise missing(f"Job {job_id} does not exist.")
+        return self.jobs[int(job_id)]
+
+    def create(self, settings: dict[str, Any], principal: str) -> dict[str, Any]:
+        self.check(settings)
+        number = next(self.numbers)
+        self.jobs[number] = {"job_id": number, "settings": settings, "creator_user_name": principal}
+        return {"job_id": number}
+
+    def submit(self, body: dict[str, Any], principal: str) -> dict[str, Any]:
+        token = body.get("idempotency_token")
+        for number, known in self.runs.items():
+            if token and known["body"].get("idempotency_token") == token:
+                return {"run_id": number}
+        self.check(body)
+        return {"run_id": self.start(body, 0, principal, {})}
+
+    def check(self, body: dict[str, Any]) -> None:
+        keys = [task["task_key"] for task in body["tasks"]]
+        if len(set(keys)) != len(keys):
+            raise invalid("task keys must be unique")
+        for task in body["tasks"]:
+            self.check_task(task, body, keys)
+
+    def check_task(self, task: dict[str, Any], body: dict[str, Any], keys: list[str]) -> None:
+        for before in task.get("depends_on") or []:
+            if before["task_key"] not in keys:
+                raise invalid(f"task '{task['task_key']}' depends on an unknown task")
+        if sum(place in task for place in ("new_cluster", "existing_cluster_id", "environment_key")) != 1:
+            raise invalid("a task needs one of new_cluster, existing_cluster_id and environment_key")
+        if "libraries" in task:
+            raise invalid("libraries are not emulated")
+        if "new_cluster" in task:
+            self.check_cluster(task["new_cluster"])
+        if "environment_key" in task:
+            environments = [one["environment_key"] for one in body.get("environments") or []]
+            if task["environment_key"] not in environments:
+                raise invalid(f"environment_key '{task['environment_key']}' is not among the environments")
+            if (task.get("compute") or {}).get("hardware_accelerator", "GPU_1xA10") not in ACCELERATORS:
+                raise invalid("hardware_accelerator is not supported in this region")
+        python = task["spark_python_task"]
+        if len(json.dumps(python.get("parameters", [])).encode()) > 10_000:
+            raise invalid("The size of the parameters exceeds 10000 bytes")
+        if python.get("source") == "GIT":
+            source = body.get("git_source") or {}
+            if not source.get("git_url") or not source.get("git_provider"):
+                raise invalid("git_source needs git_url and git_provider")
+            if python["python_file"].startswith("/"):
+                raise invalid("the path of a file in a repository must be relative")
+        elif not python["python_file"].startswith("/"):
+            raise invalid("the path of a file in a workspace must be absolute")
+
+    def check_cluster(self, cluster: dict[str, Any]) -> None:
+        if self.serverless_only:
+            raise invalid("Only serverless compute is supported in the workspace.")
+        if cluster.get("node_type_id") not in NODE_TYPES:
+            raise invalid(f"Node type {cluster.get('node_type_id')} is not supported.")
+        if cluster.get("spark_version") not in RUNTIMES:
+            raise invalid(f"Spark version {cluster.get('spark_version')} is not supported.")
+        single = (cluster.get("spark_conf") or {}).get("spark.databricks.cluster.profile") == "singleNode"
+        if not cluster.get("num_workers") and not single:
+            raise invalid("A cluster without workers needs the single node profile in spark_conf.")
+
+    # --- how it goes ------------------------------------------------------------------------------------------------
+
+    def start(self, body: dict[str, Any], job_id: int, principal: str, parameters: dict[str, str]) -> int:
+        number = next(self.numbers)
+        defaults = {one["name"]: one.get("default", "") for one in body.get("parameters") or []}
+        tasks = [self.new_task(task) for task in body["tasks"]]
+        run = {
+            "id": number, "job_id": job_id, "body": body, "principal": principal, "alive": True, "tasks": tasks,
+            "parameters": {**defaults, **parameters},
+            "seen": ["QUEUED", "PENDING"], "left": ["TERMINATING"], "canceled": False, "timed_out": False,
+            "broken": "",
+        }  # fmt: skip
+        self.runs[number] = run
+        if self.no_capacity:
+            run |= {"alive": False, "broken": "Cluster could not be launched: CLOUD_PROVIDER_LAUNCH_FAILURE."}
+            return number
+        threading.Thread(target=self.carry_out, args=(run,), daemon=True).start()
+        return number
+
+    def new_task(self, task: dict[str, Any]) -> dict[str, Any]:
+        number = next(self.numbers)
+        return {
+            "id": number,
+            "task": task,
+            "result": None,
+            "process": None,
+            "output": self.folder / f"task-{number}.log",
+        }
+
+    def carry_out(self, run: dict[str, Any]) -> None:
+        try:
+            done = {task["task"]["task_key"]: task["result"] for task in run["tasks"]}
+            for task in run["tasks"]:
+                if task["result"] is not None:
+                    continue
+                before = [one["task_key"] for one in task["task"].get("depends_on") or []]
+                if run["canceled"]:
+                    task["result"] = "CANCELED"
+                elif any(done[key] != "SUCCESS" for key in before):
+                    task["result"] = "UPSTREAM_FAILED"
+                else:
+                    task["result"] = self.execute(run, task)
+                done[task["task"]["task_key"]] = task["result"]
+        except Exception as error:
+            run["broken"] = str(error)
+        run["alive"] = False
+
+    def execute(self, run: dict[str, Any], task: dict[str, Any]) -> str:
+        python = task["task"]["spark_python_task"]
+        home = self.folder / f"driver-{task['id']}"
+        home.mkdir()
+        mounts = []
+        cluster = task["task"].get("new_cluster")
+        if cluster is None or cluster.get("data_security_mode") in DEDICATED:
+            (self.files.folder / "fs" / "Volumes").mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError, OSError):
+                Path("/Volumes").mkdir()
+            mounts.append(f"mount --bind {self.files.folder}/fs/Volumes /Volumes")
+        if python.get("source") == "GIT":
+            cwd = self.checkout(home / "code", run["body"]["git_source"])
+            script = cwd / python["python_file"]
+            mounts.append(f"mount --bind {cwd} {cwd} && mount -o remount,ro,bind {cwd}")
+        else:
+            cwd, script = home, Path(python["python_file"])
+        arguments = [self.expand(word, run) for word in python.get("parameters", [])]
+        (home / "tmp").mkdir()
+        variables = {
+            key: value for key, value in os.environ.items() if key.startswith(("UV_", "PIP_", "SSL_", "REQUESTS_"))
+        }
+        variables |= {
+            "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "DATABRICKS_RUNTIME_VERSION": "17.3",
+            "PYTHONPATH": str(RUNTIME), "EMULATED_HOST": self.host, "EMULATED_RUN": str(run["id"]), "NO_PROXY": "*",
+            "TMPDIR": str(home / "tmp"),
+            **((cluster or {}).get("spark_env_vars") or {}), **self.variables,
+        }  # fmt: skip
+        words = " && ".join([*mounts, f'cd {cwd} && exec "$@"'])
+        with open(task["output"], "wb") as output:
+            task["process"] = subprocess.Popen(
+                [*isolation(), "bash", "-c", words, "bash", self.python, str(script), *arguments],
+                env=variables, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+            limit = run["body"].get("timeout_seconds") or None
+            try:
+                code = task["process"].wait(timeout=limit)
+            except subprocess.TimeoutExpired:
+                self.kill(task)
+                run["timed_out"] = True
+                return "TIMEDOUT"
+        return "CANCELED" if run["canceled"] else "SUCCESS" if code == 0 else "FAILED"
+
+    def checkout(self, folder: Path, source: dict[str, Any]) -> Path:
+        clone = ["git", "clone", "--quiet", source["git_url"], str(folder)]
+        done = subprocess.run(clone, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"Failed to checkout Git repository: {done.stderr.strip()}")
+        subprocess.run(["git", "-C", str(folder), "checkout", "--quiet", source["git_commit"]], check=True)
+        shutil.rmtree(folder / ".git")
+        return folder
+
+    def expand(self, word: str, run: dict[str, Any]) -> str:
+        known = {f"job.parameters.{name}": value for name, value in run["parameters"].items()}
+        known |= {"job.id": str(run["job_id"]), "job.run_id": str(run["id"])}
+        return re.sub(r"\{\{\s*(.*?)\s*\}\}", lambda found: known.get(found[1], ""), word)
+
+    def kill(self, task: dict[str, Any]) -> None:
+        process = task["process"]
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def cancel(self, number: int) -> None:
+        run = self.run(number)
+        run["canceled"] = True
+        for task in run["tasks"]:
+            self.kill(task)
+
+    def repair(self, q: dict[str, Any]) -> dict[str, Any]:
+        run = self.run(int(q["run_id"]))
+        if run["alive"]:
+            raise invalid("The run is active; only a run that has ended can be repaired.")
+        wanted = set(q.get("rerun_tasks") or [])
+        for task in run["tasks"]:
+            key = task["task"]["task_key"]
+            if key in wanted or (
+                (q.get("rerun_all_failed_tasks") or q.get("rerun_dependent_tasks")) and task["result"] != "SUCCESS"
+            ):
+                task |= self.new_task(task["task"])
+        run |= {"alive": True, "canceled": False, "seen": [], "left": ["TERMINATING"]}
+        threading.Thread(target=self.carry_out, args=(run,), daemon=True).start()
+        return {"repair_id": next(self.numbers)}
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def run(self, number: int) -> dict[str, Any]:
+        if number not in self.runs:
+            raise missing(f"Run {number} does not exist.")
+        return self.runs[number]
+
+    def describe(self, number: int) -> dict[str, Any]:
+        run = self.run(number)
+        if run["seen"]:
+            state: dict[str, Any] = {"life_cycle_state": run["seen"].pop(0), "state_message": "Waiting for cluster"}
+        elif run["alive"]:
+            state = {"life_cycle_state": "RUNNING", "state_message": "In run"}
+        elif run["broken"]:
+            state = {
+                "life_cycle_state": "INTERNAL_ERROR",
+                "result_state": "FAILED",
+                "state_message": "Task personalize failed.",
+            }
+        elif run["left"]:
+            state = {"life_cycle_state": run["left"].pop(0)}
+        else:
+            results = [task["result"] for task in run["tasks"]]
+            worst = next((one for one in ("TIMEDOUT", "CANCELED", "FAILED") if one in results), "SUCCESS")
+            state = {"life_cycle_state": "TERMINATED", "result_state": worst}
+            state["state_message"] = (
+                "" if worst == "SUCCESS" else "One or more tasks failed. Please check the task runs."
+            )
+        tasks = []
+        for task in run["tasks"]:
+            own = {**state, "state_message": run["broken"] or state.get("state_message", "")}
+            if task["result"]:
+                own = {"life_cycle_state": "TERMINATED", "result_state": task["result"], "state_message": ""}
+                if task["result"] == "FAILED":
+                    own["state_message"] = "Workload failed, see run output for details"
+            tasks.append({"run_id": task["id"], "task_key": task["task"]["task_key"], "state": own})
+        page = f"{self.host}/#job/{run['job_id']}/run/{number}"
+        return {"run_id": number, "job_id": run["job_id"], "state": state, "run_page_url": page, "tasks": tasks}
+
+    def output(self, number: int) -> dict[str, Any]:
+        for run in self.runs.values():
+            for task in run["tasks"]:
+                if task["id"] == number:
+                    return self.output_of(task)
+        if number in self.runs:
+            raise invalid("Retrieving the output of runs with multiple tasks is not supported.")
+        raise missing(f"Run {number} does not exist.")
+
+    def output_of(self, task: dict[str, Any]) -> dict[str, Any]:
+        log = task["output"].read_text(errors="replace")[-5_000_000:] if task["output"].is_file() else ""
+        found: dict[str, Any] = {"logs": log, "logs_truncated": False}
+        if task["result"] == "FAILED":
+            raised = re.findall(r"^\w*(?:Error|Exception|Exit)\b.*", log, flags=re.MULTILINE)
+            found["error"] = raised[-1] if raised else "the process ended"
+        return found
+
+    def runtime_token(self, number: int) -> dict[str, Any]:
+        """A job's own credentials, of the principal that it runs as."""
+        run = self.run(number)
+        if not run["alive"]:
+            raise denied("The run has ended.")
+        return self.identity.issue(run["principal"])
+
+    def close(self) -> None:
+        for run in self.runs.values():
+            run["canceled"] = True
+            for task in run["tasks"]:
+                self.kill(task)
+        with contextlib.suppress(OSError):
+            Path("/Volumes").rmdir()
