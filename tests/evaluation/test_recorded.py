@@ -35,7 +35,7 @@ def test_a_gate_that_its_own_interval_does_not_come_to_is_refused(scores):
     forged = copy.deepcopy(scores)
     gate = next(gate for gate in forged["gates"] if gate["metric"] == "recognised")
     gate["verdict"] = "undecided"
-    with pytest.raises(ValueError, match="gate recognised threshold says 'undecided'"):
+    with pytest.raises(ValueError, match="gate recognised threshold is called 'undecided'"):
         verdict_of(forged)
 
 

@@ -33,7 +33,7 @@ def test_each_is_compared_with_the_first_picture_by_picture(store, tmp_path):
     assert {"zwvchr", "brkchr"} == set(found["differences"][0]["subjects"])
     assert found["trained_with"] == {"train.rank": ["16", "8", "16"]}
     page = card.html()
-    assert "B against A: better in likeness to the photographs (DINO)" in page
+    assert "B against A: better in likeness to the photographs" in page
     assert "C against A: no difference that could not be chance" in page
     assert found["same_weights"] == []
     assert len(found["grid"]) == 2 * len(PROMPTS)
