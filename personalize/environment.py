@@ -49,7 +49,7 @@ def build(project: Path, folder: Path, torch: bool = True) -> Path:
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     variables["UV_FIND_LINKS"] = find_links()
     try:
-        uv = _uv(project, tools, variables)
+        uv = _uv(project, folder, tools, variables)
         _call([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], variables)
         python = folder / "bin" / "python"
         install = [uv, "pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", str(python)]
@@ -128,11 +128,12 @@ def nvidia_driver() -> str:
     return done.stdout.strip().split("\n")[0].strip()
 
 
-def _uv(project: Path, tools: Path, variables: dict[str, str]) -> str:
-    """The locked uv: what is on PATH when that is it, else downloaded beside the environment."""
+def _uv(project: Path, folder: Path, tools: Path, variables: dict[str, str]) -> str:
+    """The locked uv: what is on PATH when that is it and outlives the environment before, else downloaded beside it."""
     lock = (project / LOCK).read_text(encoding="utf-8")
     here = shutil.which("uv")
-    if here and _says(here) == pinned(lock, "uv").partition("==")[2]:
+    lasts = here and not Path(here).absolute().is_relative_to(folder.absolute())
+    if here and lasts and _says(here) == pinned(lock, "uv").partition("==")[2]:
         return here
     tools.mkdir(parents=True, exist_ok=True)
     (tools / "uv.lock").write_text(block(lock, "uv"), encoding="utf-8")

@@ -69,3 +69,21 @@ def test_a_build_of_torch_that_the_machine_brings_comes_first(monkeypatch, tmp_p
     assert not own_torch()
     (tmp_path / "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl").touch()
     assert own_torch()
+
+
+def test_an_environment_is_not_built_by_the_uv_that_goes_with_the_one_before(monkeypatch, tmp_path):
+    version = pinned(LOCK, "uv").partition("==")[2]
+    uv = tmp_path / ".venv" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(f"#!/bin/sh\necho uv {version}\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}:/usr/bin:/bin")
+    called = []
+    monkeypatch.setattr(environment, "_call", lambda command, variables: called.append(command))
+    python = build(ROOT, tmp_path / ".venv")
+    assert python == tmp_path / ".venv" / "bin" / "python"
+    assert called[0][1:4] == ["-m", "pip", "install"], "another uv is fetched first"
+    assert not any(command[0] == str(uv) for command in called)
+    monkeypatch.setenv("PATH", f"{uv.parent}:/usr/bin:/bin")
+    build(ROOT, tmp_path / "elsewhere")
+    assert called[-1][0] == str(uv), "one that stays is used as it is"

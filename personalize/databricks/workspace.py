@@ -104,5 +104,5 @@ def _host(profile: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
+    text = str(error).strip().split("\n")[0].partition(". Config: ")[0].partition(", please check http")[0]
     return (text or type(error).__name__).rstrip(".") + "."

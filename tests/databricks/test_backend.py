@@ -424,3 +424,13 @@ def test_a_job_builds_its_own_environment_on_a_runtime_that_has_none_of_it(
     assert "/environment/lib/" in tags["python"], "built by the job on its own disk"
     assert tags["torch"] == "2.13.0+own"
     assert tags["torchvision"] == "False", "nothing of the runtime's packages is seen"
+
+
+def test_a_jobs_copy_without_git_says_what_it_is_of(monkeypatch, tmp_path):
+    from personalize.recipe.fingerprint import lineage
+
+    assert lineage(tmp_path).tags()["lineage.commit"] == "none"
+    monkeypatch.setenv("PERSONALIZE_COMMIT", "0123abc")
+    assert lineage(tmp_path).tags() == {"lineage.commit": "0123abc", "lineage.dirty": "false"}
+    monkeypatch.setenv("PERSONALIZE_COMMIT", "0123abc+changes")
+    assert lineage(tmp_path).tags()["lineage.dirty"] == "true"

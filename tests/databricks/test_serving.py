@@ -280,7 +280,8 @@ def test_without_credentials_the_way_in_is_explained(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(
-        WorkspaceError, match=r"No way into .*databricks auth login.*DATABRICKS_HOST with DATABRICKS_TOKEN"
+        WorkspaceError,
+        match=r"No way into .*configure default credentials\. Sign in with .*DATABRICKS_HOST with DATABRICKS_TOKEN",
     ):
         DatabricksEndpoint("chairs").status()
 
