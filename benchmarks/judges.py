@@ -30,6 +30,7 @@ from miniature.scenes.render import draw
 from miniature.scenes.scene import HELD_OUT, dress
 from miniature.scenes.vocabulary import COLOURS
 from personalize.evaluation import examination, judges
+from personalize.evaluation.drawings import open_rgb
 from personalize.evaluation.examination import AtMost
 from personalize.evaluation.judges import Judge, JudgeConfigs
 from personalize.files import write_json
@@ -174,7 +175,7 @@ def subjects_in(folder: Path) -> dict[str, list[Image.Image]]:
         raise SystemExit(f"there are no pictures in {folder}")
     found: dict[str, list[Image.Image]] = {}
     for file in files:
-        found.setdefault(file.parent.relative_to(folder).as_posix(), []).append(judges.open_rgb(file))
+        found.setdefault(file.parent.relative_to(folder).as_posix(), []).append(open_rgb(file))
     return found
 
 

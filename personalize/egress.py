@@ -169,7 +169,8 @@ def _unwanted(root: Path, name: str) -> str:
     if path.suffix != ".py" and any(fnmatch.fnmatchcase(low, pattern) for pattern in SECRETIVE):
         return "named like a secret"
     suffix = path.suffix.lower()
-    if suffix in (*CODE, *CONFIGURATION, *TEXT) or name == ".dvc/config":
+    of_profile = path.parent.name == "profiles" and suffix == ".json"
+    if suffix in (*CODE, *CONFIGURATION, *TEXT) or name == ".dvc/config" or of_profile:
         return ""
     if any(fnmatch.fnmatchcase(path.name, known) for known in NAMES):
         return ""

@@ -71,6 +71,7 @@ def execute(project, notebook, **widgets):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_runs_from_its_first_cell_to_its_last(project, notebook):
     widgets = {"profile": "local", "overrides": json.dumps(SHORT), "approved_by": "me", "reason": "the legs are right"}

@@ -272,7 +272,7 @@ def test_a_server_that_is_down_is_said_at_once(run: Run, monkeypatch: pytest.Mon
 def test_a_notebook_runs_inspects_and_reads_artifacts(run: Run, project: Path) -> None:
     recipe = Recipe("local", root=project, overrides={"count.top": 1})
     card = recipe.run()
-    assert card._repr_html_().startswith("<iframe sandbox srcdoc=")
+    assert card._repr_html_().startswith('<iframe sandbox="allow-scripts" srcdoc=')
     assert (recipe.get_artifact("report/nested/report.txt")).read_text() == "English words: the"
     assert json.loads((recipe.get_artifact("count") / "counts.json").read_text()) == {"the": 2}
     with pytest.raises(RecipeError, match=r"did you mean .counts\.json."):
