@@ -225,7 +225,8 @@ def secret_in(text: str, name: str) -> str:
         for detector in guessed:
             for found in detector.analyze_line(filename=name, line=line.lstrip("+-"), line_number=number):
                 value = found.secret_value or ""
-                if not (is_templated_secret(value) or is_sequential_string(value)):
+                is_version = re.fullmatch(r"[=<>~!]*[0-9][0-9a-z.+-]*", value) is not None  # detect-secrets==1.5.0
+                if not (is_version or is_templated_secret(value) or is_sequential_string(value)):
                     return str(detector.secret_type)
     return ""
 

@@ -205,10 +205,17 @@ def _tags(config: Config, inputs: Inputs, subjects: Sequence[Subject], scores: M
         "adapter_md5": file_digest(inputs["train"].path / ADAPTER),
         "train_run": inputs["train"].run_id,
         "evaluate_run": inputs["evaluate"].run_id,
+        "earlier_evaluations": _earlier(inputs["evaluate"].path / "diagnostics" / "earlier.json"),
         "commit": lineage.get("lineage.commit", ""),
         "dirty": lineage.get("lineage.dirty", ""),
     }
     return {key: value[:1000].strip() for key, value in tags.items() if value.strip()}
+
+
+def _earlier(file: Path) -> str:
+    """How often this very adapter was evaluated before with other questions, judges or gates; empty where never."""
+    found = read_json(file) if file.is_file() else []
+    return str(len(found) or "")
 
 
 def _ask(config: Config, info: ModelInfo, example: pd.DataFrame) -> Prediction:

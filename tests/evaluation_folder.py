@@ -37,7 +37,7 @@ GATES = (
     Gate(metric="clip_t", kind="non-inferiority", margin=0.2, why="twice the base's own spread"),
     Gate(metric="r_precision", kind="non-inferiority", margin=0.2, why="one prompt in five"),
     Gate(metric="sharpness", kind="equivalence", margin=0.5, why="a blur of one pixel"),
-    Gate(metric="variety", kind="threshold", threshold=0.3, why="a third of the base's"),
+    Gate(metric="variety", kind="threshold", threshold=0.2, why="a fifth of the photographs'"),
     Gate(metric="copied", kind="threshold", threshold=0.25, why="what chance gives"),
     Gate(metric="leakage", kind="threshold", threshold=0.5, why="half of the way"),
     Gate(metric="likeness", kind="non-inferiority", margin=0.02, against="champion", why="no step back"),

@@ -146,7 +146,7 @@ def test_the_plan_says_which_value_changed(project: Project, first: str) -> None
     plan = project.run(plan="true", rank=8, **SHORT)
     same = dict.fromkeys(("ingest", "caption", "prior", "baseline"), "reuse")
     assert ran(plan) == same | {"train": "run"} | dict.fromkeys(("draw", "evaluate", "register"), "maybe")
-    assert "rank 16 → 8" in why(plan, "train")
+    assert "rank 32 → 8" in why(plan, "train")
 
 
 def test_another_gate_judges_the_pictures_that_are_there(project: Project, first: str) -> None:

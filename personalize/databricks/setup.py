@@ -9,6 +9,8 @@ Nothing that is there is made again or sent again, so an interrupted upload goes
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from personalize.databricks.workspace import WorkspaceError, connect, explained
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-MODELS = {"BASE_MODEL": "BASE_REVISION", "CLIP_MODEL": "CLIP_REVISION", "DINO_MODEL": "DINO_REVISION"}
+MODELS = {"BASE_MODEL": "BASE_REVISION"}
 CAPTIONING = {"BLIP_MODEL": "BLIP_REVISION"}
 WEIGHTS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
@@ -107,9 +109,9 @@ def send(client: WorkspaceClient, folder: Path, remote: str, report: Callable[[s
 
 def send_models(
     client: WorkspaceClient, variables: Mapping[str, Any], volume: str, report: Callable[[str], None]
-) -> dict[str, str]:
-    """The profile's models below `<volume>/models`; returns the variables that name them there."""
-    found: dict[str, str] = {}
+) -> dict[str, Any]:
+    """The profile's models and judges below `<volume>/models`; returns the variables that name them there."""
+    found: dict[str, Any] = {}
     blip = CAPTIONING if str(variables.get("CAPTIONER")) == "blip" else {}
     for variable, revision in (MODELS | blip).items():
         model = str(variables[variable])
@@ -118,7 +120,16 @@ def send_models(
         remote = f"{check_volume(volume)}/models/{Path(model).name}"
         send(client, fetched(variable, model, str(variables.get(revision) or "")), remote, report)
         found |= {variable: remote, revision: ""}
-    return found
+    judges = [dict(judge) for judge in variables.get("JUDGES") or ()]
+    for judge in judges:
+        model = str(judge["model"])
+        in_environment = "/" not in model and not Path(model).is_dir()  # a Python package that carries weights
+        if in_environment or model.startswith("/Volumes/"):
+            continue
+        remote = f"{check_volume(volume)}/models/{Path(model).name}"
+        send(client, fetched(f"judge {judge['name']}", model, str(judge.get("revision") or "")), remote, report)
+        judge |= {"model": remote, "revision": None}
+    return found | ({"JUDGES": judges} if judges else {})
 
 
 def fetched(variable: str, model: str, revision: str) -> Path:
@@ -185,7 +196,8 @@ def _set_up(variables: Mapping[str, Any], data: str, models: bool) -> None:
         send(client, folder, target, report)
     if models:
         named = send_models(client, variables, volume, report)
-        report("to use them: " + " ".join(f"-P {name}={value or chr(39) * 2}" for name, value in named.items()))
+        words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in named.items()}
+        report("to use them: " + " ".join(f"-P {name}={shlex.quote(value)}" for name, value in words.items()))
     report(f"ready: -P profile=databricks reads photographs from {target}")
 
 

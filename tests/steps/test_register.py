@@ -80,9 +80,9 @@ def test_the_page_of_the_model_shows_what_evaluate_measured_over_all_subjects(re
     assert shown == {"dino": 0.5, "dino_base": 0.25}
 
 
-def test_the_card_can_be_drawn_later_from_what_lies_in_the_outputs(registered, tiny_models):
+def test_the_card_can_be_drawn_later_from_what_lies_in_the_outputs(registered, tiny_models, trained, store):
     card = Card("register")
-    register_card.show(config(tiny_models), Inputs({}), registered[1], card)
+    register_card.show(config(tiny_models), trained("passed"), registered[1], card)
     assert card.as_dict() == registered[2].as_dict()
 
 
@@ -126,23 +126,30 @@ def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tin
     assert (tags["verdict"], tags["rights"]) == ("failed", "the museum")
     assert "promote will refuse" in card.html()
     assert "-e promote" not in card.html()
-    assert (card.came_to, card.words) == ("failed", {"prompt": "'a photo of a bcnchr chair on the beach'"})
+    assert card.came_to == "failed"
+    assert card.words["prompt"] == "'a photo of a bcnchr chair on the beach'"
+    assert (card.words["version"], card.words["model"]) == ("1", "models:/chairs/1")
+    assert card.words["advice"]
 
 
 @pytest.mark.parametrize("profile", ["local", "gpu", "databricks"])
 def test_what_to_type_next_is_true_of_the_verdict(profile):
     said = load(Path(register.__file__).parents[1], profile).next["register"]
-    tags = {"recipe.outcome.prompt": "'a photo of a bcnchr chair'"}
+    words = {"prompt": "'a photo of a bcnchr chair'", "version": "3", "model": "models:/chairs/3"}
+    words |= {"advice": "Train again."}
+    tags = {f"recipe.outcome.{name}": value for name, value in words.items()}
     passed, failed, undecided = (
         next_words(said, {**tags, "recipe.outcome": verdict}) for verdict in ("passed", "failed", "undecided")
     )
     for text in (passed, failed, undecided):
         assert "open the card" in text
-        assert f"-e generate -P profile={profile} -P prompt='a photo of a bcnchr chair'" in text
-    assert "-e promote" in passed
+        model = "-P model=models:/chairs/3 -P prompt='a photo of a bcnchr chair'"
+        assert f"-e generate -P profile={profile} {model}" in text
+    assert f"-e promote -P profile={profile} -P version=3" in passed
+    assert f"-e review -P profile={profile}" in passed
     assert "-e promote" not in failed + undecided
-    assert "max_train_steps" in failed
-    assert "prompts" in undecided
+    assert "Train again." in failed
+    assert "Train again." in undecided
     assert ("gpu profile" in failed) == (profile == "local")
 
 

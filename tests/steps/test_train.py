@@ -151,10 +151,10 @@ def test_a_process_that_dies_says_how_to_go_on(two_processes, inputs, tmp_path, 
 
 
 def test_auto_trains_in_a_process_for_each_gpu_and_says_so_in_its_fingerprint(monkeypatch):
-    config = train.Config(base_model="models/none", clip_model="", processes="auto")
+    config = train.Config(base_model="models/none", processes="auto")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert train.processes(config) == 4
     assert train.sources(config)["processes"] == "4"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert train.processes(config) == 1
-    assert "processes" not in train.sources(train.Config(base_model="models/none", clip_model="", processes=2))
+    assert "processes" not in train.sources(train.Config(base_model="models/none", processes=2))

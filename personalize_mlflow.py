@@ -1,0 +1,16 @@
+"""What MLflow finds of this project by entry points when it is imported, anywhere: no more than these names.
+
+A server imports MLflow before it loads a model, and a model brings `personalize` as it was when it was registered. Were
+that package imported here, the checkout's code would be served in place of the model's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def tracking_store(store_uri: str, artifact_uri: str | None = None, **more: Any) -> Any:
+    """The store of a Databricks workspace: `personalize.databricks.sign_in`."""
+    from personalize.databricks import sign_in
+
+    return sign_in.tracking_store(store_uri, artifact_uri, **more)
