@@ -10,7 +10,14 @@ from typing import Any
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None, **more: Any) -> Any:
-    """The store of a Databricks workspace: `personalize.databricks.sign_in`."""
-    from personalize.databricks import sign_in
+    """The store of a Databricks workspace: `personalize.databricks.sign_in`, or MLflow's own.
 
+    The `personalize` that a served model brings has no such room, and needs none.
+    """
+    try:
+        from personalize.databricks import sign_in
+    except ImportError:
+        from mlflow.tracking._tracking_service.utils import _get_databricks_rest_store
+
+        return _get_databricks_rest_store(store_uri)
     return sign_in.tracking_store(store_uri, artifact_uri, **more)

@@ -1,4 +1,4 @@
-"""From a new version to a picture: the deployment job's tasks, an approval, a repair, a canary and a way back."""
+"""The deployment job of a new version: its tasks, an approval, a repair, and what promote asks for yet."""
 
 import shutil
 import time
@@ -7,9 +7,7 @@ import mlflow
 import pytest
 
 from personalize.databricks import deployment_job
-from personalize.databricks.serving import DatabricksEndpoint
 from personalize.databricks.workspace import connect
-from personalize.serving.registry import resolve
 from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed
 from tests.workspace.jobs import can_isolate
 
@@ -17,7 +15,6 @@ pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: this machine allows no mount namespace"),
 ]
-SMOKE = {"prompt": "a chair", "width": 24, "height": 16}
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def results(workspace, number):
     return {task["task"]["task_key"]: task["result"] for task in tasks}, logs
 
 
-def test_a_version_is_approved_in_the_workspace_and_ends_as_a_picture(registry, tracking, project):
+def test_an_approval_in_the_workspace_does_not_stand_for_an_evaluation(registry, tracking, project):
     client = mlflow.MlflowClient(registry_uri="databricks-uc")
     run = client.create_run(tracking)
     client.log_text(run.info.run_id, "<html>", "card.html")
@@ -59,18 +56,7 @@ def test_a_version_is_approved_in_the_workspace_and_ends_as_a_picture(registry, 
     client.set_model_version_tag(MODEL, "2", "Approval_Check", "Approved")  # what the button does, and then:
     connect().jobs.repair_run(number, rerun_all_failed_tasks=True)
     came_to, logs = results(registry, number)
-    assert set(came_to.values()) == {"SUCCESS"}, logs
-    assert client.get_model_version_by_alias(MODEL, "champion").version == "2"
-    assert client.get_model_version(MODEL, "2").tags["approval_by"] == "the workspace's Approve button"
-
-    endpoint = DatabricksEndpoint("personalize", poll_s=0.01, report=lambda _: None)
-    try:
-        assert endpoint.query(SMOKE)[0].open().size == (24, 16)
-        endpoint.traffic = 10
-        assert endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE).version == "2", "a tenth is not the most"
-        assert endpoint.rollback().version == "2"
-        assert endpoint.status().note == ""
-    finally:
-        endpoint.delete()
-        client.set_registered_model_alias(MODEL, "champion", "1")
-        registry.registry.models[MODEL]["deployment_job_id"] = ""
+    assert came_to == {"Evaluation": "SUCCESS", "Approval_Check": "SUCCESS", "Deployment": "FAILED"}, logs
+    assert "version 2 cannot be promoted: it has no verdict (tag `evaluate_run`)" in logs["Deployment"]
+    assert "champion" not in client.get_model_version(MODEL, "2").aliases
+    registry.registry.models[MODEL]["deployment_job_id"] = ""
