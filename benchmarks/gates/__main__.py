@@ -19,8 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Given
 from personalize.evaluation import drawings, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
@@ -115,9 +113,7 @@ def spoilt(scores: Scores, answers: Answers, jury: Sequence[judges.Judge]) -> Sc
     """The evaluation with these pictures as the tuned model's."""
     shape = len(answers), len(answers[0]), len(answers[0][0])
     flat = [picture for prompts in answers for seeds in prompts for picture in seeds]
-    qualities, residuals = quality.measured(flat)
-    named = dict(zip(quality.QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
-    named["marks"] = quality.marks(residuals.reshape(*shape, -1))
+    named = quality.by_name(*quality.measured(flat), shape)
     features = {judge.name: judge.images(flat).reshape(*shape, -1) for judge in jury}
     return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
 

@@ -57,9 +57,8 @@ def measure(
     def answered(drawings: Drawings) -> Pictures:
         features, qualities, residuals = seen(drawings.paths.flat, measured=True)
         shape = len(questions.names), len(questions.prompts), questions.seeds_per_prompt
-        named = dict(zip(quality.QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
-        named["marks"] = quality.marks(residuals.reshape(*shape, -1))
-        return Pictures({name: values.reshape(*shape, -1) for name, values in features.items()}, named)
+        of_judges = {name: values.reshape(*shape, -1) for name, values in features.items()}
+        return Pictures(of_judges, quality.by_name(qualities, residuals, shape))
 
     return Scores(
         [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],

@@ -94,6 +94,12 @@ def marks(residuals: Array) -> Array:
     return (residuals * others).sum(axis=-1) / max(1, (prompts - 1) * seeds)
 
 
+def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:
+    """What `measured` found of the pictures of all names, prompts and seeds, each quality and `marks`: `[n, p, k]`."""
+    named = dict(zip(QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
+    return {**named, "marks": marks(residuals.reshape(*shape, -1))}
+
+
 def measured(images: Sequence[Image]) -> tuple[Array, Array]:
     """`qualities` and `residual` of each picture: `[n, 7]`, `[n, d]`."""
     return np.stack([qualities(image) for image in images]), np.stack([residual(image) for image in images])

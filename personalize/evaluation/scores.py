@@ -124,18 +124,40 @@ class Scores:
 
     def references(self, judge: str) -> list[Array]:
         """The photographs that pictures are compared with, of each subject: `[m, d]`."""
-        return [
-            np.delete(photos.features[judge], list(out), axis=0)
-            for photos, out in zip(self.photographs, self.left_out, strict=True)
-        ]
+        return self._references[judge]
 
     def ceilings(self, judge: str) -> Array:
         """A real photograph against the others of its subject: `[s]`; NaN where there is one."""
-        return np.array([metrics.ceiling(each).mean() for each in self.references(judge)])
+        return self._ceilings[judge]
 
     def closest_pairs(self, judge: str) -> Array:
         """How alike the two most alike photographs of a subject are: `[s]`."""
         return np.array([metrics.closest_pair(each) for each in self.references(judge)])
+
+    @cached_property
+    def _references(self) -> dict[str, list[Array]]:
+        kept = [
+            np.delete(np.arange(len(photos)), list(out))
+            for photos, out in zip(self.photographs, self.left_out, strict=True)
+        ]
+        return {
+            judge: [photos.features[judge][rows] for photos, rows in zip(self.photographs, kept, strict=True)]
+            for judge in self.judges
+        }
+
+    @cached_property
+    def _ceilings(self) -> dict[str, Array]:
+        return {
+            judge: np.array([metrics.ceiling(each).mean() for each in references])
+            for judge, references in self._references.items()
+        }
+
+    @cached_property
+    def _copied(self) -> dict[str, NDArray[np.bool_]]:
+        """Which pictures of each model every judge takes for copies."""
+        return {
+            side: np.logical_and.reduce([self._copies(side, judge) for judge in self.judges]) for side in self.drawn
+        }
 
     def _flat_plain(self, side: str, judge: str) -> list[Array]:
         plain = self.drawn[side].features[judge][len(self.photographs) :]
@@ -189,7 +211,7 @@ class Scores:
             ),
             "class_clip_t": metrics.prompt_following(read[subjects:], self.texts[:, :, None]),
             "class_r_precision": _each(metrics.r_precision, read[subjects:], self.texts),
-            "copied": np.logical_and.reduce([self._copied(side, name) for name in self.judges]),
+            "copied": self._copied[side],
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
@@ -201,7 +223,7 @@ class Scores:
         pairs = zip(own, self.photographs, strict=True)
         return np.stack([metrics.similarity(pictures, of.features[judge][of.unseen]) for pictures, of in pairs])
 
-    def _copied(self, side: str, judge: str) -> NDArray[np.bool_]:
+    def _copies(self, side: str, judge: str) -> NDArray[np.bool_]:
         """Nearer to a photograph that training saw than any two photographs of the subject are to each other.
 
         Every judge must find it so: one that overlooks the surroundings would call the very subject in a new place a

@@ -137,17 +137,15 @@ def quality(evaluation: Evaluation, card: Card) -> None:
     )
 
 
-SEEN = 0.7
-"""AUC from which a judge at least partly sees a kind of change, as in `examination`."""
-
-
 def overlooked(result: Mapping[str, Any]) -> list[str]:
     """What no judge that decides would notice, in a sentence each: a card must not praise what nobody looked at."""
+    from personalize.evaluation.examination import ACCEPTABLE
+
     examined = [result["examination"][name]["kinds"] for name in result["judges"]["deciding"]]
     blind = [
         words
         for kind, words in (("colour", "another colour"), ("form", "another form"), ("part", "a missing part"))
-        if all(kinds[kind]["auc"] is not None and kinds[kind]["auc"] < SEEN for kinds in examined)
+        if all(kinds[kind]["auc"] is not None and kinds[kind]["auc"] < ACCEPTABLE for kinds in examined)
     ]
     if not blind:
         return []
