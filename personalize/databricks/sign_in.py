@@ -7,6 +7,7 @@ backend would hand on a token or a service principal's secret only, and refuses 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 HANDED_ON = ("pat", "basic", "oauth-m2m", "metadata-service", "runtime", "model-serving")
 _until_exit = contextlib.ExitStack()
+atexit.register(_until_exit.close)  # a server thread answers no more once the interpreter drops its modules
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> Any:

@@ -23,7 +23,7 @@ def signed_in(patch, workspace):
     patch.setenv("NO_PROXY", "*")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """The workspace that the environment's credentials lead to."""
     with pytest.MonkeyPatch.context() as patch, emulated(tmp_path_factory.mktemp("workspace")) as workspace:
@@ -38,7 +38,7 @@ def faults(workspace):
     workspace.faults.clear()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def registry(workspace, tmp_path_factory):
     """Versions 1 and 2 of a good model, and version 3, which cannot load; version 1 is the champion."""
     import mlflow

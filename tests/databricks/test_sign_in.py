@@ -130,7 +130,7 @@ def mlflow_run(project, installed, *words, **variables):
     environment = {**os.environ, "PYTHONPATH": installed, **variables}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     command = [sys.executable, "-m", "mlflow", "run", str(project), *words]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     return done.stdout + done.stderr, done.returncode
 
 
