@@ -2,24 +2,27 @@
 
     python -m benchmarks.gates [--questions 3] [--only NAME ...]
 
-Good models are trained as the profile says, with other seeds and ranks. Broken ones are made in three ways: a good
-one's pictures are spoilt (`edits`), its adapter is, or the training itself was done wrong. All answer the profile's
-questions from several sets of seeds, and are judged with all subjects, with two and with one. Runs are kept and reused
-like any other (experiment `gates`), and what was judged already is not judged again (`--out`), so it can be stopped and
-goes on. Prints what passed and what caught the rest; writes benchmarks/results/gates.json.
+Good models are trained as the profile says, with other seeds, ranks and subjects. Broken ones are made in three ways: a
+good one's pictures are spoilt (`edits`), its adapter is, or the training itself was done wrong (`models`). All answer
+the profile's questions from several sets of seeds, and are judged with all subjects, with two and with one: the first
+of a broken model, which is where it is broken, each in turn of a good one. Runs are kept and reused like any other
+(experiment `gates`), and what was judged already is not judged again (`--out`), so it can be stopped and goes on.
+Prints what passed and what caught the rest; writes benchmarks/results/gates.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Given
+from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
+from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
 from personalize.evaluation.gates import verdict
@@ -27,37 +30,6 @@ from personalize.evaluation.measure import measure
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
 from personalize.files import file_digest, read_json, value_digest, write_json
-
-Overrides = dict[str, Any]
-
-GOOD: dict[str, Overrides] = {
-    "as the profile says": {},
-    "another seed": {"SEED": 1},
-    "a third seed": {"SEED": 2},
-    "rank 16": {"train.rank": 16},
-    "rank 64": {"train.rank": 64},
-    "a third more steps": {"train.max_train_steps": 640},
-}
-WRONG: dict[str, Overrides] = {
-    "starved": {"train.max_train_steps": 60, "train.validation_every": 0},
-    "half starved": {"train.max_train_steps": 140, "train.validation_every": 0},
-    "rate too high": {"train.learning_rate": 1e-2, "train.max_train_steps": 200, "train.validation_every": 0},
-    "overfitted": {
-        "train.prior_loss_weight": 0,
-        "train.caption_dropout": 0,
-        "train.lr_scheduler": "constant",
-        "train.max_train_steps": 900,
-        "train.validation_every": 0,
-    },
-    "no class images": {"train.prior_loss_weight": 0, "train.validation_every": 0},
-}
-ADAPTERS: dict[str, float] = {
-    "adapter at 0": 0.0,
-    "adapter at 0.3": 0.3,
-    "adapter at 2": 2.0,
-    "adapter at -1": -1.0,
-}
-"""A good model's adapter, its change multiplied."""
 
 
 class Bench:
@@ -82,22 +54,41 @@ class Bench:
     def judges(self) -> list[judges.Judge]:
         return judges.load([one for one in self.evaluate.judges if one.decides], self.evaluate.device)
 
-    def drawn(self, overrides: Mapping[str, Any], number: int) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
-        """Base, tuned and photographs of a model that is trained now or was before."""
+    def drawn(self, model: Model, number: int) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
+        """Base, tuned and the right photographs of a model that is trained now or was before."""
         from personalize.recipe import Inputs, Recipe
         from steps.evaluate import NEEDS, photographs_of
 
-        recipe = Recipe(self.profile, overrides={**overrides, "baseline.questions_seed": number})
+        overrides = {**model.overrides, "baseline.questions_seed": number}
+        if model.photographs is not None:
+            overrides["DATA"] = str(self._photographs(model))
+        recipe = Recipe(self.profile, overrides=overrides)
         for step in ("baseline", "draw"):
             recipe.run(step)
         folders = {step: recipe.get_artifact(step) for step in NEEDS}
         base, tuned = (drawings.load(folders[step]) for step in ("baseline", "draw"))
-        return base, tuned, photographs_of(Inputs.from_paths(folders), base.questions.subjects)
+        photographs = photographs_of(Inputs.from_paths(folders), base.questions.subjects)
+        return base, tuned, self.drawn(GOOD[0], number)[2] if model.misled else photographs
+
+    def _photographs(self, model: Model) -> Path:
+        from personalize.recipe import Recipe
+
+        assert model.photographs is not None
+        folder = Path("build/gates/photographs") / model.name.replace(" ", "-")
+        if not folder.is_dir():
+            plain = Recipe(self.profile)
+            plain.run("prior")
+            half = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(self.config.steps["ingest"]["data"].value, half)
+            model.photographs(half, plain.get_artifact("prior"))
+            half.rename(folder)
+        return folder
 
 
-def subset(scores: Scores, subjects: int) -> Scores:
-    """The same evaluation with the first subjects alone."""
-    chosen = [*range(subjects), *range(len(scores.photographs), len(scores.photographs) + len(scores.nouns))]
+def subset(scores: Scores, subjects: Sequence[int]) -> Scores:
+    """The same evaluation with these subjects alone."""
+    chosen = [*subjects, *range(len(scores.photographs), len(scores.photographs) + len(scores.nouns))]
 
     def of(pictures: Pictures) -> Pictures:
         return Pictures(
@@ -106,7 +97,7 @@ def subset(scores: Scores, subjects: int) -> Scores:
         )
 
     drawn = {side: of(pictures) for side, pictures in scores.drawn.items()}
-    return replace(scores, photographs=scores.photographs[:subjects], drawn=drawn)
+    return replace(scores, photographs=[scores.photographs[s] for s in subjects], drawn=drawn)
 
 
 def spoilt(scores: Scores, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
@@ -127,29 +118,44 @@ def opened(drawn: Drawings) -> Answers:
 
 
 def cases(bench: Bench, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str, int, Callable[[], Scores]]]:
-    """(worth, name, number of the questions, scores) of every model, dear ones last."""
+    """(worth, name, number of the questions, scores) of every model, those that cost a training last."""
 
-    def model(overrides: Overrides, number: int) -> Scores:
-        base, tuned, photographs = bench.drawn(overrides, number)
+    def answers(model: Model, number: int) -> Scores:
+        base, tuned, photographs = bench.drawn(model, number)
         return measure(photographs, {"base": base, "tuned": tuned}, bench.judges, {})
 
     for number in range(bench.questions):
-        for name, overrides in GOOD.items():
-            if wanted(name):
-                yield "good", name, number, lambda o=overrides, n=number: model(o, n)
+        if wanted(GOOD[0].name):
+            yield GOOD[0].worth, GOOD[0].name, number, lambda n=number: answers(GOOD[0], n)
         edits = {name: edit for name, edit in EDITS.items() if wanted(name)}
-        if edits:
-            base, tuned, photographs = bench.drawn({}, number)
-            given = Given(opened(tuned), opened(base), [[open_rgb(one.path) for one in of] for of in photographs])
-            scores = model({}, number)
-            for name, edit in edits.items():
-                yield "broken", name, number, lambda e=edit, g=given, s=scores: spoilt(s, e(g), bench.judges)
+        spoil = Spoiling(bench, number)
+        for name, edit in edits.items():
+            yield "broken", name, number, lambda e=edit, s=spoil: s.by(e)
+    for number in range(bench.questions):
         for name, scale in ADAPTERS.items():
             if wanted(name):
                 yield "broken", name, number, lambda x=scale, n=number: rescaled(bench, x, n)
-        for name, overrides in WRONG.items():
-            if wanted(name):
-                yield "broken", name, number, lambda o=overrides, n=number: model(o, n)
+        for model in (*WRONG, *GOOD[1:]):
+            if wanted(model.name):
+                yield model.worth, model.name, number, lambda m=model, n=number: answers(m, n)
+
+
+class Spoiling:
+    """The profile's own model's pictures, opened once for all edits."""
+
+    def __init__(self, bench: Bench, number: int) -> None:
+        self.bench, self.number = bench, number
+
+    @cached_property
+    def given(self) -> tuple[Given, Scores]:
+        base, tuned, photographs = self.bench.drawn(GOOD[0], self.number)
+        shown = [[open_rgb(one.path) for one in of] for of in photographs]
+        scores = measure(photographs, {"base": base, "tuned": tuned}, self.bench.judges, {})
+        return Given(opened(tuned), opened(base), shown), scores
+
+    def by(self, edit: Edit) -> Scores:
+        given, scores = self.given
+        return spoilt(scores, edit(given), self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, number: int) -> Scores:
@@ -157,7 +163,7 @@ def rescaled(bench: Bench, scale: float, number: int) -> Scores:
     from personalize.dreambooth.sampling import Sampling, load_pipeline, merge_adapter, sample
     from personalize.recipe import Recipe
 
-    base, _, photographs = bench.drawn({}, number)
+    base, _, photographs = bench.drawn(GOOD[0], number)
     how = base.conditions
     lora = Recipe(bench.profile).get_artifact("train") / "lora"
     pipe = load_pipeline(how["base_model"], device="cpu", lora=lora)
@@ -176,16 +182,22 @@ def rescaled(bench: Bench, scale: float, number: int) -> Scores:
     return measure(photographs, {"base": base, "tuned": drawn}, bench.judges, {})
 
 
-def judged(bench: Bench, scores: Scores, name: str) -> Iterator[dict[str, Any]]:
-    for subjects in sorted({len(scores.photographs), 2, 1}, reverse=True):
-        if subjects < 2 and name in NEED_TWO:
-            continue
+def groups(count: int, worth: str, name: str) -> list[tuple[int, ...]]:
+    """Which subjects of `count` are judged together."""
+    fewer = [tuple(range(first, first + size)) for size in (2, 1) for first in range(count - size + 1) if size < count]
+    if worth == "broken":
+        fewer = [group for group in fewer if group[0] == 0 and len(group) >= (2 if name in NEED_TWO else 1)]
+    return [tuple(range(count)), *fewer]
+
+
+def judged(bench: Bench, scores: Scores, worth: str, name: str) -> Iterator[dict[str, Any]]:
+    for subjects in groups(len(scores.photographs), worth, name):
         judgements = judge_all(subset(scores, subjects), bench.evaluate.gates)
         called = {id(each): f"{each.name}{' each' if each.gate.each else ''}" for each in judgements}
         against = {word: [called[id(j)] for j in judgements if j.verdict == word] for word in ("failed", "undecided")}
         found = {called[id(j)]: [j.found.value, j.found.low, j.found.high] for j in judgements if j.found is not None}
         rounded = {name: [round(value, 4) for value in values] for name, values in found.items()}
-        yield {"subjects": subjects, "verdict": verdict(judgements), **against, "found": rounded}
+        yield {"subjects": list(subjects), "verdict": verdict(judgements), **against, "found": rounded}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -196,10 +208,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> None:
         often = sorted(set(against), key=lambda gate: -against.count(gate))[:4]
         passed = sum(row["verdict"] == "passed" for row in own)
         print(f"| {name} | {own[0]['worth']} | {len(own)} | {passed} | {', '.join(often)} |")
+    print("\n| worth | subjects | judged | passed | undecided | failed |\n|---|---|---|---|---|---|")
     for worth in ("good", "broken"):
-        of = [row for row in rows if row["worth"] == worth]
-        passed = sum(row["verdict"] == "passed" for row in of)
-        print(f"\n{worth}: {passed} of {len(of)} passed")
+        for subjects in (5, 2, 1):
+            of = [row["verdict"] for row in rows if row["worth"] == worth and len(row["subjects"]) == subjects]
+            counts = " | ".join(str(of.count(word)) for word in ("passed", "undecided", "failed"))
+            print(f"| {worth} | {subjects} | {len(of)} | {counts} |")
 
 
 def main() -> None:
@@ -215,9 +229,9 @@ def main() -> None:
     for worth, name, number, scores in cases(bench, lambda name: not given.only or any(x in name for x in given.only)):
         if any((row["model"], row["questions"]) == (name, number) for row in rows):
             continue
-        for found in judged(bench, scores(), name):
+        for found in judged(bench, scores(), worth, name):
             rows.append({"model": name, "worth": worth, "questions": number, **found})
-            print(f"{name}, questions {number}, {found['subjects']} subjects: {found['verdict']} "
+            print(f"{name}, questions {number}, subjects {found['subjects']}: {found['verdict']} "
                   f"{found['failed'] or found['undecided']}", flush=True)  # fmt: skip
         write_json(given.out, {"gates": [gate.model_dump(mode="json") for gate in bench.evaluate.gates], "rows": rows})
     summary(rows)
