@@ -15,6 +15,8 @@ LIKENESS = ("likeness", "held_out", "gap_closed", "recognised")
 PROMPT = ("clip_t", "r_precision")
 CLASS = ("leakage", "retention", "class_clip_t", "class_r_precision")
 SAMENESS = ("variety", "copied")
+UNFINISHED = ("still improving", "unlike", "compromise")
+"""What training says of itself when another training would do better than this one."""
 MANY = 4
 """So many times the prompts there are, and drawing more is no way to a decision."""
 
@@ -32,7 +34,12 @@ def advise(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice
         do = "Say in recipe.yaml (evaluate.gates) what the model must show, and evaluate it again."
         return [Advice("Nothing was required of the model.", do, command("evaluate"))]
     if scores["verdict"] == "undecided":
-        found = [*_about_judges(scores), *_about_prompts(scores)]
+        unfinished = history.get("chosen", {}).get("verdict") in UNFINISHED
+        found = [
+            *_about_judges(scores),
+            *(_about_training(scores, history, "undecided") if unfinished else ()),
+            *_about_prompts(scores),
+        ]
     else:
         found = [*_about_training(scores, history), *_about_pictures(scores, history), *_about_judges(scores)]
     return found or [
@@ -51,14 +58,15 @@ def in_brief(advice: Sequence[Advice], most: int = 480) -> str:
     return "\n".join(lines)[:most]
 
 
-def _failed(scores: Mapping[str, Any], metrics: Iterable[str]) -> list[Mapping[str, Any]]:
-    return [gate for gate in scores["gates"] if gate["metric"] in metrics and gate["verdict"] == "failed"]
+def _failed(scores: Mapping[str, Any], metrics: Iterable[str], verdict: str = "failed") -> list[Mapping[str, Any]]:
+    return [gate for gate in scores["gates"] if gate["metric"] in metrics and gate["verdict"] == verdict]
 
 
 def _named(gates: Sequence[Mapping[str, Any]]) -> str:
     """ "Not met: likeness to the photographs (zwvchr)." """
     names = dict.fromkeys(gate["words"] + (f" ({gate['subject']})" if gate["subject"] else "") for gate in gates)
-    return f"Not met: {'; '.join(names)}."
+    word = "Undecided" if all(gate["verdict"] == "undecided" for gate in gates) else "Not met"
+    return f"{word}: {'; '.join(names)}."
 
 
 def _about_judges(scores: Mapping[str, Any]) -> list[Advice]:
@@ -92,10 +100,9 @@ def _disputed(gate: Mapping[str, Any], unfit: Mapping[str, str]) -> bool:
     return passed and any("failed" in verdicts for verdicts in by_judge.values())
 
 
-def _about_training(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice]:
+def _about_training(scores: Mapping[str, Any], history: Mapping[str, Any], of: str = "failed") -> list[Advice]:
     """Another training: what it said itself comes first, and alone decides in which direction."""
-    alike, heard = _failed(scores, LIKENESS), _failed(scores, PROMPT)
-    others = _failed(scores, CLASS + SAMENESS)
+    alike, heard, others = (_failed(scores, metrics, of) for metrics in (LIKENESS, PROMPT, CLASS + SAMENESS))
     if not (alike or heard or others):
         return []
     said = history.get("chosen", {})

@@ -84,12 +84,14 @@ def sources(config: Config) -> Mapping[str, str]:
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
-    draw(config, inputs["caption"].path, outputs)
+    report(draw(config, inputs["caption"].path, outputs, "base model"), outputs)
 
 
-def draw(config: Config, captioned: Path, outputs: Path, lora: Path | None = None) -> None:
-    """Every answer of the base, or of the base with the adapter `lora` merged: the one difference between the two."""
-    import mlflow
+def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | None = None) -> dict[str, float]:
+    """Every answer of the base, or of the base with the adapter `lora` merged: the one difference between the two.
+
+    Returns how many pictures there are, how many were drawn now, and in how many seconds. `who` is shown as it draws.
+    """
     from tqdm import tqdm
 
     from personalize.dreambooth.sampling import Sampling, adapter_file, load_pipeline, merge_adapter, sample
@@ -122,7 +124,7 @@ def draw(config: Config, captioned: Path, outputs: Path, lora: Path | None = Non
 
     spent: list[tuple[int, float]] = []
     pictures: dict[int, Path] = {}
-    with tqdm(total=len(rows), desc=f"{'tuned' if lora else 'base'} model draws", unit="picture") as bar:
+    with tqdm(total=len(rows), desc=f"{who} draws", unit="picture") as bar:
         for batch in questions.batches(config.batch_size):
             files = book.drawn([rows[row] for row in batch], answer)
             pictures |= dict(zip(batch, files, strict=True))
@@ -130,9 +132,17 @@ def draw(config: Config, captioned: Path, outputs: Path, lora: Path | None = Non
     drawings.save(outputs, questions, conditions, pictures)
     book.tidy()
     drawn, seconds = sum(count for count, _ in spent), sum(taken for _, taken in spent)
-    speed = {"pictures": len(rows), "drawn_now": drawn, "seconds": round(seconds, 1)}
-    write_json(outputs / "diagnostics" / "speed.json", speed)
-    mlflow.log_metrics({"pictures": len(rows), "pictures_drawn_now": drawn, "drawing_seconds": seconds})
+    return {"pictures": len(rows), "drawn_now": drawn, "seconds": round(seconds, 1)}
+
+
+def report(speed: Mapping[str, float], outputs: Path, name: str = "speed") -> None:
+    """How the drawing went: to cards and metrics, not among what was made."""
+    import mlflow
+
+    write_json(outputs / "diagnostics" / f"{name}.json", dict(speed))
+    called = {"pictures": "pictures", "drawn_now": "pictures_drawn_now", "seconds": "drawing_seconds"}
+    prefix = "" if name == "speed" else f"{name}_"
+    mlflow.log_metrics({prefix + called[key]: value for key, value in speed.items()})
 
 
 def _conditions(config: Config) -> dict[str, Any]:

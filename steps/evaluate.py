@@ -4,7 +4,8 @@ The judges score every picture that base and tuned model drew for the same promp
 scores' confidence intervals. First the judges are examined on the photographs: one that cannot tell these subjects
 apart decides nothing.   gives: scores.json
 
-In its rows about single pictures, `file` lies in the outputs of draw and `base_file` in those of baseline.
+In its rows about single pictures, `file` lies in the outputs of draw, `champion_file` in their folder champion,
+`base_file` in the outputs of baseline.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 NEEDS = ("ingest", "caption", "train", "baseline", "draw")
 
+SIDES = {"base": ("baseline", ""), "tuned": ("draw", ""), "champion": ("draw", "champion")}
+"""Whose pictures lie in which step's outputs, and where in them."""
+
 
 class Config(StepConfig):
     judges: JudgeConfigs = Field(description="Models that score the pictures: at least one must read texts")
@@ -55,20 +59,23 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.evaluation.measure import measure
     from personalize.evaluation.scorecard import scorecard
 
-    base, tuned = drawn_alike(inputs)
+    drawn = drawn_alike(inputs)
+    base = drawn["base"]
     photographs = photographs_of(inputs, base.questions.subjects)
     jury = judges.load(config.judges, config.device)
     examined = examine(jury, *examined_on(photographs, base))
     unfit = {name: found["words"] for name, found in examined.items() if not found["fit"]}
-    with tqdm(total=2 * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture") as bar:
-        scores = measure(photographs, {"base": base, "tuned": tuned}, jury, unfit, bar.update)
+    with tqdm(
+        total=len(drawn) * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture"
+    ) as bar:
+        scores = measure(photographs, drawn, jury, unfit, bar.update)
     names = [[photograph.name for photograph in of] for of in photographs]
     result = scorecard(scores, base.questions, config.gates, names, config.level)
     write_json(
         outputs / "scores.json", {**result, "examination": examined, "settings": _settings(config, base, inputs)}
     )
     write_json(outputs / "diagnostics" / "earlier.json", earlier(config, base, inputs))
-    _log(result, base, tuned, photographs)
+    _log(result, drawn, photographs)
 
 
 def examined_on(
@@ -118,19 +125,27 @@ def earlier(config: Config, base: Drawings, inputs: Inputs) -> list[dict[str, An
     return found
 
 
-def drawn_alike(inputs: Inputs) -> tuple[Drawings, Drawings]:
-    """What base and tuned model drew. Raises RecipeError where they were not asked the same under equal conditions."""
+def drawn_alike(inputs: Inputs) -> dict[str, Drawings]:
+    """What base and tuned model drew, and the champion where there is one, by `base`, `tuned` and `champion`.
+
+    Raises RecipeError where they were not asked the same under equal conditions.
+    """
+    folders = {side: inputs[step].path / within for side, (step, within) in SIDES.items()}
     try:
-        base, tuned = drawings.load(inputs["baseline"].path), drawings.load(inputs["draw"].path)
+        drawn = {
+            side: drawings.load(folder)
+            for side, folder in folders.items()
+            if side != "champion" or (folder / "questions.json").is_file()
+        }
     except (OSError, ValueError) as error:
         raise RecipeError(f"there is nothing to compare: {error}; run baseline and draw again.") from error
-    if apart := drawings.differences(base, tuned):
+    if apart := drawings.differences(drawn["base"], drawn["tuned"]):
         raise RecipeError(
             f"what baseline and draw drew cannot be compared, they had {'; '.join(apart)}. Say it once, for baseline "
             f"(draw takes it from there), and have both draw in one place; `{command('clean', step='baseline')}` and "
             f"`{command('clean', step='draw')}` make them draw anew."
         )
-    return base, tuned
+    return drawn
 
 
 def photographs_of(inputs: Inputs, subjects: Sequence[tuple[str, str]]) -> list[list[Photograph]]:
@@ -152,7 +167,7 @@ def photographs_of(inputs: Inputs, subjects: Sequence[tuple[str, str]]) -> list[
 
 def _settings(config: Config, base: Drawings, inputs: Inputs) -> dict[str, Any]:
     """What the scores were found with, for who reads scores.json alone."""
-    asked = base.questions
+    asked, champion = base.questions, inputs["draw"].path / "champion" / "version.json"
     return {
         "prompts": len(asked.prompts),
         "seeds_per_prompt": asked.seeds_per_prompt,
@@ -161,20 +176,19 @@ def _settings(config: Config, base: Drawings, inputs: Inputs) -> dict[str, Any]:
         "judges": {judge.name: judges.label(judge) for judge in config.judges},
         "level": config.level,
         "adapter_md5": file_digest(inputs["train"].path / "lora/pytorch_lora_weights.safetensors"),
+        "champion": read_json(champion) if champion.is_file() else None,
     }
 
 
-def _log(
-    result: Mapping[str, Any], base: Drawings, tuned: Drawings, photographs: Sequence[Sequence[Photograph]]
-) -> None:
-    """Scores of all and of each subject, the verdict, and one picture a subject: photograph, base, tuned."""
+def _log(result: Mapping[str, Any], drawn: Mapping[str, Drawings], photographs: Sequence[Sequence[Photograph]]) -> None:
+    """Scores of all and of each subject, the verdict, and one strip a subject: photograph, base, champion, tuned."""
     import mlflow
 
     metrics = {"gates_passed": float(sum(gate["verdict"] == "passed" for gate in result["gates"]))}
     for scores, suffix in [(result["overall"], "")] + [(of, f".{of['token']}") for of in result["subjects"]]:
         for name, score in scores.items():
             if isinstance(score, Mapping) and "tuned" in score:
-                metrics |= {f"{name}{suffix}": score["tuned"], f"{name}_base{suffix}": score["base"]}
+                metrics |= {f"{name}{'' if side == 'tuned' else f'_{side}'}{suffix}": score[side] for side in drawn}
             elif isinstance(score, Mapping) and "value" in score:
                 metrics[f"{name}{suffix}"] = score["value"]
             elif name == "ceiling":
@@ -184,13 +198,14 @@ def _log(
         metrics |= {f"{name}.{judge}": value for name, value in found.items()}
     mlflow.log_metrics({_metric_name(name): value for name, value in metrics.items() if value is not None})
     mlflow.set_tag("verdict", result["verdict"])
-    for s, (token, _) in enumerate(base.questions.subjects):
-        strip = _strip([photographs[s][0].path, base.paths.of(s, 0, 0), tuned.paths.of(s, 0, 0)])
+    for s, (token, _) in enumerate(drawn["base"].questions.subjects):
+        shown = [drawn[side].paths.of(s, 0, 0) for side in ("base", "champion", "tuned") if side in drawn]
+        strip = _strip([photographs[s][0].path, *shown])
         mlflow.log_image(strip, artifact_file=f"before_and_after/{_metric_name(token)}.png")
 
 
 def _strip(files: Sequence[Path]) -> Image:
-    """Photograph, base and tuned side by side: squares as large as the last, up to 512 pixels."""
+    """Photograph and pictures side by side: squares as large as the last, up to 512 pixels."""
     from PIL import Image, ImageOps
 
     pictures = [open_rgb(file) for file in files]

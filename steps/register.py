@@ -205,11 +205,18 @@ def _tags(config: Config, inputs: Inputs, subjects: Sequence[Subject], scores: M
         "adapter_md5": file_digest(inputs["train"].path / ADAPTER),
         "train_run": inputs["train"].run_id,
         "evaluate_run": inputs["evaluate"].run_id,
+        "compared_with": _compared_with(inputs["evaluate"].path),
         "earlier_evaluations": _earlier(inputs["evaluate"].path / "diagnostics" / "earlier.json"),
         "commit": lineage.get("lineage.commit", ""),
         "dirty": lineage.get("lineage.dirty", ""),
     }
     return {key: value[:1000].strip() for key, value in tags.items() if value.strip()}
+
+
+def _compared_with(evaluated: Path) -> str:
+    """The version that was the champion when this model was evaluated; empty where none was asked the same."""
+    champion = read_json(evaluated / "scores.json").get("settings", {}).get("champion")
+    return champion["version"] if champion else ""
 
 
 def _earlier(file: Path) -> str:

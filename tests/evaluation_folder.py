@@ -88,7 +88,7 @@ def make(
     at = {
         "base": folders["baseline"],
         "tuned": folders["draw"],
-        "champion": made / f"{9:032x}" / "artifacts" / "outputs",
+        "champion": folders["draw"] / "champion",
     }
     drawn = {}
     for name, (amount, heard) in sides.items():
@@ -96,10 +96,14 @@ def make(
         drawn[name] = drawings.Drawings(at[name], questions, _conditions(side))
         write_json(at[name] / "questions.json", drawn[name].as_json())
         speed = {"pictures": len(drawn[name].paths.flat), "drawn_now": len(drawn[name].paths.flat), "seconds": 61.5}
-        write_json(at[name] / "diagnostics" / "speed.json", speed)
+        step, file = (folders["draw"], "champion") if name == "champion" else (at[name], "speed")
+        write_json(step / "diagnostics" / f"{file}.json", speed)
     scores = _scores(questions, sides, mixed_up)
     result = scorecard(scores, questions, gates, [[photo.name for photo in of] for of in photographs])
+    if champion:
+        write_json(at["champion"] / "version.json", {"name": "chairs", "version": "3"})
     settings = {"level": 0.95, "adapter_md5": "d" * 32, "questions_seed": 0, "prompts": len(questions.prompts)}
+    settings |= {"champion": {"name": "chairs", "version": "3"}} if champion else {}
     shown, of_class = examined_on(photographs, drawn["base"])
     examined = examine([Onlooker("dino"), Onlooker("clip")], shown, of_class)
     judged = {"judges": {"dino": "facebook/dino-vits16@a7a4d161", "clip": "openai/clip-vit-base-patch32@3d74acf9"}}

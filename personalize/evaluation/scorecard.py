@@ -33,7 +33,8 @@ def scorecard(
 ) -> dict[str, Any]:
     """Plain values for JSON. `photographs` are their names, by which the rows about single pictures call them.
 
-    In these rows `file` is relative to what the tuned model's drawing left, `base_file` to what the base's left.
+    In these rows `file` is relative to what the tuned model's drawing left, `base_file` to what the base's left, and
+    `champion_file`, where there is a champion, to what its own left.
     """
     judgements = judge_all(scores, gates)
     overall = _overall(scores, level)
@@ -222,7 +223,7 @@ def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
 
 def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     rows, files, seeds = [], Answers(questions, questions.files), questions.seeds
-    of, of_base = scores.of("tuned"), scores.of("base")
+    of, rivals = scores.of("tuned"), [side for side in ("base", "champion") if side in scores.drawn]
     called = [*scores.tokens, *(f"any {noun}" for noun in scores.nouns)]
     closest = scores.closest_pairs(scores.lookers[0])
     for s, (token, noun) in enumerate(questions.subjects):
@@ -233,7 +234,7 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                     {
                         "at": list(at),
                         "file": files.of(*at),
-                        "base_file": files.of(*at),
+                        **{f"{side}_file": files.of(*at) for side in rivals},
                         "token": token,
                         "class_noun": noun,
                         "label": prompt.name,
@@ -241,9 +242,9 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                         "prompt": prompt.about(f"{token} {noun}"),
                         "seed": int(seeds[at]),
                         "likeness": number(of["likeness"][at]),
-                        "likeness_base": number(of_base["likeness"][at]),
+                        **{f"likeness_{side}": number(scores.of(side)["likeness"][at]) for side in rivals},
                         "clip_t": number(of["clip_t"][at]),
-                        "clip_t_base": number(of_base["clip_t"][at]),
+                        **{f"clip_t_{side}": number(scores.of(side)["clip_t"][at]) for side in rivals},
                         "fits_own_prompt_best": bool(of["r_precision"][at]),
                         "recognised_as": called[of["recognised_as"][at]],
                         "nearest_photograph": photographs[s][of["nearest_photograph"][at]],

@@ -141,6 +141,13 @@ def log(
         )
 
 
+def adapter_of(name: str, version: str | int) -> Path:
+    """The folder of the adapter that a registered version carries: its weights and `subjects.json`, not the base's."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}/artifacts/adapter"))
+
+
 def _code(folder: Path) -> Path:
     for module in modules():
         (folder / module).parent.mkdir(parents=True, exist_ok=True)

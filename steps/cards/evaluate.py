@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from personalize.cards import Card
+from personalize.cards.links import address
 from personalize.evaluation import judges
 from personalize.evaluation.gates import METRICS
 from personalize.files import read_json
@@ -17,7 +18,7 @@ from steps.cards import evaluate_figures as figures
 from steps.cards import evaluate_pictures as pictures
 from steps.cards.evaluate_sections import Evaluation, span
 from steps.cards.evaluate_words import reasons
-from steps.evaluate import Config, drawn_alike, photographs_of
+from steps.evaluate import SIDES, Config, drawn_alike, photographs_of
 
 SECTIONS: dict[str, Callable[[Evaluation, Card], None]] = {
     "Subjects": figures.subjects,
@@ -33,16 +34,20 @@ SECTIONS: dict[str, Callable[[Evaluation, Card], None]] = {
     "Judges": figures.judges,
 }
 GATE_WORDS = {"passed": "passed", "failed": "not passed", "undecided": "undecided", "skipped": "could not be asked"}
+SPEEDS = {"base": "speed.json", "tuned": "speed.json", "champion": "champion.json"}
 MEMORY = ("system/gpu_0_memory_usage_megabytes", "system/system_memory_usage_megabytes")
 """Metrics in which MLflow keeps a run's memory: the card's where there is one, else the machine's."""
 
 
 def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
-    base, tuned = drawn_alike(inputs)
-    steps = {"base": "baseline", "tuned": "draw"}
-    runs = {side: inputs[step].run_id for side, step in steps.items()}
-    photographs = photographs_of(inputs, base.questions.subjects)
-    evaluation = Evaluation(read_json(outputs / "scores.json"), photographs, {"base": base, "tuned": tuned}, runs)
+    drawn = drawn_alike(inputs)
+    places = {
+        side: address(inputs[step].run_id, f"outputs/{within}".rstrip("/"))
+        for side, (step, within) in SIDES.items()
+        if inputs[step].run_id
+    }
+    photographs = photographs_of(inputs, drawn["base"].questions.subjects)
+    evaluation = Evaluation(read_json(outputs / "scores.json"), photographs, drawn, places)
     result, history = evaluation.result, read_json(inputs["train"].path / "history.json")
 
     card.verdict(result["verdict"], result["headline"], reasons(result, evaluation.questions.nouns))
@@ -61,8 +66,9 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         with card.section(name):
             section(evaluation, card)
     with card.section("Cost"):
-        speeds = {side: read_json(inputs[step].path / "diagnostics" / "speed.json") for side, step in steps.items()}
-        figures.cost(speeds, {side: gb for side, step in steps.items() if (gb := memory(inputs[step].metrics))}, card)
+        speeds = {side: read_json(inputs[SIDES[side][0]].path / "diagnostics" / SPEEDS[side]) for side in drawn}
+        used = {side: gb for side in drawn if (gb := memory(inputs[SIDES[side][0]].metrics))}
+        figures.cost(speeds, used, card)
     with card.section("How it was judged"):
         method(evaluation, card)
         card.facts(circumstances(config, evaluation, history, inputs))
@@ -132,7 +138,7 @@ def method(evaluation: Evaluation, card: Card) -> None:
 def circumstances(config: Config, evaluation: Evaluation, history: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
     """Which models, which checkpoint, whose photographs, from which runs."""
     drawn, settings = evaluation.base.conditions, evaluation.result["settings"]
-    chosen = history.get("chosen")
+    chosen, champion = history.get("chosen"), settings.get("champion")
     return {
         "base model": drawn["base_model"],
         "judges": ", ".join(f"{judge.name}: {judges.label(judge)}" for judge in config.judges),
@@ -140,6 +146,9 @@ def circumstances(config: Config, evaluation: Evaluation, history: Mapping[str, 
         f"{drawn['resolution']} px, {drawn['dtype']}, {drawn['computed_on']}",
         "checkpoint": f"step {chosen['step']} of {len(history['steps'])}" if chosen else None,
         "adapter (md5)": settings["adapter_md5"],
+        "champion": f"{champion['name']} version {champion['version']}"
+        if (champion := settings.get("champion"))
+        else None,
         "seed of the questions": settings["questions_seed"],
         "photographs held out": len(history.get("held_out", ())),
         **{f"run of {step}": inputs[step].run_id for step in inputs if inputs[step].run_id},

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from personalize.cards import Shot
-from personalize.cards.links import address
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import METRICS
 from personalize.evaluation.questions import Questions
@@ -26,14 +25,14 @@ SIDES = ("base", "champion", "tuned")
 class Evaluation:
     """What the card is drawn from.
 
-    `result` is scores.json; `photographs[s]` are a subject's, as they were scored; `drawn` what each model drew; `runs`
-    the run that made a model's pictures, by model, as far as known.
+    `result` is scores.json; `photographs[s]` are a subject's, as they were scored; `drawn` what each model drew;
+    `places` the address of the folder that a model's pictures lie in, as far as known.
     """
 
     result: Mapping[str, Any]
     photographs: Sequence[Sequence[Photograph]]
     drawn: Mapping[str, Drawings]
-    runs: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> list[str]:
@@ -79,11 +78,9 @@ class Evaluation:
         return Shot(caption, [*before, *files], [*("" for _ in before), *links], facets, note)
 
     def _link(self, side: str, file: Path) -> str:
-        if not self.runs.get(side):
+        if not self.places.get(side):
             return ""
-        return quote(
-            address(self.runs[side], f"outputs/{file.relative_to(self.drawn[side].folder).as_posix()}"), safe="/:"
-        )
+        return quote(f"{self.places[side]}/{file.relative_to(self.drawn[side].folder).as_posix()}", safe="/:")
 
     def strip(self, row: Mapping[str, Any]) -> list[Image]:
         """The nearest photograph, and every model's answer."""

@@ -44,6 +44,7 @@ def history(*points: Point, ceiling: float | None = None) -> dict[str, Any]:
 
 DEAF = history(Point(10, 0.6, 0.4, 0.3), Point(20, 0.7, 0.3, 0.4))
 RISING = history(Point(10, 0.4, 0.6, 0.2), Point(20, 0.5, 0.6, 0.2))
+KNEE = history(Point(10, 0.7, 0.6, 0.2), Point(20, 0.7, 0.6, 0.2))
 SHORT = history(Point(10, 0.35, 0.6, 0.2), Point(20, 0.35, 0.6, 0.2), ceiling=0.9)
 LOST = history(Point(10, 0.35, 0.6, 0.2), Point(20, 0.7, 0.3, 0.4), ceiling=0.9)
 
@@ -73,20 +74,29 @@ def test_where_no_checkpoint_kept_the_prompt_nothing_advises_more_steps(metric):
 
 
 def test_undecided_says_how_many_prompts_in_all_decide():
-    (advice,) = advise(scores("undecided", [gate("likeness", "undecided")], wanted=40), RISING)
+    (advice,) = advise(scores("undecided", [gate("likeness", "undecided")], wanted=40), KNEE)
     assert "about 40 prompts in all (there are 24): add 16" in advice.do
     assert "trained again" in advice.do
 
 
+def test_undecided_where_training_was_not_at_its_end_asks_for_more_of_it_first():
+    first, second = advise(scores("undecided", [gate("likeness", "undecided")], wanted=121), RISING)
+    assert "Train again for longer" in first.do
+    assert first.because.startswith("Undecided: likeness. Training said: ")
+    assert "prompts" in second.do
+    (alone,) = advise(scores("undecided", [gate("sharpness", "undecided")], wanted=40), RISING)
+    assert "prompts" in alone.do, "longer training is no answer to what training did not speak of"
+
+
 def test_nobody_is_sent_to_draw_ten_times_as_much():
-    (advice,) = advise(scores("undecided", [gate("likeness", "undecided")], wanted=900), RISING)
+    (advice,) = advise(scores("undecided", [gate("likeness", "undecided")], wanted=900), KNEE)
     assert "better model" in advice.do
     assert not advice.command
 
 
 def test_judges_that_disagree_are_not_settled_by_more_prompts():
     disputed = gate("likeness", "undecided", ("dino", "passed"), ("lite0", "failed"))
-    (advice,) = advise(scores("undecided", [disputed]), RISING)
+    (advice,) = advise(scores("undecided", [disputed]), KNEE)
     assert "disagree" in advice.because
 
 

@@ -1,11 +1,15 @@
 """The draw step on random weights: it asks what baseline asks, and only the adapter makes a difference."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from personalize import hub
+from personalize.evaluation import drawings
+from personalize.photographs.prompts import Subject, save_subjects
 from personalize.recipe import Inputs
 from personalize.recipe.config import Value
 from personalize.recipe.validation import extended, typed
@@ -13,6 +17,8 @@ from steps import baseline, draw
 from tests.random_adapter import random_adapter
 
 from .conftest import active, perform
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,90 @@ def test_an_adapter_that_learnt_something_draws_otherwise_and_the_card_shows_it(
 def test_a_question_is_put_once_and_holds_for_both():
     kinds = {"baseline": baseline.Config, "draw": draw.Config}
     assert extended(draw.Config, kinds) == "baseline"
-    assert draw.Config.model_fields.keys() == baseline.Config.model_fields.keys()
+    assert draw.Config.model_fields.keys() - {"champion"} == baseline.Config.model_fields.keys()
     said = {name: Value(value, "recipe.yaml:1", {}) for name, value in {"base_model": "m", "questions_seed": 7}.items()}
-    assert typed(draw.Config, said).model_dump() == typed(baseline.Config, said).model_dump()
+    assert typed(draw.Config, said).model_dump(exclude={"champion"}) == typed(baseline.Config, said).model_dump()
+
+
+# The champion.
+
+
+@pytest.fixture(scope="module")
+def registry(tiny_models, new_database, tmp_path_factory):
+    """A registry in use, and a function that makes an adapter of `trained` the next version and the champion."""
+    place = tmp_path_factory.mktemp("registry")
+
+    def promoted(trained: Path, subjects=(("zwvchr", "chair"),), **tags: str) -> str:
+        adapter = tmp_path_factory.mktemp("packed") / "adapter"
+        adapter.mkdir()
+        shutil.copyfile(trained / "lora" / WEIGHTS, adapter / WEIGHTS)
+        save_subjects(adapter, [Subject(*subject, images=1) for subject in subjects])
+        base = str(tiny_models / "sdxl")
+        with mlflow.start_run():
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).parents[1] / "serving" / "painter.py"),
+                artifacts={"adapter": str(adapter)},
+                pip_requirements=["mlflow"],
+            )
+        told = {"base_model": base, "base_revision": hub.identity(base, None)} | tags
+        version = mlflow.register_model(info.model_uri, "chairs", tags=told)
+        mlflow.MlflowClient().set_registered_model_alias("chairs", "champion", version.version)
+        return str(version.version)
+
+    with active(new_database, place):
+        yield promoted
+
+
+def answers(config, caption, train: Path, outputs: Path) -> tuple[Path, str]:
+    asked = config.model_copy(update={"champion": "chairs"})
+    with mlflow.start_run():
+        card = perform("draw", asked, Inputs.from_paths({"caption": caption, "train": train}), outputs)
+    return outputs, card.html()
+
+
+@pytest.fixture
+def two(tiny_models, tmp_path):
+    """Folders of two trainings, the first of which learnt nothing."""
+    random_adapter(tiny_models / "sdxl", tmp_path / "second" / "lora")
+    untrained(tmp_path / "second" / "lora", tmp_path / "first" / "lora")
+    return tmp_path / "first", tmp_path / "second"
+
+
+def test_the_champion_answers_the_same_and_gives_way_to_whom_it_was_compared_with(
+    registry, base, config, caption, two, tmp_path
+):
+    first, second = two
+    before = draw.sources(config.model_copy(update={"champion": "chairs"}))
+    assert before["champion"] == "none"
+    outputs, _ = answers(config, caption, second, tmp_path / "alone")
+    assert not (outputs / "champion").exists()
+
+    one = registry(first)
+    outputs, page = answers(config, caption, second, tmp_path / "rival")
+    theirs = drawings.load(outputs / "champion")
+    assert drawings.differences(drawings.load(outputs), theirs) == []
+    assert [file.read_bytes() for file in theirs.paths.flat] == list(base[1].values()), "it learnt nothing"
+    assert json.loads((outputs / "champion" / "version.json").read_text()) == {"name": "chairs", "version": one}
+    assert "champion" in page
+
+    registry(second, compared_with=one)
+    again, _ = answers(config, caption, second, tmp_path / "promoted")
+    assert content(again / "champion") == content(outputs / "champion"), "its own promotion changes no comparison"
+    assert draw.sources(config.model_copy(update={"champion": "chairs"}))["champion"].count("version") == 2
+
+
+def test_a_champion_that_could_not_answer_is_left_out_by_name(registry, config, caption, two, tmp_path, capsys):
+    first, second = two
+    version = registry(first, subjects=[("brkchr", "chair")])
+    outputs, page = answers(config, caption, second, tmp_path / "stranger")
+    assert not (outputs / "champion").exists()
+    assert f"version {version}, is not compared: it does not know zwvchr chair" in capsys.readouterr().out
+    assert "it does not know zwvchr chair" in page
+    registry(first, base_revision="another", base_model="sdxl-turbo")
+    _, page = answers(config, caption, second, tmp_path / "other-base")
+    assert "it was trained on another base model (sdxl-turbo)" in page
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -17,7 +17,6 @@ from personalize.cards import Card
 from personalize.cards.links import placed
 from steps import evaluate
 from steps.cards import evaluate as card_of
-from steps.cards.evaluate_sections import Evaluation
 from tests.evaluation_folder import GATES, Folder, make
 
 SIZES = (390, 768, 1440)
@@ -134,10 +133,7 @@ def test_a_model_that_passes_is_handed_to_a_person(tmp_path):
 
 def test_where_there_is_a_champion_it_stands_between_base_and_tuned(tmp_path):
     made = make(tmp_path, side=32, champion=True)
-    card = Card("evaluate")
-    evaluation = Evaluation(made.scores, made.photographs, made.drawn)
-    for section in (card_of.pictures.first, card_of.pictures.before_and_after, *card_of.SECTIONS.values()):
-        section(evaluation, card)
+    card = shown(made)
     (gallery,) = blocks(card, "gallery")
     assert gallery["sides"] == ["base", "champion", "tuned"]
     assert all(len(shot["pictures"]) == 3 for shot in gallery["shots"])
@@ -145,6 +141,8 @@ def test_where_there_is_a_champion_it_stands_between_base_and_tuned(tmp_path):
     tables = [block["columns"] for block in blocks(card, "table") if "base" in block["columns"]]
     assert tables
     assert all("champion" in columns for columns in tables)
+    assert "chairs version 3" in card.html()
+    assert card.html().count("/outputs/champion/images/") >= len(gallery["shots"])
 
 
 def test_one_subject_one_seed_and_one_photograph_less_still_make_a_card(tmp_path):
