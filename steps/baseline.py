@@ -64,7 +64,7 @@ class Config(StepConfig):
     def _of_that_name(cls, prompts: Any) -> Any:
         if isinstance(prompts, str):
             if prompts not in SETS:
-                raise ValueError(f"no set of prompts is called {prompts!r}: {', '.join(SETS)}, or give them here")
+                raise ValueError("must be prompts by category or the name of a set")
             return SETS[prompts]
         return prompts
 

@@ -69,12 +69,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.run("deploy", action="stop")
 
 
+FEW = ("on the beach", "in the snow", "on green grass", "in a forest", "in a kitchen", "on a dirt road")
 SHORT = {
     "train__max_train_steps": 20,
     "train__validation_every": 10,
     "train__validation_sampling_steps": 4,
     "prior__images_per_class": 4,
     "prior__sampling_steps": 6,
+    "baseline__prompts": json.dumps({"place": {n: f"a photo of a {{token_noun}} {n}" for n in FEW}}),
     "baseline__seeds_per_prompt": 1,
     "baseline__sampling_steps": 6,
     # Twenty steps teach little: this gate asks only that the model was measured, so that the story can go on.

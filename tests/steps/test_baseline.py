@@ -105,7 +105,7 @@ def test_neither_plan_nor_card_waits_for_torch(step):
 def test_prompts_without_a_place_for_the_subject_are_refused(config):
     with pytest.raises(ValidationError, match="token_noun"):
         baseline.Config(**{**config.model_dump(), "prompts": {"place": {"beach": "a chair on the beach"}}})
-    with pytest.raises(ValidationError, match="no set of prompts is called 'object'"):
+    with pytest.raises(ValidationError, match="must be prompts by category or the name of a set"):
         baseline.Config(**{**config.model_dump(), "prompts": "object"})
 
 
