@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from personalize.cards import Card
 from personalize.cards.links import placed
@@ -227,25 +226,9 @@ def test_without_scripts_filters_are_absent_and_all_is_shown(page_of):
     assert page.locator(".zoom").first.is_checked()
 
 
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The source of axe-core: a package of npm (`npm pack axe-core`), named by the variable AXE_CORE."""
-    place = Path(os.environ.get("AXE_CORE", "build/axe-core.tgz"))
-    if not place.is_file():
-        pytest.skip(
-            "ACCESSIBILITY NOT CHECKED: there is no axe-core (npm pack axe-core, then AXE_CORE=axe-core-<version>.tgz)"
-        )
-    with tarfile.open(place) as package:
-        content = package.extractfile("package/axe.min.js")
-        assert content is not None
-        return content.read().decode()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", SIZES)
-def test_axe_finds_nothing(page_of, axe, width, scheme):
-    page = page_of(width, color_scheme=scheme)
-    page.evaluate(axe)
-    found = page.evaluate("axe.run()")
+def test_axe_finds_nothing(page_of, width, scheme):
+    found = Axe().run(page_of(width, color_scheme=scheme)).response
     assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found["violations"]] == []
     assert len(found["passes"]) > 20
