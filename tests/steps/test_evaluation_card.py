@@ -226,6 +226,15 @@ def test_without_scripts_filters_are_absent_and_all_is_shown(page_of):
     assert page.locator(".zoom").first.is_checked()
 
 
+def test_on_paper_nothing_is_cut_off_and_every_section_is_there(page_of):
+    page = page_of(740)  # a page of A4 less its margins
+    page.emulate_media(media="print")
+    wide = "of => of.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.ariaLabel)"
+    assert page.eval_on_selector_all(".scroll", wide) == []
+    hidden = page.locator(".section > :not(summary)").evaluate_all("of => of.filter(one => !one.offsetHeight).length")
+    assert hidden == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", SIZES)
 def test_axe_finds_nothing(page_of, width, scheme):
