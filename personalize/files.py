@@ -6,6 +6,7 @@ by (size, mtime, ctime, inode), as git does, so asking again about a gigabyte of
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -30,11 +31,12 @@ _SETTLED_SECONDS = 2.0  # a file younger than this may change again within one c
 
 
 @contextmanager
-def whole(path: str | Path, private: bool = False) -> Iterator[Path]:
+def whole(path: str | Path, private: bool = False, first_wins: bool = False) -> Iterator[Path]:
     """A path beside `path` to write a file or fill a folder at; when the block ends, `path` is what was written.
 
     A killed or failed writer leaves what was at `path` before. A folder replaces a folder; missing parents are made.
-    private: nobody but its owner may read the file.
+    private: nobody but its owner may read the file. first_wins: a folder that another process has put there meanwhile
+    stays, for whoever fills it fills it alike and somebody may be reading in it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,19 +46,35 @@ def whole(path: str | Path, private: bool = False) -> Iterator[Path]:
     part.unlink()  # only the name was wanted: the writer decides whether it is a file or a folder
     try:
         yield part
-        if part.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        elif part.is_file():
+        if part.is_file():
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())  # before the name: a machine that goes down leaves no empty file
         if private:
             keep_private(part)
-        part.replace(path)
+        _put(part, path, first_wins)
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def _put(part: Path, path: Path, first_wins: bool) -> None:
+    """`part` becomes `path`; a folder that is there makes way, or stays where the first wins."""
+    for attempt in range(100):  # another process may make the same folder at this moment
+        if part.is_dir() and path.is_dir():
+            if first_wins:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+                path.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        try:
+            part.replace(path)
+            return
+        except OSError as error:
+            if attempt == 99 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def write_bytes(path: str | Path, content: bytes, private: bool = False) -> None:

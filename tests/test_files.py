@@ -102,6 +102,25 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
 
 
+@pytest.mark.parametrize("first_wins", [False, True])
+def test_two_processes_may_make_the_same_folder_at_once(tmp_path: Path, first_wins: bool) -> None:
+    made = """
+import sys, time
+from pathlib import Path
+from personalize.files import whole
+for number in range(200):
+    with whole(Path(sys.argv[1], str(number % 3)), first_wins=bool(int(sys.argv[2]))) as part:
+        part.mkdir()
+        (part / "a").write_text("a")
+        (part / "b").write_text("b")
+"""
+    words = [sys.executable, "-c", made, str(tmp_path), str(int(first_wins))]
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0)] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
+    assert all(sorted(file.name for file in folder.iterdir()) == ["a", "b"] for folder in tmp_path.iterdir())
+
+
 def test_rows_come_back_whatever_is_in_them(tmp_path: Path) -> None:
     rows = [{"text": "line\u2028separator, \n newline, ünï 日本"}, {"text": ""}]
     files.write_rows("rows.jsonl", rows)

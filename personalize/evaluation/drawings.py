@@ -102,7 +102,7 @@ class Sketchbook:
         """The files of a batch, drawn where they are not there."""
         page = self.page(rows)
         if not page.is_dir():
-            with whole(page) as part:
+            with whole(page, first_wins=True) as part:
                 part.mkdir()
                 for index, picture in enumerate(draw(rows)):
                     picture.save(part / f"{index:03}.png")

@@ -18,6 +18,7 @@ from personalize.cards import Card
 from personalize.cards.commands import under_profile
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
+from personalize.recipe.lease import end_dead, lease
 from personalize.recipe.plan import Planned, Prepared, plan_step
 from personalize.recipe.process import sweep, terminable, workplace
 from personalize.recipe.project import ProjectRun, asked_of, param
@@ -71,13 +72,16 @@ class Runner:
         files.sweep_scratch()
         self.lineage = lineage(self.prepared.root, self.prepared.outside_data())
         with terminable(), under_profile(self.prepared.merged.profile.name):
+            if died := end_dead(self.store):
+                print(f"marked as killed, for nobody works on them any more: {', '.join(died)}", flush=True)
             project = ProjectRun(self.prepared, self.store)
             self.parent_id = self.cards.parent_id = project.run_id
             try:
-                project.begin(self._common_tags(), self._resolved(), self.lineage)
-                for planned in self.plan:
-                    self._advance(planned)
-                project.conclude(self.results, self.shown, self.ran)
+                with lease(self.store, project.run_id):
+                    project.begin(self._common_tags(), self._resolved(), self.lineage)
+                    for planned in self.plan:
+                        self._advance(planned)
+                    project.conclude(self.results, self.shown, self.ran)
             except BaseException as error:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise

@@ -137,7 +137,7 @@ class Store:
         from mlflow.artifacts import download_artifacts
 
         try:
-            with files.whole(kept) as part, tempfile.TemporaryDirectory(dir=part.parent) as staged:
+            with files.whole(kept, first_wins=True) as part, tempfile.TemporaryDirectory(dir=part.parent) as staged:
                 if past.tags.get("recipe.outputs.files") != "0":
                     download_artifacts(run_id=past.run_id, artifact_path="outputs", dst_path=staged)
                 Path(staged, "outputs").mkdir(exist_ok=True)
