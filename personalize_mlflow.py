@@ -6,6 +6,9 @@ that package imported here, the checkout's code would be served in place of the 
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -21,3 +24,18 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None, **more: Any)
 
         return _get_databricks_rest_store(store_uri)
     return sign_in.tracking_store(store_uri, artifact_uri, **more)
+
+
+def served_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> Any:
+    """MLflow's own store of an http server; before `mlflow run` uses it, one look at whether it answers.
+
+    MLflow itself asks a server that is away for two minutes, without a word.
+    """
+    from mlflow.tracking._tracking_service.utils import _get_rest_store
+
+    if sys.argv[1:2] == ["run"] and Path(sys.argv[0]).name in ("mlflow", "mlflow.exe", "__main__.py"):
+        with contextlib.suppress(ImportError):
+            from personalize.recipe.tracking import refuse_unanswered
+
+            refuse_unanswered(store_uri)
+    return _get_rest_store(store_uri)

@@ -18,6 +18,8 @@ from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
 
 PROBE_SECONDS = 3.0
+AWAY = (502, 503, 504)
+"""What a proxy answers for a server that is not there, and a server that is starting or going down."""
 DOWNLOADS = Path("build/recipe/inputs")
 
 
@@ -227,6 +229,7 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
 
     uri = mlflow.get_tracking_uri()
     probe(uri)
+    greet(uri)
     wanted = str(profile.requires.get("tracking_uri") or "")
     if wanted and not uri.startswith(wanted):
         place = profile.place(("requires", "tracking_uri"))
@@ -274,6 +277,20 @@ def _keep_private(uri: str, root: Path) -> None:
         files.keep_private(root / folder)
 
 
+def refuse_unanswered(uri: str) -> None:
+    """For `mlflow run`, before it asks the server: what is wrong, as an error that it prints without a traceback.
+
+    Raises ExecutionException.
+    """
+    from mlflow.exceptions import ExecutionException
+
+    try:
+        probe(uri)
+        greet(uri)
+    except RecipeError as error:
+        raise ExecutionException(str(error)) from error
+
+
 def probe(uri: str) -> None:
     """Knock once, instead of waiting through minutes of retries. Raises RecipeError where nobody answers."""
     parts = urlsplit(uri)
@@ -292,3 +309,47 @@ def probe(uri: str) -> None:
             f"no tracking server answers at {uri} ({error}); start it (mlflow server --port {port}), "
             "or unset MLFLOW_TRACKING_URI to keep runs in this folder"
         ) from error
+
+
+def greet(uri: str, tries: int = 3) -> None:
+    """Ask an http tracking server one thing, without MLflow's two minutes of retries.
+
+    Raises RecipeError where it lets nobody in, where what stands before it says that it is away, or where it is no
+    MLflow server. A single error within it does not count: it may be well the next moment.
+    """
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    for left in reversed(range(tries)):
+        try:
+            answer = http_request(
+                get_default_host_creds(uri),
+                "/api/2.0/mlflow/experiments/search",
+                "POST",
+                max_retries=0,
+                timeout=30,
+                raise_on_status=False,
+                json={"max_results": 1},
+            )
+            status, found = answer.status_code, f"it answers {answer.status_code} {answer.reason or ''}".strip()
+        except (requests.RequestException, MlflowException) as error:
+            status, found = 503, without_secrets(str(error))
+        if status not in AWAY or not left:
+            break
+        time.sleep(1.0)
+    if status in (401, 403):
+        raise RecipeError(
+            f"the tracking server at {uri} does not let you in ({found}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status in AWAY:
+        raise RecipeError(
+            f"the tracking server at {uri} is away ({found}); try again in a minute, or unset MLFLOW_TRACKING_URI to "
+            "keep runs in this folder"
+        )
+    if status == 404:
+        raise RecipeError(f"no MLflow server is at {uri} ({found}); put MLFLOW_TRACKING_URI right")

@@ -8,19 +8,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
 from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import ExecutionException
 
 from personalize import files
 from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
+from personalize.recipe.tracking import refuse_unanswered
 from tests.recipe.conftest import REPOSITORY, Run, git
 
 
@@ -267,6 +271,58 @@ def test_a_server_that_is_down_is_said_at_once(run: Run, monkeypatch: pytest.Mon
     assert status == 2
     assert "no tracking server answers at http://127.0.0.1" in said
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not let you in (it answers 401 Unauthorized); set MLFLOW_TRACKING_USERNAME"),
+        (403, "does not let you in"),
+        (503, "is away (it answers 503 Service Unavailable); try again in a minute"),
+        (404, "no MLflow server is at"),
+    ],
+)
+def test_a_server_that_refuses_or_is_away_is_said_in_seconds(
+    run: Run, monkeypatch: pytest.MonkeyPatch, status: int, words: str
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(status)
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{server.server_address[1]}")
+        started = time.monotonic()
+        code, said = run("run")
+        with pytest.raises(ExecutionException, match=re.escape(words)):
+            refuse_unanswered(uri)  # what `mlflow run` meets
+        assert time.monotonic() - started < 20
+        server.shutdown()
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_an_error_within_the_server_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter((503, 500))
+
+    class Stumbling(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(next(answers))
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stumbling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        refuse_unanswered(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert next(answers, None) is None, "away once, and asked again"
 
 
 def test_a_notebook_runs_inspects_and_reads_artifacts(run: Run, project: Path) -> None:
