@@ -212,7 +212,7 @@ def tree_digest(path: str | Path, leave_out: str = "") -> str:
         raise FileNotFoundError(
             f"{root} does not exist; give a file or folder that does, or `dvc pull` it if it is pinned"
         )
-    files = [file for file in _files(root) if not leave_out or file.relative_to(root).parts[0] != leave_out]
+    files = [file for file in files_under(root) if not leave_out or file.relative_to(root).parts[0] != leave_out]
     entries = [{"md5": file_digest(file), "relpath": file.relative_to(root).as_posix()} for file in files]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
@@ -227,13 +227,26 @@ def dvc_digest(pin: str | Path) -> str | None:
         return None
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_under(root: Path) -> Iterator[Path]:
+    """The files in a folder and in those below it, linked ones too; a link back up is not followed."""
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in (".git", ".dvc"))
+        here = Path(folder)
+        folders[:] = sorted(
+            name for name in folders if name not in (".git", ".dvc") and not _leads_back(root, here / name)
+        )
         for name in sorted(names):
-            file = Path(folder) / name
+            file = here / name
             if file.is_file():
                 yield file
+
+
+def _leads_back(root: Path, folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in, by whatever way it was come to."""
+    if not folder.is_symlink():
+        return False
+    target = Path(os.path.realpath(folder))
+    above = [parent for parent in folder.parents if parent == root or parent.is_relative_to(root)]
+    return any(Path(os.path.realpath(parent)).is_relative_to(target) for parent in above)
 
 
 def _recall() -> dict[str, Any]:

@@ -3,21 +3,29 @@
     <data>/<class noun>/<token>/*.jpg        several subjects
     <data>/*.jpg  + token + class_noun       one subject
 
-A caption is `<photo>.txt` beside the photograph, or a line {"file_name": ..., "text": ...} of a `metadata.jsonl` in
-the data folder (or beside the photographs).
+Folders as kohya's trainers want them, `10_<token> <class noun>/*.jpg`, are read as well (the number, repeats, has no
+meaning here). How captions lie beside photographs: `sidecars`.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from personalize.files import files_under
 from personalize.photographs.prompts import Subject
 from personalize.photographs.reading import SUFFIXES
+from personalize.photographs.sidecars import (
+    UnreadableCaption,
+    captions_of,
+    is_sidecar,
+    read_table,
+    same_but_for_spelling,
+)
 
 EXPECTED = """\
     <data>/
@@ -28,7 +36,7 @@ EXPECTED = """\
 or a flat folder of photographs of one subject, with token and class_noun given."""
 
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
-_COMPANIONS = {".txt", ".jsonl"}
+_KOHYA = re.compile(r"\d+_(\S+) +(\S.*)")
 
 
 class WrongLayout(ValueError):
@@ -56,7 +64,7 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
     if bool(token) != bool(class_noun):
         given, lacking = ("token", "class_noun") if token else ("class_noun", "token")
         raise WrongLayout(f"{given} is given without {lacking}; a flat folder of one subject needs both.")
-    files, left_out = _files(root)
+    files, sidecars, left_out = _files(root)
     if not files:
         others = f" It has {len(left_out)} other file(s), such as {next(iter(left_out))!r}." if left_out else ""
         raise WrongLayout(
@@ -64,7 +72,11 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
             f"Expected is\n{EXPECTED}"
         )
     files = _without_wrapping_folder(files, depth=1 if token else 3)
-    captions = _captions(root, files)
+    try:
+        captions, unused = captions_of(root, files, sidecars)
+    except UnreadableCaption as error:
+        raise WrongLayout(str(error)) from None
+    left_out |= unused
     if token:
         subject = Subject(check_token(token, "token"), check_class_noun(class_noun, "class_noun"))
         return _flat(root, files, subject, captions, left_out)
@@ -92,23 +104,41 @@ def _flat(
 
 
 def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], left_out: Mapping[str, str]) -> Layout:
-    placed = {name: path for name, path in files.items() if name.count("/") == 2}
-    if not placed:
+    named = {name: subject for name in files if (subject := _names_of(name))}
+    if not named:
         raise WrongLayout(_wrong_depth(root, files))
-    candidates: list[Candidate] = []
-    nouns: dict[str, str] = {}
-    for name, path in placed.items():
-        noun_folder, token_folder, _ = name.split("/")
-        noun = check_class_noun(noun_folder, f"folder {root / noun_folder}")
-        token = check_token(token_folder, f"folder {root / noun_folder / token_folder}")
-        if nouns.setdefault(token, noun_folder) != noun_folder:
-            raise WrongLayout(
-                f"{root}: the token {token!r} names two subjects, {nouns[token]}/{token} and {noun_folder}/{token}. "
+    nouns = same_but_for_spelling(noun for noun, _ in named.values())
+    subjects: dict[tuple[str, str], Subject] = {}
+    owners: dict[str, str] = {}
+    faults: list[str] = []
+    for noun, token in dict.fromkeys((nouns[noun], token) for noun, token in named.values()):
+        try:
+            subjects[noun, token] = Subject(
+                check_token(token, f"folder {root / noun / token}"), check_class_noun(noun, f"folder {root / noun}")
+            )
+        except WrongLayout as error:
+            faults.append(str(error))
+        if owners.setdefault(token, noun) != noun:
+            faults.append(
+                f"{root}: the token {token!r} names two subjects, {owners[token]}/{token} and {noun}/{token}. "
                 f"One word cannot mean both: rename one of the two folders."
             )
-        candidates.append(Candidate(path, name, Subject(token, noun), captions.get(name)))
+    if faults:
+        raise WrongLayout("\n".join(dict.fromkeys(faults)))
+    candidates = [
+        Candidate(files[name], name, subjects[nouns[noun], token], captions.get(name))
+        for name, (noun, token) in named.items()
+    ]
     reason = "does not lie in <class noun>/<token>/; move it there to use it"
-    return Layout(candidates, {**left_out, **{name: reason for name in files if name not in placed}})
+    return Layout(candidates, {**left_out, **{name: reason for name in files if name not in named}})
+
+
+def _names_of(name: str) -> tuple[str, str] | None:
+    """Class noun and token by the folders that a photograph lies in; None where they say none."""
+    folders = name.split("/")[:-1]
+    if folders and (kohya := _KOHYA.fullmatch(folders[-1])):
+        return kohya[2], kohya[1]
+    return (folders[0], folders[1]) if len(folders) == 2 else None
 
 
 def check_token(token: str, where: str) -> str:
@@ -137,21 +167,29 @@ def check_class_noun(noun: str, where: str) -> str:
     )
 
 
-def _files(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Photographs by name, sorted, and what else lies there. Hidden files and systems' own clutter are passed over."""
+def _files(root: Path) -> tuple[dict[str, Path], list[Path], dict[str, str]]:
+    """Photographs by name, sorted; sidecars; what else lies there, with the reason why it is not used.
+
+    Hidden files and systems' own clutter are passed over.
+    """
     photographs: dict[str, Path] = {}
+    sidecars: list[Path] = []
     others: dict[str, str] = {}
-    for path in sorted(root.rglob("*")):
+    for path in sorted(files_under(root)):
         parts = path.relative_to(root).parts
         hidden = any(part.startswith(".") and not part.startswith("..") for part in parts)
-        if hidden or _JUNK.intersection(parts) or not path.is_file():
+        if hidden or _JUNK.intersection(parts):
             continue
         name = PurePosixPath(*parts).as_posix()
-        if path.suffix.lower() in SUFFIXES:
+        if (shown := os.fsencode(name).decode("utf-8", "replace")) != name:
+            others[shown] = "its name is not UTF-8; rename it to use it"
+        elif path.suffix.lower() in SUFFIXES:
             photographs[name] = path
-        elif path.suffix.lower() not in _COMPANIONS:
+        elif is_sidecar(path):
+            sidecars.append(path)
+        else:
             others[name] = f"not a photograph ({path.suffix or 'no suffix'}); jpg, jpeg, png and webp are read"
-    return photographs, others
+    return photographs, sidecars, others
 
 
 def _without_wrapping_folder(files: dict[str, Path], depth: int) -> dict[str, Path]:
@@ -188,51 +226,12 @@ def _example(files: Mapping[str, Path], folder: str) -> str:
     return next(PurePosixPath(name).name for name in files if str(PurePosixPath(name).parent) == folder)
 
 
-def _captions(root: Path, files: Mapping[str, Path]) -> dict[str, str]:
-    """The user's own captions by photograph name; a `.txt` beside the photograph wins over a `metadata.jsonl`."""
-    listed: dict[Path, str] = {}
-    for folder in sorted({root, *(parent for path in files.values() for parent in _between(root, path))}):
-        if (folder / "metadata.jsonl").is_file():
-            listed.update(read_captions(folder / "metadata.jsonl"))
-    captions: dict[str, str] = {}
-    for name, path in files.items():
-        sidecar = path.with_suffix(".txt")
-        text = _text(sidecar) if sidecar.is_file() else listed.get(path, "")
-        if text.strip():
-            captions[name] = " ".join(text.split())
-    return captions
-
-
-def _between(root: Path, path: Path) -> list[Path]:
-    return [parent for parent in path.parents if parent.is_relative_to(root)]
-
-
-def read_captions(file: Path) -> dict[Path, str]:
-    """Captions of a `metadata.jsonl` by the file they are for: {"file_name": relative path, "text": caption} a line.
-
-    Raises WrongLayout naming the line that cannot be read.
-    """
-    captions: dict[Path, str] = {}
-    for number, line in enumerate(_text(file).split("\n"), start=1):  # text may hold what Python takes for a line's end
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            file_name, text = row["file_name"], row["text"]
-            if not isinstance(file_name, str) or not isinstance(text, str):
-                raise TypeError("file_name and text must be strings")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise WrongLayout(
-                f"{file}, line {number}: {type(error).__name__}: {error}. Each line is one JSON object such as "
-                f'{{"file_name": "chair/zwvchr/1.jpg", "text": "a photo of a zwvchr chair, by a window"}}.'
-            ) from None
-        captions[file.parent / file_name] = text
-    return captions
-
-
 def read_edited_captions(file: Path, photographs: Collection[str]) -> dict[str, str]:
     """Captions of an edited `metadata.jsonl` by file name. WrongLayout for one that is empty or of no photograph."""
-    captions = {path.relative_to(file.parent).as_posix(): text for path, text in read_captions(file).items()}
+    try:
+        captions = {PurePosixPath(name).as_posix(): text for name, text in read_table(file).values()}
+    except UnreadableCaption as error:
+        raise WrongLayout(str(error)) from None
     if strangers := sorted(captions.keys() - set(photographs)):
         raise WrongLayout(
             f"{file} has a caption for {strangers[0]!r}, which is no photograph of this run (it has "
@@ -242,13 +241,6 @@ def read_edited_captions(file: Path, photographs: Collection[str]) -> dict[str, 
     if empty := next((name for name, text in captions.items() if not text.strip()), None):
         raise WrongLayout(f"{file} has an empty text for {empty!r}. Write one, or take the line out.")
     return {name: " ".join(text.split()) for name, text in captions.items()}
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise WrongLayout(f"{file}: not UTF-8 text; save it as UTF-8.") from None
 
 
 def subjects_of(candidates: Sequence[Candidate]) -> list[Subject]:

@@ -1,19 +1,21 @@
 """Which file shows which subject; and what is said when the folder does not tell."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from personalize.files import tree_digest
 from personalize.photographs.layout import (
     WrongLayout,
     check_class_noun,
     check_token,
     find_photographs,
-    read_captions,
     subjects_of,
 )
 from personalize.photographs.prompts import Subject
+from personalize.photographs.sidecars import read_table
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -198,4 +200,47 @@ def test_a_caption_may_hold_what_other_programs_take_for_a_lines_end(tmp_path: P
     text = "a zwvchr chair\u2028by a window"
     line = json.dumps({"file_name": "1.jpg", "text": text}, ensure_ascii=False)
     (tmp_path / "metadata.jsonl").write_text(line + "\r\n\r\n", encoding="utf-8")
-    assert read_captions(tmp_path / "metadata.jsonl") == {tmp_path / "1.jpg": text}
+    assert read_table(tmp_path / "metadata.jsonl") == {1: ("1.jpg", text)}
+
+
+def test_class_nouns_that_differ_by_capitals_alone_are_one(tmp_path: Path) -> None:
+    touch(tmp_path, "chair/zwvchr/1.jpg", "Chair/brkchr/1.jpg", "chair/brkchr/2.jpg", "Chair/brkchr/3.jpg")
+    assert set(found(tmp_path).values()) == {"zwvchr chair", "brkchr chair"}
+    assert len(found(tmp_path)) == 4
+
+
+def test_folders_as_kohyas_trainers_want_them_are_read(tmp_path: Path) -> None:
+    touch(tmp_path, "img/10_zwvchr chair/1.jpg", "img/4_brktpt  office chair/1.jpg", "10_orbchr chair/a.jpg")
+    assert found(tmp_path) == {
+        "10_orbchr chair/a.jpg": "orbchr chair",
+        "img/10_zwvchr chair/1.jpg": "zwvchr chair",
+        "img/4_brktpt  office chair/1.jpg": "brktpt office chair",
+    }
+
+
+def test_all_faults_of_the_folders_names_are_told_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "chair/Zwv chr/1.jpg", "42/brkchr/1.jpg", "chair/orbchr/1.jpg", "sofa/orbchr/1.jpg")
+    with pytest.raises(WrongLayout) as error:
+        find_photographs(tmp_path)
+    for words in ("'Zwv chr' cannot be a token", "'42' cannot be a class noun", "'orbchr' names two subjects"):
+        assert words in str(error.value)
+
+
+def test_linked_folders_are_read_and_links_that_lead_back_end(tmp_path: Path) -> None:
+    touch(tmp_path / "store", "1.jpg", "2.jpg")
+    data = touch(tmp_path / "data", "chair/brkchr/1.jpg")
+    (data / "chair/zwvchr").symlink_to(tmp_path / "store")
+    (data / "chair/latest").symlink_to(".")
+    (data / "chair/all").symlink_to("..")
+    (tmp_path / "store/round").symlink_to(data / "chair")
+    assert sorted(found(data)) == ["chair/brkchr/1.jpg", "chair/zwvchr/1.jpg", "chair/zwvchr/2.jpg"]
+    assert tree_digest(data) == tree_digest(data)
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "chair/zwvchr/1.jpg")
+    os.rename(tmp_path / "chair/zwvchr/1.jpg", os.fsencode(tmp_path / "chair/zwvchr") + b"/caf\xe9.jpg")
+    touch(tmp_path, "chair/zwvchr/2.jpg")
+    layout = find_photographs(tmp_path)
+    assert layout.left_out == {"chair/zwvchr/caf\ufffd.jpg": "its name is not UTF-8; rename it to use it"}
+    assert tree_digest(tmp_path)
