@@ -68,10 +68,15 @@ def opened(data: str, sha256: str, limits: ArchiveLimits) -> Iterator[tuple[Path
 
 
 def _located(data: str) -> Path:
-    path = Path(data).expanduser()
-    if path.exists():
+    try:
+        path = Path(data).expanduser()
+        found, pin = path.exists(), _pin(data).is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, the home of nobody
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise Refused(f"{data!r} cannot be a path: {why}") from None
+    if found:
         return path
-    if _pin(data).is_file():
+    if pin:
         raise Refused(f"{data} is not here yet; {_pin(data)} pins it. Fetch it with: dvc pull {_pin(data)}")
     raise Refused(
         f"{data} does not exist (looked for {path.absolute()}). Give the folder, zip or tar with your photographs: "

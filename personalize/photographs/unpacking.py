@@ -23,6 +23,11 @@ from typing import IO, Any, Final
 
 SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _CHUNK: Final = 1 << 20
+_HEADER: Final = 1 << 20
+"""Bytes that the header of one member may have, its long name and its PAX records."""
+_PACKED: Final = 50
+_SMALL: Final = 200_000_000
+"""So many times its own bytes an archive may hold, beyond this many: photographs hardly get smaller by packing."""
 
 
 class Refused(ValueError):
@@ -68,7 +73,8 @@ def _unpack_zip(archive: Path, into: Path, limits: ArchiveLimits) -> None:
         members = opened.infolist()
         if len(members) > limits.files:
             raise Refused(f"it has {len(members)} members, more than the {limits.files} allowed.")
-        budget = Budget(limits)
+        budget = Budget(limits, archive.stat().st_size)
+        budget.announce("all of it", 0, sum(member.file_size for member in members))
         for member in members:
             if member.is_dir():
                 continue
@@ -87,9 +93,9 @@ def _unpack_tar(archive: Path, into: Path, limits: ArchiveLimits) -> None:
         opener = openers.get(file.read(2), open)
     # Headers and padding count too, hence the margin; reading a stream front to back never seeks in a bomb.
     with opener(archive, "rb") as raw:
-        stream = _Bounded(raw, limits.total_bytes + limits.files * 2048)
-        with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
-            budget = Budget(limits)
+        budget = Budget(limits, archive.stat().st_size)
+        stream = _Bounded(raw, budget.total + limits.files * 2048)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as opened:  # type: ignore[call-overload]
             for count, member in enumerate(opened, start=1):
                 if count > limits.files:
                     raise Refused(f"it has more than the {limits.files} members allowed.")
@@ -106,12 +112,13 @@ def _unpack_tar(archive: Path, into: Path, limits: ArchiveLimits) -> None:
 class Budget:
     """Holds what headers announce, and then what is really written, to the limits; headers may lie."""
 
-    def __init__(self, limits: ArchiveLimits) -> None:
+    def __init__(self, limits: ArchiveLimits, packed: int) -> None:
         self.limits = limits
+        self.total = min(limits.total_bytes, max(_SMALL, _PACKED * packed))
         self.written = 0
 
-    def announce(self, name: str, size: int) -> None:
-        self._check(name, size, self.written + size)
+    def announce(self, name: str, size: int, total: int | None = None) -> None:
+        self._check(name, size, self.written + size if total is None else total)
 
     def spend(self, name: str, chunk: int, member: int) -> None:
         self.written += chunk
@@ -125,6 +132,20 @@ class Budget:
             )
         if total > self.limits.total_bytes:
             raise Refused(f"unpacked it has more than the {self.limits.total_bytes / 1e6:.0f} MB allowed.")
+        if total > self.total:
+            raise Refused(
+                f"unpacked it has more than {_PACKED} times the bytes of the archive, which photographs never have; "
+                "if it is right, unpack it and give the folder."
+            )
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose name and records are read only where they are not endless: tarfile reads them into memory."""
+
+    def _proc_member(self, opened: tarfile.TarFile) -> Any:
+        if self.type not in tarfile.REGULAR_TYPES and self.type != tarfile.DIRTYPE and self.size > _HEADER:
+            raise Refused(f"the header of a member has {self.size / 1e6:.0f} MB, which no name needs.")
+        return super()._proc_member(opened)  # type: ignore[misc]
 
 
 class _Bounded:
@@ -161,7 +182,10 @@ def inner_path(name: str) -> Path:
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."]
     if not parts or ".." in parts:
         raise Refused(f"{_shown(name)} leads out of the archive; pack the folder with paths inside it.")
-    return Path(*(part.encode("utf-8", "replace").decode() for part in parts))
+    parts = [part.encode("utf-8", "replace").decode() for part in parts]
+    if len("/".join(parts).encode()) > 1000 or any(len(part.encode()) > 255 for part in parts):
+        raise Refused(f"{_shown(name)} is a longer name than a disk takes; shorten it.")
+    return Path(*parts)
 
 
 def _shown(name: str) -> str:

@@ -5,6 +5,7 @@ becomes its text. So a prompt with quotes, colons or braces in it cannot change 
 """
 
 import contextlib
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ from personalize.recipe.errors import RecipeError, nearest
 
 Path_ = tuple[Any, ...]
 _MARK = re.compile("\ue000(\\d+)\ue001")
+DEEP = 1000
+"""Brackets that a value typed on a command line may open."""
+MOST = 100_000
+"""Values that a file may have, aliases written out: a few lines of them can stand for millions."""
 
 
 @dataclass
@@ -90,6 +95,8 @@ def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
     loader = yaml.SafeLoader("")
     try:
         node = _compose(text)
+        if _count(node) > MOST:
+            raise RecipeError(f"{name}: it holds more than {MOST:,} values; its aliases (*name) multiply them")
         source.value = None if node is None else _build(node, (), source, values or [], loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -97,7 +104,23 @@ def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
         raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {error}") from error
+    except RecursionError:
+        raise RecipeError(f"{name}: it is nested too deeply, or a value holds itself") from None
     return source
+
+
+def _count(node: yaml.Node | None) -> int:
+    """The values under a node, those behind an alias as often as they are meant; counting ends beyond MOST."""
+    counted: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in counted:
+            below = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = itertools.chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in below)
+            counted[id(node)] = min(1 + sum(map(count, parts)), MOST + 1)
+        return counted[id(node)]
+
+    return 0 if node is None else count(node)
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -157,8 +180,12 @@ class Variables:
 
 def scalar(text: str) -> Any:
     """The value of text typed on a command line: YAML's types, but text that is a string stays exactly as typed."""
+    if text.count("[") + text.count("{") > DEEP:
+        return text  # which PyYAML would look at for half a minute
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            return text  # nobody types an alias, and a line of them can stand for millions of values
         value = yaml.load(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
     return text if isinstance(value, str) else value

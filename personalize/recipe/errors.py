@@ -2,10 +2,13 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Mapping
 
 from personalize.cards.commands import command
 from personalize.egress import without_secrets
+
+_WORD = re.compile(r"\S{1000,}")
 
 
 class RecipeError(ValueError):
@@ -15,7 +18,12 @@ class RecipeError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_secrets(message))
+        super().__init__(_WORD.sub(lambda word: in_short(word[0]), without_secrets(message)))
+
+
+def in_short(text: str, most: int = 200) -> str:
+    """Text of which the end is left out where it is longer than `most`."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

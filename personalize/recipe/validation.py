@@ -8,7 +8,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from personalize.recipe.config import Merged, Value
-from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.errors import RecipeError, in_short, nearest
 from personalize.recipe.steps import StepConfig
 
 # Kinds of error that the text as it was written may put right: a revision 1234567, an answer `yes`, a date.
@@ -94,5 +94,5 @@ def _say(step: str, kind: type[StepConfig], values: Mapping[str, Value], detail:
     field = kind.model_fields.get(key)
     about = f" ({field.description})" if field is not None and field.description else ""
     whole = len(loc) == 0 or isinstance(detail["input"], dict)
-    given = "" if detail["type"] == "value_error" and whole else f", not {detail['input']!r}"
+    given = "" if detail["type"] == "value_error" and whole else f", not {in_short(repr(detail['input']))}"
     return f"{place}: {name}: {message[:1].lower()}{message[1:]}{given}{about}"

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -119,15 +120,35 @@ def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb_stops_at_the_limit(tmp_path: Path) -> None:
-    """One header announces 8 GB of extended attributes; nothing of it may be kept in memory beyond the limit."""
+    """One header announces 8 GB of extended attributes, which tarfile would read into memory."""
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 8_000_000_000
     with gzip.open(tmp_path / "bomb.tar.gz", "wb") as file:
         file.write(header.tobuf(tarfile.GNU_FORMAT))
         for _ in range(64):
             file.write(b"\0" * 1_000_000)
-    with pytest.raises(Refused, match="more bytes than allowed"):
-        unpack(tmp_path / "bomb.tar.gz", tmp_path / "out", ArchiveLimits(files=10, total_bytes=1_000_000))
+    with pytest.raises(Refused, match="the header of a member has 8000 MB"):
+        unpack(tmp_path / "bomb.tar.gz", tmp_path / "out")
+    header.type, header.size = tarfile.REGTYPE, 100
+    header.name = "x" * 5000  # a long name of its own is no bomb
+    with tarfile.open(tmp_path / "long.tar", "w") as archive:
+        archive.addfile(header, io.BytesIO(b"y" * 100))
+    with pytest.raises(Refused, match="longer name than a disk takes"):
+        unpack(tmp_path / "long.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_what_unpacks_to_a_multiple_of_itself_holds_no_photographs(
+    tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    name = "bomb.zip" if make is make_zip else "bomb.tar.gz"
+    archive = make(tmp_path / name, {f"{index}.jpg": b"\0" * 30_000_000 for index in range(8)})
+    assert archive.stat().st_size < 2_000_000
+    started = time.monotonic()
+    with pytest.raises(Refused, match=r"more than 50 times|more bytes than allowed"):
+        unpack(archive, tmp_path / "out")
+    assert time.monotonic() - started < 30
+    assert contents(tmp_path / "out") == {}
 
 
 def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Configuration is checked before anything runs: one message with file, line and the nearest name; exit status 2."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from personalize.recipe import Recipe
 from personalize.recipe.config import Override
+from personalize.recipe.document import parse, scalar
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.plan import prepare
 
@@ -260,3 +262,32 @@ def test_a_command_in_what_is_refused_keeps_the_profile(project: Path) -> None:
     (project / "profiles" / "german.yaml").write_text("extends: local\n")
     with pytest.raises(RecipeError, match=r"-e read -P profile=german"):
         Recipe("german", root=project).plan()
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "holds more than 100,000 values"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a: &a [*a]", "nested too deeply, or a value holds itself|found undefined alias"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_is_refused_at_once(text: str, words: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(RecipeError, match=words):
+        parse(text, "recipe.yaml")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "{a: &a [x], b: [*a, *a]}", "*a", "&a [*a]", "!!python/name:os.system"])
+def test_what_is_typed_and_is_no_plain_value_stays_text(text: str) -> None:
+    assert scalar(text) == text
+
+
+def test_a_message_repeats_no_endless_word() -> None:
+    assert len(str(RecipeError(f"train.rank: not '{'9' * 100_000}'"))) < 400
