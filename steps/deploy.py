@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("promote",)
 REUSE = False
+ACTS = True
 
 
 class Config(StepConfig):

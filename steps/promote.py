@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("register",)
 REUSE = False
+ACTS = True
 
 ADAPTER = "artifacts/adapter/pytorch_lora_weights.safetensors"
 """Of a registered version: the weights that it serves."""

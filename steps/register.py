@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from personalize.serving.request import Defaults, Limits
 
 NEEDS = ("train", "evaluate")
+ACTS = True
 CODE = ("personalize/serving/model.py",)
 
 ADAPTER = "lora/pytorch_lora_weights.safetensors"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NEEDS: tuple[str, ...] = ()
 REUSE = False
+ACTS = True
 
 
 class Config(StepConfig):

@@ -80,6 +80,9 @@ class Recipe:
         """
         started = time.monotonic()
         prepared = self._prepared(step, until)
+        if tags and "reproduces" in tags:
+            prepared, left_out = self._without_acts(prepared)
+            tags = {**tags, **({"reproduces.left_out": ", ".join(left_out)} if left_out else {})}
 
         from personalize.recipe.plan import make_plan
         from personalize.recipe.runner import Runner
@@ -185,6 +188,19 @@ class Recipe:
     def _prepared(self, step: str | None = None, until: str | None = None) -> Prepared:
         with under_profile(self.profile):  # commands in what is refused name it
             return prepare(self.root, self.profile, self.overrides, until=until or "", step=step or "")
+
+    def _without_acts(self, prepared: Prepared) -> tuple[Prepared, list[str]]:
+        """The recipe up to the last step before one that acts outside, and what is left out.
+
+        Raises RecipeError where every step does.
+        """
+        left_out: list[str] = []
+        before = list(prepared.components)
+        while before and prepared.steps[before[-1]].acts:
+            left_out.insert(0, before.pop())
+        if not before:
+            raise RecipeError("every step of that run acts outside (a registry, an endpoint); none is run again")
+        return (self._prepared(until=before[-1]) if left_out else prepared), left_out
 
     def _store(self, prepared: Prepared, create: bool = False) -> "Store":
         from personalize.recipe.tracking import connect

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from personalize.files import scratch, sweep_scratch
+from personalize.recipe import machine
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components, differences
@@ -67,7 +68,7 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
             apart = _apart(store, original, place, resolved, overrides)
         if needed := [words for words in apart if left_out or not words.startswith("code of ")]:
             raise RecipeError(_missing(run_id, needed, left_out))
-        for words in apart:
+        for words in [*apart, *machine.apart(original.data.tags, machine.tags())]:
             print(f"note: {words}", flush=True)
         if left_out:
             print(f"not in the record, and as it was or without effect: {_listed(left_out)}", flush=True)
@@ -83,9 +84,13 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )[0]
-    lines, same = compare(_steps(store, original), _steps(store, again), tolerance)
+    then, now = _steps(store, original), _steps(store, again)
+    left_out_now = again.data.tags.get("reproduces.left_out", "").split(", ")
+    lines, same = compare(then, now, tolerance, left_out_now)
     client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
     print("\n".join(lines))
+    if cause := first_cause(then, now):
+        print(cause)
     verdict = "agrees with" if same else "DIFFERS from"
     print(f"run {again.info.run_id[:8]} {verdict} run {run_id[:8]} (relative tolerance {tolerance:g})")
     return 0 if same else 1
@@ -189,11 +194,30 @@ def _listed(left_out: Mapping[str, str]) -> str:
     return ", ".join(shown) + (f" and {len(left_out) - 20} more" if len(left_out) > 20 else "")
 
 
-def compare(then: Mapping[str, StepRun], now: Mapping[str, StepRun], tolerance: float) -> tuple[list[str], bool]:
+def first_cause(then: Mapping[str, StepRun], now: Mapping[str, StepRun]) -> str:
+    """Which step was the first to come to other bytes, and what is known to differ in how; empty where none did."""
+    for step, before in then.items():
+        after = now.get(step)
+        if after is None or before.digest == after.digest:
+            continue
+        causes = machine.apart(before.tags, after.tags)
+        environments = [of.tags.get("lineage.environment", "") for of in (before, after)]
+        if environments[0] != environments[1]:
+            causes.append("another environment")
+        return f"the first to differ is {step}: {'; '.join(causes) or 'nothing that is recorded tells why'}"
+    return ""
+
+
+def compare(
+    then: Mapping[str, StepRun], now: Mapping[str, StepRun], tolerance: float, left_out: Collection[str] = ()
+) -> tuple[list[str], bool]:
     """One line a step, and whether all agree. System metrics and durations are not results and do not count."""
     lines, agree = [], True
     for step, before in then.items():
         after = now.get(step)
+        if after is None and step in left_out:
+            lines.append(f"  {step}: left out, for what it does is seen outside")
+            continue
         if after is None:
             lines.append(f"  {step}: not run again")
             agree = False
@@ -300,4 +324,4 @@ def _steps(store: Store, run: Any) -> dict[str, StepRun]:
         how, _, run_id = value.partition(" ")
         if tag.startswith("recipe.step.") and how in ("ran", "reused"):
             found[tag.removeprefix("recipe.step.")] = store.step_run(store.client.get_run(run_id))
-    return found
+    return dict(sorted(found.items(), key=lambda each: each[1].started))

@@ -16,6 +16,7 @@ from typing import Any
 from personalize import files
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
+from personalize.recipe import machine
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
@@ -231,6 +232,7 @@ class Runner:
             "recipe.name": self.prepared.name,
             "recipe.profile": self.prepared.merged.profile.name,
             **self.lineage.tags(),
+            **machine.tags(),
             **self.tags,
         }
 

@@ -142,6 +142,8 @@ class Inputs(Mapping[str, Input]):
 class Step:
     """One stage of the recipe. about: the first paragraph of its docstring.
 
+    acts: what it does is seen outside, in a registry or at an endpoint, so whoever makes a run again leaves it out.
+
     check: what must be so before any step runs (a name that the registry takes, a permission); raises ValueError.
     """
 
@@ -158,6 +160,7 @@ class Step:
     code: tuple[str, ...]
     narrow: Callable[[Any], tuple[str, ...]] | None
     check: Callable[[Any], None]
+    acts: bool = False
 
 
 def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
@@ -214,6 +217,7 @@ def _step(root: Path, name: str, path: Path) -> Step:
         code=tuple(getattr(module, "CODE", ())),
         narrow=getattr(module, "needs", None),
         check=getattr(module, "check", lambda config: None),
+        acts=bool(getattr(module, "ACTS", False)),
     )
 
 

@@ -72,8 +72,9 @@ class Store:
         self.root = root
 
     def with_fingerprint(self, fingerprint: str) -> list[StepRun]:
-        """Every try at exactly this work, newest first."""
-        return self._search(f"tags.`recipe.fingerprint` = '{fingerprint}'", 20)
+        """Every try at exactly this work, newest first; not what was made again to be compared with it."""
+        found = self._search(f"tags.`recipe.fingerprint` = '{fingerprint}'", 50)
+        return [past for past in found if "reproduces" not in past.tags]
 
     def latest(self, recipe: str, step: str, finished: bool = True) -> StepRun | None:
         """The newest run of a step, whatever it was made from."""

@@ -24,7 +24,8 @@ from mlflow.exceptions import ExecutionException
 from personalize import files
 from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
-from personalize.recipe.tracking import refuse_unanswered
+from personalize.recipe.reproduce import first_cause
+from personalize.recipe.tracking import StepRun, refuse_unanswered
 from tests.recipe.conftest import REPOSITORY, Run, git
 
 
@@ -366,6 +367,39 @@ def test_a_run_is_reproduced_from_its_commit_and_changes(
     assert again.data.tags["reproduces.agrees"] == "true"
     assert git(project, "worktree", "list").count("\n") == 1
     assert run("reproduce", "--run", "0" * 32)[0] == 2
+    assert "reproduces" not in runs_of("count")[-1].data.tags
+    edit(project / "counting" / "tally.py", "text.lower()", "text.upper()")
+    assert (
+        f"reuse  run {runs_of('count')[-1].info.run_id[:8]}" in run("run", "--plan", "true", "--count.top", "1")[1]
+    ), "what was made again is no result of its own"
+
+
+def test_what_acts_outside_is_not_done_again_and_the_machine_is_named(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run("run", "--until", "announce", "--announce.by", "me")[0] == 0
+    (original,) = parents()
+    assert original.data.tags["lineage.machine.threads"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    status, said = run("reproduce", "--run", original.info.run_id)
+    assert status == 0, said
+    assert "note: threads 1, then 3" in said
+    assert "announce: left out, for what it does is seen outside" in said
+    assert len(runs_of("announce")) == 1
+
+
+def test_the_first_step_that_differs_is_named_with_what_differs_in_how_it_was_made() -> None:
+    def made(digest: str, threads: str, started: float) -> StepRun:
+        tags = {"recipe.outputs.digest": digest, "lineage.machine.threads": threads, "lineage.machine.system": "Linux"}
+        return StepRun("a", "FINISHED", started, "", "", tags, {})
+
+    then = {"read": made("1", "1", 1), "count": made("2", "1", 2), "report": made("3", "1", 3)}
+    now = {"read": made("1", "2", 4), "count": made("9", "2", 5), "report": made("8", "2", 6)}
+    assert first_cause(then, now) == "the first to differ is count: threads 1, then 2"
+    assert first_cause(then, then) == ""
+    assert first_cause(then, {**then, "report": made("8", "1", 6)}).endswith("nothing that is recorded tells why")
 
 
 def test_what_stayed_here_is_named_and_reproduce_says_when_it_needs_it(

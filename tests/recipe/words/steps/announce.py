@@ -8,6 +8,7 @@ from personalize.recipe import Inputs, RecipeError, StepConfig
 
 NEEDS = ("report",)
 REUSE = False
+ACTS = True
 
 
 class Config(StepConfig):
