@@ -15,10 +15,9 @@ from torch import Tensor
 
 from personalize.dreambooth import tensorfile
 from personalize.dreambooth.buckets import Cut, Cuts
-from personalize.dreambooth.examples import Size
 from personalize.files import file_digest
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of every cache key; changed when the meaning of a cached file changes."""
 
 
@@ -41,37 +40,26 @@ class MomentCache:
         self.vae_digest = module_digest(vae) if folder is not None else ""
         self.encoded = 0
 
-    def encode(
-        self,
-        jobs: Sequence[tuple[Path, Cut]],
-        batch_size: int = 4,
-        on_done: Callable[[int], None] | None = None,
-    ) -> list[Tensor]:
-        """Moments [2, C, h, w] for every (file, cut), in order; only what is not on disk goes through the VAE."""
+    def encode(self, jobs: Sequence[tuple[Path, Cut]], on_done: Callable[[int], None] | None = None) -> list[Tensor]:
+        """Moments [2, C, h, w] for every (file, cut), in order; only what is not on disk goes through the VAE.
+
+        One at a time: in a batch the last bits of each would depend on the others, and so on what was encoded before.
+        """
         digests = {path: file_digest(path) for path in {path for path, _ in jobs}}
         found = [_read(self._file(digests[path], cut)) for path, cut in jobs]
-        missing: dict[Size, list[int]] = {}
-        for index, moments in enumerate(found):
-            if moments is None:
-                missing.setdefault(jobs[index][1].target, []).append(index)
         done = sum(moments is not None for moments in found)
-        for rows in missing.values():
-            for start in range(0, len(rows), batch_size):
-                chunk = rows[start : start + batch_size]
-                images = []
-                for index in chunk:
-                    path, cut = jobs[index]
-                    with Image.open(path) as image:
-                        images.append(pixels(cut.apply(image.convert("RGB"))))
-                batch = encode_moments(self.vae, torch.stack(images), [str(jobs[index][0]) for index in chunk])
-                for index, moments in zip(chunk, batch, strict=True):
-                    found[index] = moments.clone()
-                    if file := self._file(digests[jobs[index][0]], jobs[index][1]):
-                        tensorfile.save(file, {"moments": moments})
-                self.encoded += len(chunk)
-                done += len(chunk)
-                if on_done is not None:
-                    on_done(done)
+        for index, (path, cut) in enumerate(jobs):
+            if found[index] is not None:
+                continue
+            with Image.open(path) as image:
+                picture = pixels(cut.apply(image.convert("RGB")))
+            found[index] = moments = encode_moments(self.vae, picture[None], [str(path)])[0].clone()
+            if file := self._file(digests[path], cut):
+                tensorfile.save(file, {"moments": moments})
+            self.encoded += 1
+            done += 1
+            if on_done is not None:
+                on_done(done)
         return [moments for moments in found if moments is not None]
 
     def _file(self, content: str, cut: Cut) -> Path | None:
@@ -81,12 +69,10 @@ class MomentCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def encode(
-    cuts: Cuts, cache: MomentCache, batch_size: int = 4, on_done: Callable[[int], None] | None = None
-) -> Encoded:
+def encode(cuts: Cuts, cache: MomentCache, on_done: Callable[[int], None] | None = None) -> Encoded:
     """The moments of all cuts. `on_done` hears how many are known, whenever some more are."""
     jobs = [(example.path, cut) for example, own in zip(cuts.examples, cuts.cuts, strict=True) for cut in own]
-    moments = iter(cache.encode(jobs, batch_size, on_done))
+    moments = iter(cache.encode(jobs, on_done))
     of_each = tuple(tuple(next(moments) for _ in own) for own in cuts.cuts)
     return Encoded(cuts.examples, cuts.shapes, cuts.bucket_of, cuts.cuts, of_each)
 

@@ -133,7 +133,7 @@ def set_up(
         cuts["class images"] = cut_class_images(class_images, cuts["photographs"], settings)
     cuts["watched"] = cut_photographs(held_out or photographs, settings, step, 1)
     with accelerator.main_process_first(), hardware.working_on(device, pipe.vae):  # the others find them on disk
-        encoded = encode(cuts, latents.MomentCache(pipe.vae, work / "latents"), settings, phase)
+        encoded = encode(cuts, latents.MomentCache(pipe.vae, work / "latents"), phase)
 
     model = adapt(pipe, settings, base, device, prediction_type, alphas_cumprod)
     identity = run_identity(settings, base, list(encoded.values()), pipe, model.params)
@@ -171,9 +171,7 @@ def make_accelerator(settings: TrainSettings, base: Base) -> Any:
     return accelerator
 
 
-def encode(
-    every: Mapping[str, Cuts], cache: latents.MomentCache, settings: TrainSettings, phase: Callable[[str], None]
-) -> dict[str, Encoded]:
+def encode(every: Mapping[str, Cuts], cache: latents.MomentCache, phase: Callable[[str], None]) -> dict[str, Encoded]:
     """All cuts of all pictures to moments of the VAE's posterior; `phase` hears how many are done."""
     total, before, encoded = sum(cuts.count for cuts in every.values()), 0, {}
     for name, cuts in every.items():
@@ -181,7 +179,7 @@ def encode(
         def tell(count: int, before: int = before) -> None:
             phase(f"encoding pictures {before + count}/{total}")
 
-        encoded[name] = latents.encode(cuts, cache, settings.pictures_at_a_time, tell)
+        encoded[name] = latents.encode(cuts, cache, tell)
         before += cuts.count
     return encoded
 

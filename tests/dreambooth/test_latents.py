@@ -43,6 +43,14 @@ def test_a_photograph_is_encoded_once_and_found_again(vae, photograph, tmp_path)
     assert made[0].shape == (2, 4, 16, 16)
 
 
+def test_what_was_encoded_before_changes_no_bit_of_the_rest(vae, photograph, tmp_path):
+    wanted = jobs(photograph, 7)
+    at_once = latents.MomentCache(vae, tmp_path / "at once").encode(wanted)
+    for some in (wanted[3:5], wanted[::2], wanted):
+        in_turns = latents.MomentCache(vae, tmp_path / "in turns").encode(some)
+    assert all(torch.equal(a, b) for a, b in zip(at_once, in_turns, strict=True))
+
+
 def test_the_cache_follows_the_content_not_the_name(vae, photograph, tmp_path):
     latents.MomentCache(vae, tmp_path / "cache").encode(jobs(photograph))
     moved = photograph.rename(photograph.with_name("other name.png"))
