@@ -14,6 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 
 from personalize.databricks.apps import app_place
 from personalize.serving.ports import free_port
@@ -60,6 +61,8 @@ def test_in_a_browser_it_works_by_keyboard_on_a_phone_and_without_scripts(open_r
                     width_needed = page.evaluate("document.documentElement.scrollWidth")
                     assert width_needed <= width, f"/{path} is {width_needed} px wide"
                     assert page.evaluate(UNNAMED) == 0
+                    axe = Axe().run(page).response
+                    assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in axe["violations"]] == []
             context.close()
         browser.close()
     assert problems == []
