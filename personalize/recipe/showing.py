@@ -55,6 +55,9 @@ class Cards:
         step, config = self.prepared.steps[name], self.prepared.configs[name]
         drawn = self.drawn_from(step, config, past, results)
         card = self.draw(step, config, past, results)
+        if warnings := [block["text"] for block in card.blocks if block["kind"] == "warning"]:
+            more = f" ({len(warnings) - 1} more on its card)" if len(warnings) > 1 else ""
+            print(f"  mind: {warnings[0]}{more}", flush=True)
         path = self.keep(card, {**made, "drawn": drawn}, past.run_id)
         tags = outcome_tags(card)
         for key, value in {**tags, "recipe.card": drawn}.items():

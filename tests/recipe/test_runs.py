@@ -374,6 +374,11 @@ def test_a_run_is_reproduced_from_its_commit_and_changes(
     ), "what was made again is no result of its own"
 
 
+def test_a_warning_on_a_card_is_a_line_on_the_terminal_too(run: Run, project: Path) -> None:
+    (project / "texts" / "a.txt").write_text("word")
+    assert "  mind: One word is not much of a text. (1 more on its card)\n" in run("run")[1]
+
+
 def test_what_acts_outside_is_not_done_again_and_the_machine_is_named(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
