@@ -47,7 +47,7 @@ class Config(StepConfig):
     sampling_steps: int = Field(25, ge=1, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
     negative_prompt: str = Field("", description="What the pictures should not show")
-    resolution: int = Field(1024, ge=8, description="Side of the pictures in pixels")
+    resolution: int = Field(1024, ge=8, multiple_of=8, description="Side of the pictures in pixels")
     # which device it was counts through `sources`, resolved; the batch counts to the last bit of a picture
     device: Device = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)
     dtype: Dtype = Field("float32", description="Precision of UNet and text encoders")

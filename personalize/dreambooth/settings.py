@@ -75,7 +75,7 @@ class TrainSettings(BaseModel):
     caption_dropout: float = Field(0.05, ge=0, le=1, description="share of samples trained without their caption")
 
     # the photographs
-    resolution: int = Field(1024, ge=32, description="side in pixels of the square with a bucket's area")
+    resolution: int = Field(1024, ge=32, multiple_of=8, description="side in pixels of the square with a bucket's area")
     aspect_ratio_buckets: bool = Field(
         True, description="keep aspect ratios in buckets; otherwise centre-crop to squares"
     )
