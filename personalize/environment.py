@@ -13,6 +13,7 @@ not to the locked hash.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -88,6 +89,22 @@ def block(lock: str, package: str) -> str:
     """The lines of one package in the lock's text, with its hashes."""
     begin = lock.index(pinned(lock, package))
     return "\n".join([lock[begin:].split("\n")[0], *_hashes(lock[begin:].split("\n")[1:])]) + "\n"
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Every package of a lock's text, with its versions (of more than one, as Pythons want them) and, after a space,
+    16 hexadecimal digits of the sha256 of what is said of it; comments do not count."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in filter(None, (line.partition("#")[0].rstrip() for line in lock.splitlines())):
+        if not line.startswith((" ", "-")):
+            name = line.partition("==")[0]
+        found.setdefault(name, []).append(line)
+    versions = {name: re.findall(r"^[^ ]+==([^ ;\\]+)", "\n".join(lines), re.MULTILINE) for name, lines in found.items()}
+    return {
+        name: f"{'|'.join(versions[name])} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
+        for name, lines in found.items()
+    }
 
 
 def _hashes(lines: list[str]) -> list[str]:

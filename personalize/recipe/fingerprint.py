@@ -20,20 +20,22 @@ from typing import Any
 import yaml
 
 from personalize.egress import sift, without_secrets
+from personalize.environment import LOCK, TORCH, locked
 from personalize.files import dvc_digest
 from personalize.recipe.errors import RecipeError
 
-FORMAT = 2
+FORMAT = 3
 ENGINE = (("personalize", "recipe"),)
 SHOWING = (("personalize", "cards"), ("steps", "cards"))
 ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
+"""What an environment is known by where nothing is locked."""
 
 
 @dataclass(frozen=True)
 class Components:
     """The parts of a fingerprint, kept beside each run so that the next plan can say what changed.
 
-    inputs: digest of each needed step's result; empty while these are not known.
+    inputs: digest of each needed step's result; empty while these are not known. environment: by package.
     """
 
     step: str
@@ -41,7 +43,7 @@ class Components:
     config: dict[str, Any]
     inputs: dict[str, str]
     sources: dict[str, str]
-    environment: str
+    environment: dict[str, str]
     format: int = FORMAT
 
     @property
@@ -59,20 +61,30 @@ class Components:
     @classmethod
     def from_json(cls, text: str) -> "Components":
         """Raises ValueError or TypeError where the text is not of this format."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        if isinstance(fields["environment"], str):  # before format 3: one digest
+            fields["environment"] = {"": fields["environment"]}
+        return cls(**fields)
 
 
-def environment_digest(root: Path) -> str:
-    """Digest of the pinned environment by content; comments in it do not count. Empty where a project pins none."""
+def environment(root: Path) -> dict[str, str]:
+    """The locked environment: each package with its version and a digest of its files' hashes.
+
+    Where a project locks none: the digest of the file that pins its environment; comments do not count. Empty where it
+    pins none either.
+    """
+    locks = [path.read_text(encoding="utf-8") for path in (root / LOCK, root / TORCH) if path.is_file()]
+    if locks:
+        return locked("\n".join(locks))
     for name in ENVIRONMENT_FILES:
         path = root / name
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             if path.suffix == ".yaml":
-                return _sha256(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))
+                return {name: _sha256(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))}
             lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-            return _sha256("\n".join(line for line in lines if line))
-    return ""
+            return {name: _sha256("\n".join(line for line in lines if line))}
+    return {}
 
 
 def code_closure(root: Path, start: Path, extra: Iterable[str] = (), showing: bool = False) -> dict[str, str]:
@@ -177,12 +189,24 @@ def differences(now: Components, then: Components, waiting: Iterable[str] = ()) 
     for name in _changed(then.sources, now.sources):
         said.append(f"{name} changed (digest {_short(then.sources.get(name))} → {_short(now.sources.get(name))})")
     if then.environment != now.environment:
-        said.append("environment changed")
+        said.append("environment changed" + _packages(then.environment, now.environment))
     unknown = set(waiting)
     said += [f"input {name} changed" for name in _changed(then.inputs, now.inputs) if name not in unknown]
     if then.format != now.format:
         said.append("the engine's format changed")
     return said
+
+
+def _packages(then: Mapping[str, str], now: Mapping[str, str], most: int = 3) -> str:
+    """What changed in a lock: `: numpy 2.3.1 → 2.4.6, other files of torch 2.13.0 and 2 more`; nothing without one."""
+    if not set(then) & set(now) or set(now) & set(ENVIRONMENT_FILES):
+        return ""
+    words = []
+    for name in _changed(then, now):
+        before, after = (side[name].partition(" ")[0] if name in side else "(not there)" for side in (then, now))
+        words.append(f"{name} {before} → {after}" if before != after else f"other files of {name} {after}")
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f": {', '.join(words[:most])}{more}"
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -242,7 +266,9 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
     pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
     diff, left_out = _diff(root, places) if status else ("", {})
     dirty = bool(status) if commit else bool(changes)
-    return Lineage(commit or told, diff, dirty, left_out, pins, environment_digest(root))
+    pinned = environment(root)
+    digest = _sha256(json.dumps(pinned, sort_keys=True)) if pinned else ""
+    return Lineage(commit or told, diff, dirty, left_out, pins, digest)
 
 
 def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from personalize.egress import has_secret, without_secrets
 from personalize.recipe.config import Merged, Override, load
 from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.fingerprint import Components, code_closure, differences, environment_digest
+from personalize.recipe.fingerprint import Components, code_closure, differences, environment
 from personalize.recipe.steps import Step, StepConfig, load_steps
 from personalize.recipe.tracking import StepRun, Store
 from personalize.recipe.validation import validate
@@ -110,7 +110,7 @@ def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prep
 def _components(
     root: Path, names: Sequence[str], steps: Mapping[str, Step], configs: Mapping[str, StepConfig], strict: bool = True
 ) -> dict[str, Components]:
-    environment = environment_digest(root)
+    pinned = environment(root)
     components: dict[str, Components] = {}
     for name in names:
         step, config = steps[name], configs[name]
@@ -120,7 +120,7 @@ def _components(
             config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
             inputs={},
             sources=_sources(step, config, strict),
-            environment=environment,
+            environment=pinned,
         )
     return components
 

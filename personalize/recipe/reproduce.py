@@ -174,7 +174,7 @@ def _apart(
     for step, past in _steps(store, original).items():
         then = store.components(past)
         if then is not None and step in found:
-            now = replace(Components(**found[step]), config=then.config, inputs=then.inputs)
+            now = replace(Components.from_json(json.dumps(found[step])), config=then.config, inputs=then.inputs)
             said += differences(now, then)
     return list(dict.fromkeys(said))
 

@@ -114,6 +114,29 @@ def test_a_changed_environment_reruns_everything(done: Run, project: Path) -> No
     assert plan(done)["read"] == "run: environment changed"
 
 
+LOCK = """\
+numpy==2.4.6 \\
+    --hash=sha256:{numpy}
+    # via words
+torch==2.13.0 ; python_full_version >= '3.12' \\
+    --hash=sha256:bb
+"""
+
+
+def test_a_changed_lock_says_which_packages(run: Run, project: Path) -> None:
+    lock = project / "requirements.lock"
+    lock.write_text(LOCK.format(numpy="aa"))
+    assert run("run")[0] == 0
+    edit(project / "conda.yaml", "python=3.11", "python=3.12")
+    edit(lock, "# via words", "# via somebody else")
+    assert set(plan(run).values()) == {"reuse"}, "what is installed is the lock"
+    edit(lock, "sha256:aa", "sha256:cc")
+    assert plan(run)["read"] == "run: environment changed: other files of numpy 2.4.6"
+    edit(lock, "numpy==2.4.6", "numpy==2.5.0")
+    (project / "requirements-torch.lock").write_text("triton==3.4.0 \\\n    --hash=sha256:dd\n")
+    assert plan(run)["read"] == "run: environment changed: numpy 2.4.6 → 2.5.0, triton (not there) → 3.4.0"
+
+
 def test_a_colleague_on_the_same_store_reuses_the_work(
     done: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
