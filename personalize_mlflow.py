@@ -33,9 +33,33 @@ def served_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> A
     """
     from mlflow.tracking._tracking_service.utils import _get_rest_store
 
-    if sys.argv[1:2] == ["run"] and Path(sys.argv[0]).name in ("mlflow", "mlflow.exe", "__main__.py"):
+    if _is_mlflow_run():
         with contextlib.suppress(ImportError):
             from personalize.recipe.tracking import refuse_unanswered
 
             refuse_unanswered(store_uri)
     return _get_rest_store(store_uri)
+
+
+class ProjectExperiment:
+    """The experiment of `mlflow run` in a workspace where none is named: MLflow itself has none there, and fails."""
+
+    def in_context(self) -> bool:
+        """Whether this process is such a run."""
+        if not _is_mlflow_run():
+            return False
+        try:
+            from personalize.databricks import sign_in
+        except ImportError:
+            return False
+        return sign_in.wants_experiment()
+
+    def get_experiment_id(self) -> str | None:
+        """That of the profile, made where it is missing."""
+        from personalize.databricks import sign_in
+
+        return sign_in.project_experiment()
+
+
+def _is_mlflow_run() -> bool:
+    return sys.argv[1:2] == ["run"] and Path(sys.argv[0]).name in ("mlflow", "mlflow.exe", "__main__.py")

@@ -71,6 +71,7 @@ class JobsBackend(AbstractBackend):
         """
         from mlflow.exceptions import ExecutionException
 
+        _speak()
         waits = bool(backend_config.get("wait")) and not backend_config.get("SYNCHRONOUS")
         try:
             job = self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
@@ -216,6 +217,16 @@ def _head(project: Path) -> str:
         return git(project, "rev-parse", "HEAD")
     except WorkspaceError:
         return "none"
+
+
+def _speak() -> None:
+    """What this package tells is shown: `mlflow run` gives its own messages alone a way to the terminal."""
+    ours = logging.getLogger("personalize")
+    if not ours.hasHandlers():
+        shown = logging.StreamHandler()
+        shown.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(shown)
+    ours.setLevel(logging.INFO)
 
 
 def _watch(job: JobRun) -> None:

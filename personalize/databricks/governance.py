@@ -2,7 +2,8 @@
 
 CREATE MODEL on the schema makes a model; a version and an alias of one that is there need its ownership
 (docs.databricks.com, manage-model-lifecycle). What may be done is asked of the effective privileges; where one may not
-even ask, the registry itself will say.
+even ask, the registry itself will say. Quotas are told to administrators only (resource-quotas): who may read that one
+is used up is told before the training, all others by the registry.
 """
 
 from __future__ import annotations
@@ -45,11 +46,28 @@ def check_model(client: WorkspaceClient, full_name: str) -> None:
                 f"{full_name} belongs to {owner}; a new version and its alias need its ownership. Ask {owner} to make "
                 f"a group of yours its owner, or register under another name: -P MODEL_NAME={schema}.<name>."
             )
+        check_quota(client, "function", full_name, "model-version-quota")  # a model is asked for as a function
         return
+    check_quota(client, "schema", schema, "registered-model-quota")
     missing = lacking(client, schema, names)
     if missing:
         grants = "; ".join(f"GRANT {words} TO `{me.user_name}`" for words in missing)
         raise WorkspaceError(f"No model can be registered as {full_name}. Somebody who owns {schema} runs: {grants}.")
+
+
+def check_quota(client: WorkspaceClient, kind: str, parent: str, quota: str) -> None:
+    """Raises WorkspaceError where nothing more goes into `parent`, as far as one may know."""
+    from databricks.sdk.errors import DatabricksError
+
+    try:
+        used = client.resource_quotas.get_quota(kind, parent, quota).quota_info
+    except DatabricksError:
+        return
+    if used is not None and used.quota_limit and (used.quota_count or 0) >= used.quota_limit:
+        raise WorkspaceError(
+            f"{parent} is full: {used.quota_count} of {used.quota_limit} ({quota}). Delete what nobody needs, or take "
+            "another name: -P MODEL_NAME=<catalog>.<schema>.<model>."
+        )
 
 
 def lacking(client: WorkspaceClient, schema: str, names: set[str]) -> list[str]:

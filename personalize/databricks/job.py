@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 600
 """For how long a workspace that does not answer is asked again while a job runs there."""
-LOG_LINES = 15
+LOG_LINES = 5
+"""Of what is new in a task's log, as many are shown at a look."""
 _logger = logging.getLogger(__name__)
 
 
@@ -25,6 +26,7 @@ class JobRun(SubmittedRun):
         super().__init__()
         self.client, self.job_run_id, self._run_id, self.poll_s = client, job_run_id, run_id, poll_s
         self._shown: set[str] = set()
+        self._read: dict[int, int] = {}
 
     @property
     def run_id(self) -> str:
@@ -72,7 +74,7 @@ class JobRun(SubmittedRun):
             said.append("Give it more with timeout_minutes in the backend config; finished steps are not run again.")
         for task in run.tasks or []:
             error, log = self.output(int(task.run_id or 0))
-            said += [f"task {task.task_key}: {_message(task.state)}".rstrip(": "), error, log]
+            said += [f"task {task.task_key}: {_message(task.state)}".rstrip(": "), error, log[-4000:]]
         return "\n".join(line for line in said if line)
 
     def output(self, task_run_id: int) -> tuple[str, str]:
@@ -83,7 +85,7 @@ class JobRun(SubmittedRun):
             found = self.client.jobs.get_run_output(task_run_id)
         except DatabricksError as error:
             return f"(its output cannot be read: {error})", ""
-        return (found.error or "").strip(), (found.logs or "")[-4000:].strip()
+        return (found.error or "").strip(), (found.logs or "").strip()
 
     def cancel(self) -> None:
         """Cancel the job and wait until it has ended."""
@@ -93,7 +95,8 @@ class JobRun(SubmittedRun):
         self._end_run("KILLED")
 
     def _tell(self, run: Run) -> None:
-        """What is new: the job's state, and which steps have begun, as the MLflow run says."""
+        """What is new: the job's state, which steps have begun, as the MLflow run says, and the end of its log."""
+        from databricks.sdk.service.jobs import RunLifeCycleState
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -109,6 +112,12 @@ class JobRun(SubmittedRun):
             if line not in self._shown:
                 self._shown.add(line)
                 _logger.info("%s", line)
+        for task in run.tasks or []:
+            if task.run_id and task.state and task.state.life_cycle_state is RunLifeCycleState.RUNNING:
+                said, known = self.output(task.run_id)[1].splitlines(), self._read.get(task.run_id, 0)
+                for line in said[max(known, len(said) - LOG_LINES) :]:
+                    _logger.info("  %s", line)
+                self._read[task.run_id] = len(said)
 
     def _end_run(self, status: str) -> None:
         from mlflow import MlflowClient

@@ -32,7 +32,7 @@ def check_needs(client: WorkspaceClient, project: Path, entry_point: str, params
         return
     merged, steps = found
     values = {f"{step}.{key}": value.value for step in steps for key, value in merged.steps[step].items()}
-    for name, path in volume_paths(values):
+    for path, name in {path: name for name, path in reversed([*volume_paths(values)])}.items():  # each once
         if not there(client, path):
             setup = f"`mlflow run . -e setup -P profile={merged.profile.name}`"
             raise WorkspaceError(
@@ -78,10 +78,14 @@ def asked_for(project: Path, entry_point: str, params: Mapping[str, str]) -> tup
 
 
 def volume_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every value that is a path in a volume, with the name of its key."""
+    """Every value that is a path in a volume, however deep, with the name of its key."""
     for name, value in values.items():
         if isinstance(value, str) and value.startswith("/Volumes/"):
             yield name, value
+        elif isinstance(value, Mapping):
+            yield from volume_paths({f"{name}.{key}": inner for key, inner in value.items()})
+        elif isinstance(value, list | tuple):
+            yield from volume_paths({f"{name}.{place}": inner for place, inner in enumerate(value)})
 
 
 def there(client: WorkspaceClient, path: str) -> bool:

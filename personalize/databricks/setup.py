@@ -172,14 +172,14 @@ def main(words: list[str] | None = None) -> int:
             raise RecipeError(
                 f"profile '{profile.name}' names no VOLUME; set up a workspace with -P profile=databricks"
             )
-        _set_up(variables, asked.options.get("data", ""), asked.flag("models"))
+        _set_up(profile.name, variables, asked.options.get("data", ""), asked.flag("models"))
     except (RecipeError, WorkspaceError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
 
 
-def _set_up(variables: Mapping[str, Any], data: str, models: bool) -> None:
+def _set_up(profile: str, variables: Mapping[str, Any], data: str, models: bool) -> None:
     def report(line: str) -> None:
         print(line, flush=True)
 
@@ -198,7 +198,7 @@ def _set_up(variables: Mapping[str, Any], data: str, models: bool) -> None:
         named = send_models(client, variables, volume, report)
         words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in named.items()}
         report("to use them: " + " ".join(f"-P {name}={shlex.quote(value)}" for name, value in words.items()))
-    report(f"ready: -P profile=databricks reads photographs from {target}")
+    report(f"ready: -P profile={profile} reads photographs from {target}")
 
 
 if __name__ == "__main__":

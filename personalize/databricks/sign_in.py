@@ -1,4 +1,4 @@
-"""MLflow's store of a Databricks workspace, after a look at whether one is signed in.
+"""MLflow's store of a Databricks workspace, after a look at whether one is signed in; and the experiment of a run.
 
 MLflow finds this by an entry point of the installed project (`mlflow.tracking_store`, scheme `databricks`), so that the
 first message about credentials is a sentence with a way out, and `mlflow run` takes every kind of sign-in: its local
@@ -41,6 +41,48 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None, **_: Any) ->
         _renew_for_children(client)
         store_uri = "databricks"
     return _get_databricks_rest_store(store_uri)
+
+
+def wants_experiment() -> bool:
+    """Whether this is `mlflow run` in a workspace, of a run that is not there yet."""
+    from mlflow.tracking import get_tracking_uri
+
+    begun = any("_mlflow_local_backend_run_id" in word for word in sys.argv)
+    return _is_mlflow_run(sys.argv) and not begun and get_tracking_uri().startswith("databricks")
+
+
+def project_experiment() -> str | None:
+    """Id of the experiment that the profile of this `mlflow run` names, made where it is missing.
+
+    A workspace's experiments have absolute paths, so a profile that names none has that of `databricks`. None without
+    a recipe, or without a way in, which the run itself will say.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import ExecutionException
+
+    from personalize.recipe.config import load_profile
+    from personalize.recipe.errors import RecipeError
+
+    words = [word.removeprefix("-P") for word in sys.argv[2:]]
+    root = next((Path(word) for word in words if Path(word, "recipe.yaml").is_file()), None)
+    named = [word.partition("=")[2] for word in words if word.startswith("profile=")]
+    if root is None:
+        return None
+    for profile in (*named, "databricks"):
+        try:
+            name = str(load_profile(root, profile).experiment.get("name") or "")
+        except RecipeError:
+            continue
+        if name.startswith("/"):
+            break
+    else:
+        return None
+    try:
+        client = MlflowClient()
+        found = client.get_experiment_by_name(name)
+        return str(found.experiment_id) if found else str(client.create_experiment(name))
+    except ExecutionException:
+        return None
 
 
 def _is_mlflow_run(words: list[str]) -> bool:

@@ -216,6 +216,13 @@ def _quoted(text: str) -> str:
     return text.replace("'", "")
 
 
+def registry_beside(tracking_uri: str, registry_uri: str) -> str:
+    """The registry of the same workspace: `databricks://NAME` and `databricks-uc` are `databricks-uc://NAME`."""
+    scheme, _, name = tracking_uri.partition("://")
+    same = scheme == "databricks" and registry_uri == "databricks-uc" and name
+    return f"{registry_uri}://{name}" if same else registry_uri
+
+
 def connect(profile: Profile, root: Path, create: bool) -> Store:
     """The store of the experiment that runs go to. create: make the profile's experiment where it does not exist yet.
 
@@ -239,7 +246,7 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
             f"set MLFLOW_TRACKING_URI={wanted}"
         )
     if registry := profile.model_registry.get("registry_uri"):
-        mlflow.set_registry_uri(str(registry))
+        mlflow.set_registry_uri(registry_beside(uri, str(registry)))
     _keep_private(uri, root)
     client = mlflow.MlflowClient()
     name = str(profile.experiment.get("name") or "")
