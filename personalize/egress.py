@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -212,6 +212,7 @@ def _bytes(path: Path, most: int = MOST_FILE_BYTES + 1) -> bytes:
 # Secrets.
 
 
+@lru_cache(maxsize=MOST_FILES)
 def secret_in(text: str, name: str) -> str:
     """The kind of the first thing in a file's text that looks like a secret; empty where nothing does."""
     from detect_secrets.filters.heuristic import is_sequential_string, is_templated_secret

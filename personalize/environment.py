@@ -100,7 +100,9 @@ def locked(lock: str) -> dict[str, str]:
         if not line.startswith((" ", "-")):
             name = line.partition("==")[0]
         found.setdefault(name, []).append(line)
-    versions = {name: re.findall(r"^[^ ]+==([^ ;\\]+)", "\n".join(lines), re.MULTILINE) for name, lines in found.items()}
+    versions = {
+        name: re.findall(r"^[^ ]+==([^ ;\\]+)", "\n".join(lines), re.MULTILINE) for name, lines in found.items()
+    }
     return {
         name: f"{'|'.join(versions[name])} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
         for name, lines in found.items()

@@ -4,7 +4,7 @@
 - `setup`, `volumes`: catalog, schema and volume; folders to and from volumes. `mlflow run . -e setup`
 - `backend`, `compute`, `snapshot`, `driver`, `job`: the project as a job. `mlflow run . -b databricks-jobs`
 - `preflight`, `governance`: what a job would not find, and may not do, said before compute is started.
-- `serving`, `entities`, `readiness`: an endpoint on Model Serving. `mlflow run . -e deploy -P profile=databricks`
+- `serving`, `entities`, `readiness`, `request_logs`: an endpoint on Model Serving. `mlflow run . -e deploy`
 - `deployment_job`: Evaluation, Approval_Check, Deployment. `mlflow run . -e deployment_job`
 
 docs/databricks.md tells it to users, and what was never checked on a real workspace.

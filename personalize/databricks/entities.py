@@ -33,7 +33,8 @@ GPUS: dict[str, dict[str, str]] = {
 """GPU workload types by cloud; which of them a region has, its administrators know."""
 
 FITS_SDXL = {"aws": "GPU_MEDIUM", "azure": "GPU_LARGE", "gcp": "GPU_MEDIUM"}
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+SERVED = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "MLFLOW_MODELS_WORKERS": "1"}
+"""A served model asks no hub, and needs one copy on its GPU: MLflow's own containers start a worker for each CPU."""
 MOST_VARIABLES = 30
 READ_ONLY = ("state", "creator", "creation_timestamp", "foundation_model", "model_name", "model_version", "type")
 SECRET = re.compile(r"\{\{secrets/[^/{}]+/[^/{}]+\}\}")
@@ -67,7 +68,7 @@ def new_entity(model: ModelVersion, compute: Compute, variables: Mapping[str, st
         EndpointError: there are too many variables, or one names a secret in a way that Databricks does not know.
     """
     device = "cpu" if compute.workload_type in CPUS else "cuda"
-    environment = {**OFFLINE, "PERSONALIZE_DEVICE": device, **variables}
+    environment = {**SERVED, "PERSONALIZE_DEVICE": device, **variables}
     if len(environment) > MOST_VARIABLES:
         raise EndpointError(f"A version takes {MOST_VARIABLES} environment variables; these are {len(environment)}.")
     for name, value in variables.items():

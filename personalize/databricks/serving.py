@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from personalize.databricks import request_logs
 from personalize.databricks.entities import (
     Compute,
     Seen,
@@ -70,7 +71,8 @@ class DatabricksEndpoint:
         scale_to_zero: release the compute when nobody asks.
         traffic: percent of the traffic that a new version gets.
         keep_previous: keep the outgoing version at 0 % of the traffic.
-        inference_table: `catalog.schema` of a table for requests and answers; empty leaves it as it is.
+        inference_table: `catalog.schema` of a table for requests and answers, by AI Gateway or, in a workspace that has
+            none, by endpoint telemetry; empty leaves it as it is.
         environment: more environment variables of the served version; `{{secrets/scope/key}}` for a secret.
         can_query: users, groups and service principals who may ask it.
         tags: of the endpoint, for budgets and the like.
@@ -123,6 +125,8 @@ class DatabricksEndpoint:
             if previous is not None and previous["name"] == new["name"]:
                 previous = None
             body = payload(smoke, *inputs_of(model.uri))
+            if before is not None:
+                request_logs.turn_on(self.client, self.name, self.inference_table, before)
             self._put_on(before, new, previous)
             self.report(f"{model} is ready; asking it for a picture")
             trial = self._try(new, previous, body, smoke)
@@ -286,18 +290,12 @@ class DatabricksEndpoint:
         self._await_ready(str(new["name"]))
 
     def _describe(self, model: ModelVersion, previous: Mapping[str, Any] | None) -> None:
-        """What people find on the endpoint's page: tags, the table of requests, who may ask it."""
+        """What people find on the endpoint's page: tags, who may ask it."""
         before = {PREVIOUS: str(previous["name"])} if previous else {}
         self._tag({"recipe": "dreambooth-lora-sdxl", "model_version": model.version, **before, **self.tags})
         endpoint = see(self.client, self.name)
         if endpoint is None:
             return
-        if self.inference_table:
-            wanted = self._gateway()["inference_table_config"]
-            if (endpoint.raw.get("ai_gateway") or {}).get("inference_table_config") != wanted:
-                self.client.api_client.do(
-                    "PUT", f"/api/2.0/serving-endpoints/{self.name}/ai-gateway", body=self._gateway()
-                )
         if self.can_query:
             access = [{**_principal(who), "permission_level": "CAN_QUERY"} for who in self.can_query]
             path = f"/api/2.0/permissions/serving-endpoints/{endpoint.raw['id']}"
@@ -310,17 +308,9 @@ class DatabricksEndpoint:
             "config": {"name": self.name, "served_entities": [new], "traffic_config": routes({new["name"]: 100})},
             "tags": tags,
         }
-        if self.inference_table:
-            body["ai_gateway"] = self._gateway()
         if self.budget_policy_id:
             body["budget_policy_id"] = self.budget_policy_id
-        self.client.api_client.do("POST", "/api/2.0/serving-endpoints", body=body)
-
-    def _gateway(self) -> dict[str, Any]:
-        catalog, schema = self.inference_table.split(".")
-        prefix = self.name.replace("-", "_")
-        table = {"catalog_name": catalog, "schema_name": schema, "table_name_prefix": prefix, "enabled": True}
-        return {"inference_table_config": table}
+        request_logs.create(self.client, body, self.inference_table)
 
     def _update(self, entities: list[dict[str, Any]], shares: Mapping[str, int]) -> None:
         body = {"served_entities": entities, "traffic_config": routes(shares)}
@@ -361,13 +351,19 @@ class DatabricksEndpoint:
             raise
 
     def _ask(self, body: dict[str, Any], served: str = "") -> list[Prediction]:
-        from databricks.sdk.errors import DatabricksError
+        from databricks.sdk.errors import DatabricksError, DeadlineExceeded
 
         # `serving_endpoints.query` cannot carry a pyfunc's `params`, and knows nothing of a single served version.
         part = f"/served-models/{served}" if served else ""
         try:
             answer = self.client.api_client.do("POST", f"/serving-endpoints/{self.name}{part}/invocations", body=body)
-        except (DatabricksError, TimeoutError) as error:
+        except (DeadlineExceeded, TimeoutError) as error:
+            raise EndpointError(
+                f"Endpoint {self.name!r} did not answer in time. Where it was scaled to zero, it first waits for its "
+                "compute and loads the model, which goes on: ask again in some minutes. A picture that takes longer "
+                "than the 297 s which Databricks gives a request needs fewer steps or a smaller size."
+            ) from error
+        except DatabricksError as error:
             words = str(error).rpartition("\nError: ")[2]
             raise EndpointError(f"Endpoint {self.name!r} refused the request: {words[-2000:]}") from error
         return predictions(answer)

@@ -62,9 +62,16 @@ def card_bytes(device: torch.device) -> int | None:
 
 
 def takes_turns(device: torch.device) -> bool:
-    """Whether a card is too small to hold SDXL (7 GB) and to decode a picture (4 GB) beside it."""
-    total = card_bytes(device)
-    return total is not None and total < 14e9
+    """Whether a card has too little room to hold SDXL (7 GB) and to decode a picture (4 GB) beside it.
+
+    Other processes may have taken of it; what this one has used and released counts as room.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return False
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused < 14e9
 
 
 def local_folder(base: str | Path, revision: str | None = None, dtype: str = "float32") -> Path:
@@ -207,8 +214,9 @@ def load_pipeline(
 
     SDXL's VAE overflows in float16 and bands in bfloat16. Attention is torch's scaled_dot_product_attention, the
     libraries' default. `watermark` adds diffusers' invisible watermark (package invisible-watermark); it is off unless
-    asked for, never a matter of what happens to be installed. On a card of less than 14 GB the parts take turns, which
-    is slower; without `place` all stay in the host's memory, for a caller that brings each to the device in its turn.
+    asked for, never a matter of what happens to be installed. Where a card has less than 14 GB of room the parts take
+    turns, which is slower; without `place` all stay in the host's memory, for a caller that brings each to the device
+    in its turn.
     """
     on = hub.resolve_device(device)
     torch_dtype = hub.resolve_dtype(dtype, on)

@@ -21,6 +21,7 @@ from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from mlflow.pyfunc import PythonModel
 
 from personalize.serving.request import MAX_SEED, Defaults, Limits, Order, RequestError, orders
+from personalize.serving.sharing import alone_on
 
 
 class PersonalizedPictures(PythonModel):
@@ -29,6 +30,7 @@ class PersonalizedPictures(PythonModel):
     def load_context(self, context: Any) -> None:
         """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`."""
         from personalize.dreambooth.sampling import Sampling, load_pipeline
+        from personalize.hub import resolve_device
         from personalize.photographs.prompts import load_subjects
 
         config: Mapping[str, Any] = context.model_config or {}
@@ -37,12 +39,14 @@ class PersonalizedPictures(PythonModel):
         self.limits = Limits(**config.get("limits", {}))
         defaults = dict(config.get("defaults", {}))
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
-        self.pipe = load_pipeline(
-            context.artifacts["base"],
-            device=os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto"),
-            dtype=config.get("dtype", "float32"),
-            lora=context.artifacts["adapter"],
-        )
+        self.device = resolve_device(os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto"))
+        with alone_on(self.device):
+            self.pipe = load_pipeline(
+                context.artifacts["base"],
+                device=self.device,
+                dtype=config.get("dtype", "float32"),
+                lora=context.artifacts["adapter"],
+            )
         # of their own: a tokenizer pads as it was last asked to, and requests are read while another is drawn
         self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
         self.lock = threading.Lock()
@@ -61,7 +65,7 @@ class PersonalizedPictures(PythonModel):
             )
         except RequestError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
-        with self.lock:
+        with self.lock, alone_on(self.device):
             pictures = self._draw(wanted)
         encoded = [self._encode(order, picture) for order, picture in zip(wanted, pictures, strict=True)]
         self._check_size(encoded)

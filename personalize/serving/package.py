@@ -32,6 +32,7 @@ REQUIREMENTS = (
     "accelerate",
     "safetensors",
     "huggingface-hub",
+    "filelock",
     "numpy",
     "pandas",
     "pillow",
