@@ -1,5 +1,9 @@
 """A workspace on loopback, and models registered in it through MLflow's own `databricks-uc` client."""
 
+import os
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,30 +42,45 @@ def faults(workspace):
     workspace.faults.clear()
 
 
-@pytest.fixture(scope="module")
-def registry(workspace, tmp_path_factory):
-    """Versions 1 and 2 of a good model, and version 3, which cannot load; version 1 is the champion."""
+@pytest.fixture(scope="session")
+def painters(tmp_path_factory):
+    """A store with two logged models, a good one and one that cannot load: its address, and theirs."""
     import mlflow
 
     from tests.serving.test_local import SIGNATURE
 
-    folder = tmp_path_factory.mktemp("tracking")
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    folder, before = tmp_path_factory.mktemp("tracking"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_registry_uri("databricks-uc")
     (folder / "broken").write_text("x")
     painter = Path(__file__).parents[1] / "serving" / "painter.py"
-    experiment = mlflow.create_experiment("painting", artifact_location=(folder / "artifacts").as_uri())
+    # a path, not file://: what lies at such an address MLflow takes for a copy of its own, and removes once it is sent
+    experiment = mlflow.create_experiment("painting", artifact_location=str(folder / "artifacts"))
     with mlflow.start_run(experiment_id=experiment):
-        for artifacts in (None, None, {"broken": str(folder / "broken")}):
+        logged = [
             mlflow.pyfunc.log_model(
                 name="painter",
                 python_model=str(painter),
                 artifacts=artifacts,
                 signature=SIGNATURE,
                 pip_requirements=["mlflow"],
-                registered_model_name=MODEL,
-            )
+            ).model_uri
+            for artifacts in (None, {"broken": str(folder / "broken")})
+        ]
+    mlflow.set_tracking_uri(before)
+    return f"sqlite:///{folder}/mlflow.db", *logged
+
+
+@pytest.fixture(scope="module")
+def registry(workspace, painters):
+    """Versions 1 and 2 of a good model, and version 3, which cannot load; version 1 is the champion."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    store, good, broken = painters
+    mlflow.set_tracking_uri(store)
+    mlflow.set_registry_uri("databricks-uc")
+    for logged in (good, good, broken):
+        mlflow.register_model(logged, MODEL)
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
     yield workspace
     mlflow.set_tracking_uri(before[0])
@@ -99,3 +118,26 @@ def pushed(folder, monkeypatch):
         git(folder, "remote", "add", "origin", "git@github.com:me/personalize.git")
     git(folder, "update-ref", "refs/remotes/origin/main", "HEAD")
     return folder
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """PYTHONPATH with what `make setup` installs of the project: its entry points."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    distribution = tmp_path / "site" / "personalize-0.dist-info"
+    distribution.mkdir(parents=True)
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: personalize\nVersion: 0\n")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (distribution / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return f"{tmp_path / 'site'}:{ROOT}"
+
+
+def mlflow_run(project, installed, *words, **variables):
+    """`mlflow run` in a process of its own, as a person types it; its output and how it ended."""
+    environment = {**os.environ, "PYTHONPATH": installed, **variables}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [sys.executable, "-m", "mlflow", "run", str(project), *words]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=900)
+    return done.stdout + done.stderr, done.returncode

@@ -55,6 +55,7 @@ import time, mlflow
 with mlflow.start_run():
     for step in range(7):
         mlflow.log_metric("step", step)
+        print("step", step, "of 7", flush=True)
         time.sleep(2.5)
 """
 PROMPT = 'it\'s a "büro" chair; $(touch oops) {{job.run_id}}'
@@ -134,13 +135,19 @@ def test_a_job_that_fails_shows_its_output_and_ends_the_run(workspace, tracking,
 
 
 @needs_mounts
-def test_credentials_outlive_the_token_that_the_job_began_with(workspace, tracking, project, quick, monkeypatch):
+def test_credentials_outlive_the_token_that_the_job_began_with(
+    workspace, tracking, project, quick, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "personalize")
     monkeypatch.setattr(workspace.identity, "lasts_s", 12)
     before = workspace.identity.issued
     job = submit(project, tracking, {**CLUSTER, "volume": VOLUME}, entry_point="patient")
     assert job.wait(), job.why(job.look())
     assert mlflow.get_run(job.run_id).data.metrics["step"] == 6
     assert workspace.identity.issued - before > 1
+    for step in range(6):
+        assert f"  step {step} of 7" in caplog.text, "the log is shown as it grows"
+    assert caplog.text.count("  step 3 of 7") == 1
 
 
 def test_a_job_without_a_machine_says_what_the_cloud_said(workspace, tracking, project, quick, caplog, monkeypatch):
@@ -315,6 +322,12 @@ def test_parameters_travel_as_one_plain_word():
     packed = driver.pack({"prompt": PROMPT, "empty": ""})
     assert driver.unpacked(packed) == {"prompt": PROMPT, "empty": ""}
     assert not set(packed) & set("{}\"'$ ")
+
+
+def test_what_the_backend_tells_is_shown_by_mlflow_run():
+    code = "from personalize.databricks import backend; backend._speak(); backend._logger.info('job running')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "job running" in done.stderr
 
 
 def test_the_driver_imports_the_standard_library_only():

@@ -14,7 +14,7 @@ from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
 from personalize.databricks import driver
-from personalize.databricks.entities import OFFLINE
+from personalize.databricks.entities import SERVED
 from tests.databricks.conftest import ROOT
 
 KINDS = {
@@ -75,4 +75,4 @@ def test_the_cluster_and_the_endpoint_are_what_the_backend_and_deploy_would_make
     }
     endpoint = BUNDLE["targets"]["prod"]["resources"]["model_serving_endpoints"]["personalize"]
     [entity] = endpoint["config"]["served_entities"]
-    assert entity["environment_vars"] == {**OFFLINE, "PERSONALIZE_DEVICE": "cuda"}
+    assert entity["environment_vars"] == {**SERVED, "PERSONALIZE_DEVICE": "cuda"}

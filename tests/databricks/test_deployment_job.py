@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import mlflow
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from personalize.databricks import deployment_job
 from personalize.databricks.workspace import WorkspaceError, connect
 from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed
+from tests.workspace.jobs import can_isolate
 
 CONFIG = {"accelerator": "GPU_1xA10", "volume": VOLUME}
 
@@ -18,7 +20,8 @@ def project(tmp_path, monkeypatch):
     """The project's recipe and entry points, and a driver that runs `deployment` with this checkout's code."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "profiles", folder / "profiles")
-    shutil.copytree(ROOT / "personalize", folder / "personalize", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("personalize", "steps"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("recipe.yaml", "MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, folder)
     monkeypatch.chdir(folder)
@@ -101,3 +104,28 @@ def test_what_cannot_be_made_is_said(registry, project, capsys):
     (project / "cluster.json").write_text(json.dumps(CONFIG))
     assert deployment_job.main(["--config", "cluster.json", "--on", "tuesday"]) == 2
     assert "on=version or on=alias" in capsys.readouterr().err
+
+
+def results(workspace, number):
+    """What each task came to, once the run has ended, and what they said."""
+    while workspace.jobs.run(number)["alive"]:
+        time.sleep(0.2)
+    tasks = workspace.jobs.run(number)["tasks"]
+    logs = [task["output"].read_text()[-3000:] for task in tasks if task["output"].is_file()]
+    return {task["task"]["task_key"]: task["result"] for task in tasks}, "\n".join(logs)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: this machine allows no mount namespace")
+def test_an_approval_in_the_workspace_does_not_stand_for_an_evaluation(registry, tracking, project):
+    client = mlflow.MlflowClient(registry_uri="databricks-uc")
+    client.set_model_version_tag(MODEL, "2", "card", "runs:/1/card.html")
+    client.set_model_version_tag(MODEL, "2", "verdict", "passed")
+    client.set_model_version_tag(MODEL, "2", "Approval_Check", "Approved")  # what the button of the version's page does
+    job = deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Users/a/personalize", "version")
+    registry.new_version(str(job), MODEL, "2")
+    came_to, logs = results(registry, max(registry.jobs.runs))
+    assert came_to == {"Evaluation": "SUCCESS", "Approval_Check": "SUCCESS", "Deployment": "FAILED"}, logs
+    assert "version 2 cannot be promoted: it has no verdict (tag `evaluate_run`)" in logs
+    assert "champion" not in client.get_model_version(MODEL, "2").aliases
+    registry.registry.models[MODEL]["deployment_job_id"] = ""

@@ -1,5 +1,7 @@
 """Model Serving, from registration to rollback, through the unmodified SDK and MLflow clients."""
 
+import time
+
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
@@ -183,6 +185,7 @@ def test_a_gpu_that_is_not_there_is_no_slow_cpu(endpoint, registry):
     endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     [entity] = registry.serving.endpoints["chairs"]["active"]["served_entities"]
     assert entity["environment_vars"]["PERSONALIZE_DEVICE"] == "cuda"
+    assert entity["environment_vars"]["MLFLOW_MODELS_WORKERS"] == "1", "four copies of SDXL do not fit in 24 GB"
 
 
 def test_everything_asked_of_an_endpoint_is_on_it(endpoint, registry):
@@ -204,6 +207,41 @@ def test_everything_asked_of_an_endpoint_is_on_it(endpoint, registry):
     assert made["ai_gateway"]["inference_table_config"]["schema_name"] == "personalize", "not only on create"
 
 
+def test_where_a_workspace_has_no_gateway_requests_are_logged_by_telemetry(endpoint, registry, monkeypatch):
+    monkeypatch.setattr(registry.serving, "has_gateway", False)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    made = registry.serving.endpoints["chairs"]
+    assert made["ai_gateway"] is None
+    assert made["telemetry_config"]["inference_table_config"]["name"] == "main.personalize.chairs_payload"
+    endpoint.inference_table = "main.default"
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert made["telemetry_config"]["inference_table_config"]["name"] == "main.default.chairs_payload"
+    before = len(registry.requests)
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert not [path for _, path in registry.requests[before:] if "gateway" in path or "telemetry" in path]
+
+
+def test_where_it_has_neither_nothing_is_built(endpoint, registry, monkeypatch):
+    monkeypatch.setattr(registry.serving, "has_gateway", False)
+    monkeypatch.setattr(registry.serving, "has_telemetry", False)
+    with pytest.raises(EndpointError, match=r"No requests can be logged in main\.personalize.*without deploy\.inf"):
+        endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert "chairs" not in registry.serving.endpoints
+
+
+def test_an_endpoint_that_was_scaled_to_zero_says_when_to_ask_again(endpoint, registry, monkeypatch):
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    monkeypatch.setattr(registry.serving, "comes_up_s", 0.5)
+    monkeypatch.setattr(registry.serving, "longest_s", 0.2)
+    registry.serving.scale_to_zero("chairs")
+    with pytest.raises(EndpointError, match=r"did not answer in time\. Where it was scaled to zero.*ask again"):
+        endpoint.query(SMOKE)
+    time.sleep(0.6)
+    assert len(endpoint.query(SMOKE)) == 1, "it came up meanwhile"
+    with pytest.raises(EndpointError, match=r"297 s .*needs fewer steps"):
+        endpoint.query({"prompt": "slowly"})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -221,6 +259,15 @@ def test_what_a_workspace_would_refuse_is_explained(endpoint, change, words):
     with pytest.raises(EndpointError, match=words):
         endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     endpoint.name = "chairs"
+
+
+def test_a_version_that_one_may_not_execute_is_refused_before_anything_is_built(endpoint, registry, monkeypatch):
+    model = resolve(f"models:/{MODEL}/1")
+    monkeypatch.setattr("personalize.databricks.serving.inputs_of", lambda uri: (("prompt",), ()))
+    monkeypatch.setattr(registry.catalog, "owners", dict.fromkeys(registry.catalog.owners, "other@example.com"))
+    with pytest.raises(EndpointError, match=r"does not have (USE CATALOG|EXECUTE) on"):
+        endpoint.deploy(model, SMOKE)
+    assert "chairs" not in registry.serving.endpoints
 
 
 def test_an_endpoint_of_somebody_else_is_left_alone(endpoint, registry):

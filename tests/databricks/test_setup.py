@@ -125,6 +125,12 @@ def test_photographs_in_a_volume_are_read_elsewhere_through_the_files_api(empty,
 def test_a_job_is_refused_before_it_starts_where_its_photographs_are_not(empty, project):
     with pytest.raises(WorkspaceError, match=r"ingest\.data is /Volumes/main.*nothing there.*-e setup"):
         check_needs(connect(), project, "main", {"profile": "databricks"})
+    there = {"profile": "databricks", "data": "https://example.org/chairs.zip"}
+    judges = json.dumps([{"name": "dino", "model": f"{STUDIO}/models/dino"}])
+    with pytest.raises(
+        WorkspaceError, match=r"train\.judges\.0\.model is /Volumes/studio/.*/dino, and there is nothing"
+    ):
+        check_needs(connect(), project, "main", {**there, "JUDGES": judges})
     with pytest.raises(WorkspaceError, match=r"ingest\.data is data, which lies on this machine.*-P data=data"):
         check_needs(connect(), project, "main", {"profile": "databricks", "data": "data"})
     with pytest.raises(WorkspaceError, match="unknown profile 'databrick'"):
@@ -162,6 +168,22 @@ def test_a_model_of_somebody_else_takes_no_version_of_ours(empty):
         check_model(connect(), "main.default.chair")
     empty.catalog.owners["main.default.chair"] = "designers"
     check_model(connect(), "main.default.chair")
+
+
+def test_a_quota_that_is_used_up_is_said_before_a_training_to_who_may_read_it(empty):
+    empty.catalog.add("main", ME)
+    empty.catalog.add("main.default", ME)
+    empty.catalog.quotas["schema", "main.default", "registered-model-quota"] = (1000, 1000)
+    check_model(connect(), "main.default.chair")
+    empty.catalog.administrators.add(ME)
+    with pytest.raises(WorkspaceError, match=r"main\.default is full: 1000 of 1000 .*MODEL_NAME="):
+        check_model(connect(), "main.default.chair")
+    empty.catalog.add("main.default.chair", ME)
+    empty.catalog.quotas["function", "main.default.chair", "model-version-quota"] = (9_999, 10_000)
+    check_model(connect(), "main.default.chair")
+    empty.catalog.quotas["function", "main.default.chair", "model-version-quota"] = (10_000, 10_000)
+    with pytest.raises(WorkspaceError, match=r"main\.default\.chair is full"):
+        check_model(connect(), "main.default.chair")
 
 
 def test_the_files_command_explains_what_it_may_not_do(empty, project, monkeypatch, capsys):

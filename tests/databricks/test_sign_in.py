@@ -2,16 +2,14 @@
 
 import os
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from personalize.databricks import renewal
 from personalize.databricks.workspace import WorkspaceError, connect, profile_of
-from tests.databricks.conftest import ROOT
+from tests.databricks.conftest import ROOT, VOLUME, committed, mlflow_run
 from tests.workspace import ME, TOKEN
 
 SIGNED_OUT = ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE", "MLFLOW_TRACKING_URI")
@@ -67,6 +65,49 @@ def test_a_login_of_the_cli_is_a_way_in(workspace, cli, monkeypatch):
     assert connect().current_user.me().user_name == ME
 
 
+@pytest.mark.parametrize("way", ["token", "profile", "service principal", "login of the cli"])
+def test_every_sign_in_submits_registers_and_looks_at_an_endpoint(
+    workspace, signed_out, monkeypatch, request, project, way
+):
+    import mlflow
+
+    from personalize.databricks.backend import JobsBackend
+    from personalize.databricks.serving import DatabricksEndpoint
+    from personalize.recipe.tracking import registry_beside
+
+    uri = "databricks"
+    if way == "token":
+        monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    elif way == "service principal":
+        workspace.catalog.owners |= dict.fromkeys(("main", "main.personalize", "main.personalize.files"), "users")
+        for name, value in {"HOST": workspace.url, "CLIENT_ID": "client-1", "CLIENT_SECRET": "secret-1"}.items():
+            monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    else:
+        uri = "databricks://studio"
+        if way == "profile":
+            signed_out.write_text(f"[studio]\nhost = {workspace.url}\ntoken = {TOKEN}\n")
+        else:
+            request.getfixturevalue("cli")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(workspace.jobs, "no_capacity", True)  # what a job runs is another test
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(registry_beside(uri, "databricks-uc"))
+    try:
+        experiment = mlflow.create_experiment(f"/Shared/{way}")
+        config = {"accelerator": "GPU_1xA10", "volume": VOLUME}
+        job = JobsBackend().run(str(committed(project)), "main", {}, None, config, uri, experiment)
+        assert job.job_run_id in workspace.jobs.runs
+        name = f"main.personalize.{way.replace(' ', '_')}"
+        mlflow.MlflowClient().create_registered_model(name)
+        assert name in workspace.registry.models
+        assert DatabricksEndpoint("none").status().state == "stopped"
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
 def test_a_host_where_nothing_answers_is_named_within_seconds(signed_out, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -110,31 +151,6 @@ def test_the_loopback_service_answers_only_who_knows_its_address(workspace, sign
 
 
 @pytest.fixture
-def installed(tmp_path):
-    """PYTHONPATH with what `make setup` installs of the project: its entry points."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    distribution = tmp_path / "site" / "personalize-0.dist-info"
-    distribution.mkdir(parents=True)
-    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: personalize\nVersion: 0\n")
-    lines = []
-    for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
-    (distribution / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return f"{tmp_path / 'site'}:{ROOT}"
-
-
-def mlflow_run(project, installed, *words, **variables):
-    """`mlflow run` in a process of its own, as a person types it; its output and how it ended."""
-    environment = {**os.environ, "PYTHONPATH": installed, **variables}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    command = [sys.executable, "-m", "mlflow", "run", str(project), *words]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
-    return done.stdout + done.stderr, done.returncode
-
-
-@pytest.fixture
 def project(tmp_path):
     """A project whose one entry point tells MLflow who it is."""
     folder = tmp_path / "project"
@@ -145,6 +161,23 @@ def project(tmp_path):
         "with mlflow.start_run():\n    mlflow.set_tag('who', WorkspaceClient().current_user.me().user_name)\n"
     )
     return folder
+
+
+def test_a_run_that_names_no_experiment_has_its_profiles(tracking, monkeypatch):
+    import mlflow
+
+    from personalize.databricks import sign_in
+
+    for words in (["-P", "profile=databricks"], ["-Pprofile=local"], []):
+        monkeypatch.setattr(sys, "argv", ["mlflow", "run", str(ROOT), "-e", "setup", *words])
+        assert sign_in.wants_experiment()
+        found = sign_in.project_experiment()
+        assert mlflow.get_experiment(found).name == "/Shared/personalize", "a workspace's experiments have paths"
+    begun = '{"_mlflow_local_backend_run_id": "1"}'
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", str(ROOT), "--backend-config", begun])
+    assert not sign_in.wants_experiment(), "a run that is there has one"
+    monkeypatch.setattr(sys, "argv", ["mlflow", "models", "serve"])
+    assert not sign_in.wants_experiment()
 
 
 def test_without_credentials_the_first_message_is_ours(project, installed, signed_out):

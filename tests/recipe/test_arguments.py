@@ -1,6 +1,9 @@
 """The command line takes every value whole, whatever is in it."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from personalize.recipe.__main__ import main, parse
 from personalize.recipe.config import Override
@@ -39,3 +42,13 @@ def test_an_unknown_command_exits_with_2_and_help_with_0(capsys: pytest.CaptureF
     assert "did you mean 'inspect'?" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "reproduce" in capsys.readouterr().out
+
+
+def test_every_entry_point_of_the_project_can_be_spelt_out() -> None:
+    from mlflow.projects._project_spec import load_project
+
+    root = Path(__file__).parents[2]
+    for name in yaml.safe_load((root / "MLproject").read_text())["entry_points"]:
+        entry_point = load_project(str(root)).get_entry_point(name)
+        required = {key: "x" for key, parameter in entry_point.parameters.items() if parameter.default is None}
+        assert "{" not in entry_point.compute_command(required, None), f"{name}: YAML takes `on` for true"

@@ -3,7 +3,9 @@
 Rules (docs/data-governance/unity-catalog/manage-privileges/privileges): privileges are inherited from catalog to schema
 to what is in it; USE CATALOG and USE SCHEMA are needed beside every other; an owner, and an owner of what is above, may
 do everything. Names are lower-cased (cli). Where a workspace has Default Storage, CREATE CATALOG over the API without a
-storage location is refused (the accelerator's own fallback, commit 8ee55fc).
+storage location is refused (the accelerator's own fallback, commit 8ee55fc). A quota is asked for by its parent; its
+name is that of the child with `-quota`, a model as a parent is a function; only administrators may ask
+(resource-quotas).
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ class Catalog:
         self.grants: dict[str, dict[str, set[str]]] = {}
         self.volumes: set[str] = set()
         self.models: set[str] = set()
+        self.quotas: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self.administrators: set[str] = set()
 
     def add(self, full_name: str, owner: str) -> None:
         self.owners[full_name.lower()] = owner
@@ -84,6 +88,14 @@ class Catalog:
             if not self.privileges(full_name, principal):
                 raise denied(f"User does not have BROWSE on '{full_name}'.")
             return {"privilege_assignments": self.assignments(full_name)}
+        if kind == "resource-quotas":
+            if principal not in self.administrators:
+                raise denied("Only an account admin can read resource quotas.")
+            parent, full_name, quota = name.split("/")
+            if (parent.lower(), full_name, quota) not in self.quotas:
+                raise missing(f"Quota '{quota}' of '{full_name}' does not exist.")
+            count, limit = self.quotas[parent.lower(), full_name, quota]
+            return {"quota_info": {"quota_name": quota, "quota_count": count, "quota_limit": limit}}
         if kind not in KINDS and kind != "models":
             raise missing(f"No API found for '{method} /unity-catalog/{rest}'")
         if method == "GET" and kind == "catalogs" and not name:

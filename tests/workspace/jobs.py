@@ -27,6 +27,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.workspace.errors import denied, invalid, missing
 
 NODE_TYPES = {"g5.4xlarge", "g5.12xlarge", "Standard_NC24ads_A100_v4", "g2-standard-16", "m5.xlarge"}
@@ -221,7 +223,7 @@ class Jobs:
         cluster = task["task"].get("new_cluster")
         if cluster is None or cluster.get("data_security_mode") in DEDICATED:
             (self.files.folder / "fs" / "Volumes").mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError, OSError):
+            with contextlib.suppress(OSError):  # it stays: to remove it would unmount it in other tests' jobs too
                 Path("/Volumes").mkdir()
             mounts.append(f"mount --bind {self.files.folder}/fs/Volumes /Volumes")
         if python.get("source") == "GIT":
@@ -270,16 +272,23 @@ class Jobs:
         known |= {"job.id": str(run["job_id"]), "job.run_id": str(run["id"])}
         return re.sub(r"\{\{\s*(.*?)\s*\}\}", lambda found: known.get(found[1], ""), word)
 
-    def kill(self, task: dict[str, Any]) -> None:
+    def kill(self, task: dict[str, Any], grace_s: float = 20) -> None:
+        """Ask the task to end, then end it and all that it has started; without grace, as where a machine is lost."""
         process = task["process"]
-        if process is not None and process.poll() is None:
+        if process is None or process.poll() is not None:
+            return
+        everything: list[Any] = [process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything += psutil.Process(process.pid).children(recursive=True)
+        if grace_s:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=grace_s)
+        for one in everything:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                one.kill()
+        process.wait()
 
     def cancel(self, number: int) -> None:
         run = self.run(number)
@@ -370,5 +379,3 @@ class Jobs:
             run["canceled"] = True
             for task in run["tasks"]:
                 self.kill(task)
-        with contextlib.suppress(OSError):
-            Path("/Volumes").rmdir()

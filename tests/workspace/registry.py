@@ -33,7 +33,7 @@ class Registry:
             return {"is_databricks_sdk_models_artifact_repository_enabled": True}
         name = q.get("name") or q.get("full_name") or ""
         if call == "registered-models/create":
-            return self.create(name, principal)
+            return self.create(name, principal, q.get("deployment_job_id", ""))
         model = self.models.get(name)
         if model is None:
             raise missing(f"Model '{name}' does not exist")
@@ -77,7 +77,7 @@ class Registry:
             version["description"] = q.get("description", "")
         return {"model_version": {**version, "aliases": self.aliases(name, version["version"])}}
 
-    def create(self, name: str, principal: str) -> dict[str, Any]:
+    def create(self, name: str, principal: str, deployment_job_id: str = "") -> dict[str, Any]:
         if name.count(".") != 2 or not all(name.split(".")):
             raise invalid(f"'{name}' is not a valid name: it must have three levels, catalog.schema.model")
         if name in self.models:
@@ -88,7 +88,7 @@ class Registry:
         self.catalog.need(schema, principal, "CREATE_MODEL")
         self.catalog.add(name, principal)
         self.catalog.models.add(name.lower())
-        self.models[name] = {"versions": {}, "aliases": {}, "tags": {}}
+        self.models[name] = {"versions": {}, "aliases": {}, "tags": {}, "deployment_job_id": deployment_job_id}
         return {"registered_model": self.describe_model(name)}
 
     def alias(self, method: str, name: str, model: dict[str, Any], q: dict[str, Any], principal: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.workspace.catalog import Catalog
 from tests.workspace.errors import Refused, missing
@@ -21,6 +21,8 @@ from tests.workspace.identity import ME, Identity
 from tests.workspace.jobs import NODE_TYPES, RUNTIMES, Jobs
 from tests.workspace.registry import UC, Registry
 from tests.workspace.serving import Serving
+
+FAULTS = {429: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE"}
 
 
 @dataclass
@@ -43,6 +45,9 @@ class Fault:
 
 class Workspace:
     """All services. furnished: with catalog main, schema main.personalize and its volume files, owned by ME."""
+
+    tracked: ClassVar[Workspace | None] = None
+    """Whose runs the MLflow server of this process keeps."""
 
     def __init__(self, folder: Path, furnished: bool = True, looks_until_ready: int = 2) -> None:
         self.folder = folder
@@ -74,13 +79,17 @@ class Workspace:
         self.jobs.start(job["settings"], job["job_id"], job["creator_user_name"], parameters)
 
     def tracking(self, method: str, path: str, data: bytes) -> tuple[int, bytes]:
-        """Runs, experiments and logged models: MLflow's own server, asked in this process."""
+        """Runs, experiments and logged models: MLflow's own server, asked in this process; the store is ours."""
         import mlflow
-        from mlflow.server import app
+        from mlflow.server import app, handlers
 
-        os.environ.setdefault("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{self.folder}/tracking.db")
-        os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(self.folder / "artifacts"))
         ours = mlflow.get_tracking_uri()
+        with self.lock:
+            if Workspace.tracked is not self:
+                Workspace.tracked, handlers._tracking_store = self, None
+                os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{self.folder}/tracking.db"
+                os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(self.folder / "artifacts")
+                app.test_client().get("/api/2.0/mlflow/experiments/get?experiment_id=0")  # makes the store, once
         answer = app.test_client().open(path, method=method, data=data, content_type="application/json")
         if mlflow.get_tracking_uri() != ours:  # the server's first request makes its store this process's own
             mlflow.set_tracking_uri(ours)
@@ -104,9 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             if fault is not None:
-                raise Refused(
-                    fault.status, {429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE"}[fault.status], ""
-                )
+                raise Refused(fault.status, FAULTS[fault.status], "")
             self.route(url.path, query, data)
         except Refused as refused:
             self.answer(refused.status, json.dumps(refused.body).encode())
@@ -198,11 +205,12 @@ def emulated(folder: Path, furnished: bool = True) -> Iterator[Workspace]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     workspace.url = workspace.jobs.host = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield workspace
     finally:
         workspace.jobs.close()
+        workspace.serving.close()
         server.shutdown()
         server.server_close()
         shutil.rmtree(folder / "fs", ignore_errors=True)

@@ -6,19 +6,26 @@ registered, READY versions that its creator may EXECUTE; workload type and size 
 one of the cloud's; more than one entity needs an explicit traffic_config (cli), which adds up to 100 and names served
 entities; at most 30 environment variables an entity; `{{secrets/scope/key}}` must name a secret; one update at a time
 (409); a container is built before it answers, and a version that cannot load, or whose update is refused, leaves the
-configuration before in force; after scale to zero the first request waits; a body over 16 MB is refused; a request over
-297 s is 504; at most 20 tags. The inference table of AI Gateway needs CREATE TABLE on its schema.
+configuration before in force; a body over 16 MB is refused; a request over 297 s is 504, however long it was that a
+version scaled to zero needed to come up, and that goes on coming up (model-serving-timeouts); at most 20 tags.
 
-A served model is the registered one, loaded and asked through MLflow's own scoring code.
+Requests are logged by the inference table of AI Gateway, which needs CREATE TABLE on its schema, or by telemetry, which
+is not there on Default Storage and is 409 while an update is in progress (custom-model-serving-uc-logs; cli). A
+workspace has one of them or both.
+
+A served model is the registered one; `kind` says in what it runs.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.workspace.catalog import Catalog
+from tests.workspace.containers import Container, InProcess
 from tests.workspace.errors import Refused, denied, exists, invalid, missing
 from tests.workspace.registry import Registry
 
@@ -30,10 +37,11 @@ GPUS = {
 }
 SIZES = {"Small", "Medium", "Large"}
 MAX_PAYLOAD = 16_000_000
+LONGEST_S = 297.0
 
 
 class Serving:
-    """`looks_until_ready` is how often an update is seen in progress."""
+    """looks_until_ready: how often an update is seen in progress. comes_up_s: of an endpoint scaled to zero."""
 
     def __init__(self, registry: Registry, catalog: Catalog, looks_until_ready: int = 2) -> None:
         self.registry, self.catalog = registry, catalog
@@ -42,7 +50,13 @@ class Serving:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.permissions: dict[str, list[dict[str, Any]]] = {}
         self.secrets: set[str] = set()
-        self.loaded: dict[tuple[str, str], Any] = {}
+        self.kind: type[InProcess | Container] = InProcess
+        self.loaded: dict[tuple[str, str], InProcess | Container] = {}
+        self.longest_s, self.comes_up_s = LONGEST_S, 0.0
+        self.asleep: set[str] = set()
+        self.waking = threading.Lock()
+        self.threads = ThreadPoolExecutor(8)
+        self.has_gateway, self.has_telemetry = True, True
         self.refuse_updates = ""
         self.build_fails = ""
 
@@ -66,6 +80,12 @@ class Serving:
             self.check_gateway(body, principal)
             endpoint["ai_gateway"] = body
             return body
+        if method == "PATCH" and part == "telemetry-config":
+            if endpoint["update"] == "IN_PROGRESS":
+                raise Refused(409, "RESOURCE_CONFLICT", f"Endpoint '{name}' is being updated")
+            self.check_telemetry(body.get("telemetry_config"), principal)
+            endpoint["telemetry_config"] = body.get("telemetry_config")
+            return self.describe(name)
         if method == "PATCH" and part == "tags":
             added = {tag["key"]: tag["value"] for tag in [*endpoint["tags"], *body.get("add_tags", [])]}
             if len(added) > 20:
@@ -160,8 +180,26 @@ class Serving:
 
     def check_gateway(self, gateway: dict[str, Any] | None, principal: str) -> None:
         table = (gateway or {}).get("inference_table_config")
+        if table and not self.has_gateway:
+            raise invalid("AI Gateway inference tables are not supported in this workspace.")
         if table and table.get("enabled"):
             self.catalog.need(f"{table['catalog_name']}.{table['schema_name']}", principal, "CREATE_TABLE")
+
+    def check_telemetry(self, telemetry: dict[str, Any] | None, principal: str) -> None:
+        if telemetry is None:
+            return
+        if not self.has_telemetry or self.catalog.default_storage:
+            raise invalid("Endpoint telemetry is not supported in this workspace.")
+        known = {"enabled_telemetry_features", "inference_table_config", "table_names", "telemetry_profile_id"}
+        if set(telemetry) - known:
+            raise invalid(f"unknown field in telemetry_config: {sorted(set(telemetry) - known)}")
+        tables = [
+            *(telemetry.get("table_names") or {}).values(),
+            (telemetry.get("inference_table_config") or {}).get("name"),
+        ]
+        for table in filter(None, tables):
+            for privilege in ("CREATE_TABLE", "MODIFY"):
+                self.catalog.need(table.rpartition(".")[0], principal, privilege)
 
     def create(self, body: dict[str, Any], principal: str) -> dict[str, Any]:
         name = body["name"]
@@ -171,11 +209,13 @@ class Serving:
             raise exists(f"Endpoint '{name}' already exists")
         self.check_config(body["config"], principal)
         self.check_gateway(body.get("ai_gateway"), principal)
+        self.check_telemetry(body.get("telemetry_config"), principal)
         self.endpoints[name] = {
             "name": name, "id": f"id-of-{name}", "creator": principal, "active": None, "pending": body["config"],
             "looks": self.looks_until_ready, "update": "IN_PROGRESS", "suspended": False,
             "tags": body.get("tags") or [],
-            "ai_gateway": body.get("ai_gateway"), "budget_policy_id": body.get("budget_policy_id"), "build_logs": {},
+            "ai_gateway": body.get("ai_gateway"), "telemetry_config": body.get("telemetry_config"),
+            "budget_policy_id": body.get("budget_policy_id"), "build_logs": {},
             "history": [body["config"]["traffic_config"]["routes"]],
         }  # fmt: skip
         return self.describe(name)
@@ -211,19 +251,28 @@ class Serving:
             try:
                 if self.build_fails and entity["name"] not in running:
                     raise RuntimeError(self.build_fails)
-                self.load(entity["entity_name"], entity["entity_version"])
+                self.load(entity)
             except Exception as error:
                 endpoint["build_logs"][entity["name"]] = f"Building the container\nStarting the model\n{error}"
                 endpoint |= {"update": "UPDATE_FAILED", "pending": None}
                 return
         endpoint |= {"active": endpoint["pending"], "pending": None, "update": "NOT_UPDATING"}
 
-    def load(self, name: str, version: str) -> Any:
-        import mlflow
+    def load(self, entity: dict[str, Any]) -> InProcess | Container:
+        key = entity["entity_name"], entity["entity_version"]
+        if key not in self.loaded:
+            self.loaded[key] = self.kind(self.registry.folder(*key), entity.get("environment_vars") or {})
+        return self.loaded[key]
 
-        if (name, version) not in self.loaded:
-            self.loaded[name, version] = mlflow.pyfunc.load_model(str(self.registry.folder(name, version)))
-        return self.loaded[name, version]
+    def scale_to_zero(self, name: str) -> None:
+        """Nobody has asked for half an hour."""
+        assert all(entity["scale_to_zero_enabled"] for entity in self.endpoints[name]["active"]["served_entities"])
+        self.asleep.add(name)
+
+    def close(self) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        for loaded in self.loaded.values():
+            loaded.close()
 
     def describe(self, name: str) -> dict[str, Any]:
         endpoint = self.endpoints[name]
@@ -235,6 +284,8 @@ class Serving:
         described["last_updated_timestamp"] = int(time.time() * 1000)
         if endpoint["ai_gateway"]:
             described["ai_gateway"] = endpoint["ai_gateway"]
+        if endpoint["telemetry_config"]:
+            described["telemetry_config"] = endpoint["telemetry_config"]
         for field, key in (("config", "active"), ("pending_config", "pending")):
             if endpoint[key]:
                 described[field] = self.seen(endpoint[key], endpoint["creator"])
@@ -249,11 +300,8 @@ class Serving:
         return {**config, "served_entities": entities}
 
     def invoke(self, name: str, served: str | None, data: bytes) -> tuple[int, bytes]:
-        from mlflow.exceptions import MlflowException
-        from mlflow.pyfunc import scoring_server
-
         endpoint = self.endpoint(name)
-        if not endpoint["active"]:
+        if not endpoint["active"] or endpoint["suspended"]:
             raise Refused(400, "INVALID_STATE", f"Endpoint '{name}' is not ready")
         if len(data) > MAX_PAYLOAD:
             raise Refused(413, "REQUEST_LIMIT_EXCEEDED", "The request is larger than 16 MB")
@@ -263,12 +311,18 @@ class Serving:
         entity = next((one for one in endpoint["active"]["served_entities"] if one["name"] == served), None)
         if entity is None:
             raise missing(f"'{served}' is not served by '{name}'")
-        model = self.load(entity["entity_name"], entity["entity_version"])
+        asked = self.threads.submit(self.answer, name, entity, data)
         try:
-            answer = scoring_server.invocations(data, "application/json", model, model.metadata.get_input_schema())
-        except MlflowException as error:
-            return error.get_http_status_code(), error.serialize_as_json().encode()
-        body = answer.response.encode()
+            status, body = asked.result(timeout=self.longest_s)
+        except TimeoutError:
+            raise Refused(504, "DEADLINE_EXCEEDED", "upstream request timeout") from None
         if len(body) > MAX_PAYLOAD:
             raise Refused(500, "RESPONSE_LIMIT_EXCEEDED", "The response is larger than 16 MB")
-        return answer.status, body
+        return status, body
+
+    def answer(self, name: str, entity: dict[str, Any], data: bytes) -> tuple[int, bytes]:
+        with self.waking:
+            if name in self.asleep:
+                time.sleep(self.comes_up_s)
+                self.asleep.discard(name)
+        return self.load(entity).ask(data)
