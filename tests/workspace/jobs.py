@@ -249,6 +249,8 @@ class Jobs:
                 [*isolation(), "bash", "-c", words, "bash", self.python, str(script), *arguments],
                 env=variables, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
+            if run["canceled"]:  # while it was starting
+                self.kill(task)
             limit = run["body"].get("timeout_seconds") or None
             try:
                 code = task["process"].wait(timeout=limit)
