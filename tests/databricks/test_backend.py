@@ -184,7 +184,7 @@ def test_interrupting_the_wait_cancels_the_job(workspace, tracking, project, qui
     assert told.info.status == "KILLED"
 
 
-def test_a_submission_that_is_refused_can_be_made_again(workspace, tracking, project, faults):
+def test_a_submission_that_is_refused_can_be_made_again(workspace, tracking, project, quick, faults):
     (project / "new.py").write_text("1")
     config = {**CLUSTER, "volume": VOLUME}
     faults.append(Fault("PUT /api/2.0/fs/files", 503, times=99))
