@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from personalize.photographs.reading import Unusable, read_photograph, reduced, 
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320
+_GIST = re.compile(r"nearly the same|[^:;(,]+")
+"""What a reason begins with; the rest is of one file alone."""
 SHOWN = ("source", "token", "class_noun", "verdict", "reasons", "notes", "width", "height", "sharpness", "file_name")
 """What qa.json says of each file, and besides where its `picture` lies."""
 
@@ -178,6 +181,15 @@ def write_tables(files: Sequence[File], outputs: Path, digest: str) -> None:
         rows.append({**{key: getattr(file, key) for key in SHOWN}, "picture": picture})
     counts = Counter(file.verdict for file in files)
     write_json(outputs / "qa.json", {"digest": digest, "counts": counts, "files": rows})
+
+
+def unused(files: Sequence[File]) -> str:
+    """One line: how many of the user's files were not used, and why by the beginning of the reason; empty where none."""
+    reasons = Counter(_GIST.match(file.reasons[0])[0].strip() for file in files if not file.kept)  # type: ignore[index]
+    if not reasons:
+        return ""
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{reasons.total()} of {len(files)} files not used: {why}; the card of ingest says which"
 
 
 def files_of(subject: Subject, files: Sequence[File]) -> list[File]:

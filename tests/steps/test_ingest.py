@@ -75,6 +75,21 @@ def test_the_result_is_an_image_folder_that_datasets_readers_understand(run, tmp
     assert result.metadata[0]["source"] == "chair/zwvchr/0.jpg"
 
 
+def test_one_line_says_how_many_files_were_not_used_and_why(run, tmp_path: Path, capsys) -> None:
+    data = two_subjects(tmp_path / "data")
+    run(data)
+    assert "not used" not in capsys.readouterr().out
+    photograph(data / "chair/zwvchr/0 again.jpg", 0, quality=60)
+    photograph(data / "chair/zwvchr/1 again.jpg", 1, quality=60)
+    (data / "chair/zwvchr/empty.heic").touch()
+    (data / "chair/zwvchr/live.mov").write_bytes(b"a film")
+    run(data)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not used" in line]
+    assert lines == [
+        "4 of 10 files not used: 2 nearly the same, 1 the file is empty, 1 not a photograph; the card of ingest says which"
+    ]
+
+
 def test_who_allowed_the_use_of_the_photographs_is_on_the_card_where_it_is_given(run, tmp_path: Path) -> None:
     data = two_subjects(tmp_path / "data")
     assert "rights" not in run(data).card.html()
