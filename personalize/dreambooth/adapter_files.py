@@ -1,4 +1,4 @@
-"""Adapter files: what a training leaves, and which program reads which. Imports nothing, so that cards can tell of it."""
+"""Adapter files: what a training leaves, and which program reads which. Imports nothing: cards tell of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ READERS = {
     DIFFUSERS: "diffusers 0.35.2 and peft 0.17.0 or later, and this project",
     KOHYA: "ComfyUI, A1111, Forge and kohya's sd-scripts",
 }
-"""Who reads which file. ComfyUI takes the diffusers one without an error, and applies a third of its layers, at scale 1."""
+"""Who reads which file. ComfyUI takes the diffusers one without an error, and applies a third of its layers."""
 
 DORA_ELSEWHERE = (
     "ComfyUI computes DoRA otherwise than it was trained: it divides by the norm of the base's weight instead of the "

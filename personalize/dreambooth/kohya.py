@@ -149,7 +149,7 @@ def modelspec(
 
 
 def export(file: Path, parts: Parts, spec: lora.LoraSpec, **about: Any) -> Path:
-    """Writes the kohya file; `about` are `modelspec`'s keyword arguments. Warns of DoRA, which is another function there."""
+    """Writes the kohya file; `about` are `modelspec`'s keyword arguments. Warns of DoRA."""
     if spec.use_dora:
         warnings.warn(adapter_files.DORA_ELSEWHERE, stacklevel=2)
     tensors = to_kohya(parts, spec)

@@ -26,8 +26,10 @@ Parts = Mapping[str, nn.Module]
 ADAPTER = "default"
 WEIGHTS = adapter_files.DIFFUSERS
 
-DECIDING = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "lora_dropout", "bias")
-DECIDING += ("rank_pattern", "alpha_pattern")
+DECIDING = (
+    *("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "lora_dropout", "bias"),
+    *("rank_pattern", "alpha_pattern"),
+)
 """The fields of peft's LoraConfig that decide an adapter's function. A file names no others: diffusers hands what it
 finds to the LoraConfig of whoever loads it, and one that does not know a field loads nothing."""
 

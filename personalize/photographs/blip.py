@@ -42,7 +42,7 @@ class BlipCaptioner:
         max_new_tokens: int = 30,
         on_batch: Callable[[int], object] | None = None,
     ) -> list[str]:
-        """One sentence per image file, each beginning with its prefix. One that does not end in time loses its last phrase."""
+        """One sentence per image file, each beginning with its prefix; one that does not end loses its last phrase."""
         import torch
         from PIL import Image
 

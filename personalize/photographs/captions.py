@@ -88,7 +88,7 @@ def context_of(caption: str, class_noun: str) -> str:
 
 
 def without_last_phrase(caption: str, begins: str) -> str:
-    """A sentence that was cut off, less the phrase in which that happened; never less than the words it had to begin with.
+    """A sentence that was cut off, less the phrase in which that happened; the words that it `begins` with stay.
 
     >>> without_last_phrase("a photo of a chair in a room with a mahog", "a photo of a chair")
     'a photo of a chair in a room'

@@ -184,7 +184,7 @@ def write_tables(files: Sequence[File], outputs: Path, digest: str) -> None:
 
 
 def unused(files: Sequence[File]) -> str:
-    """One line: how many of the user's files were not used, and why by the beginning of the reason; empty where none."""
+    """One line: how many of the user's files were not used, and why, by how the reason begins; empty where none."""
     reasons = Counter(_GIST.match(file.reasons[0])[0].strip() for file in files if not file.kept)  # type: ignore[index]
     if not reasons:
         return ""

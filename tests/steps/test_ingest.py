@@ -86,7 +86,8 @@ def test_one_line_says_how_many_files_were_not_used_and_why(run, tmp_path: Path,
     run(data)
     lines = [line for line in capsys.readouterr().out.splitlines() if "not used" in line]
     assert lines == [
-        "4 of 10 files not used: 2 nearly the same, 1 the file is empty, 1 not a photograph; the card of ingest says which"
+        "4 of 10 files not used: 2 nearly the same, 1 the file is empty, 1 not a photograph; "
+        "the card of ingest says which"
     ]
 
 
