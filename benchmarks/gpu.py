@@ -171,7 +171,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         bench = Bench(options, Path(folder), Report(out, about))
         sdxl.write(bench.base, bench.sizes, getattr(torch, bench.dtype), bench.device.type)
-        make_pictures(bench.work, bench.sizes.resolution, count=4)
+        make_pictures(bench.work, bench.sizes.resolution, count=4 if options.tiny else 10)
+        bench.clear()
         bench.until = began  # what making them took is training's
         for part, measure in {"training": training, "beside": beside, "drawing": drawing, "bytes": same_bytes}.items():
             bench.begin(part)
@@ -193,7 +194,9 @@ def training(bench: Bench) -> None:
         bench.row("training", {"profile": "fast, batch 4"}, lambda: profiled(bench))
 
 
-def one_training(bench: Bench, outputs: Path, seconds: float, **changed: Any) -> dict[str, Any]:
+def one_training(
+    bench: Bench, outputs: Path, seconds: float, phase: Callable[[str], None] = lambda text: None, **changed: Any
+) -> dict[str, Any]:
     if changed.get("memory") == "low" and importlib.util.find_spec("torchao") is None:
         return {"not measured": "torchao is not installed"}
     settings, flushes = bench.settings(max_train_steps=bench.options.steps, **changed), []
@@ -206,7 +209,7 @@ def one_training(bench: Bench, outputs: Path, seconds: float, **changed: Any) ->
 
     speed: dict[str, float] = {}
     with contextlib.suppress(TimeIsUp):
-        speed = bench.train(outputs, settings, Observer(logged=logged)).speed
+        speed = bench.train(outputs, settings, Observer(phase=phase, logged=logged)).speed
     steady = flushes[1:] or flushes
     found: dict[str, Any] = {
         name: statistics.median(flush[name] for flush in steady if name in flush)
@@ -228,12 +231,23 @@ def one_training(bench: Bench, outputs: Path, seconds: float, **changed: Any) ->
 
 
 def profiled(bench: Bench) -> dict[str, Any]:
-    """The operations that take most of the device's time, or of the CPU's where that is the device."""
+    """The operations of the steps that take most of the device's time, or of the CPU's where that is the device."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = bench.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
-        one_training(bench, bench.work / "profiled", bench.left, memory="fast", batch_size=4)
+    profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])])
+    begun: list[str] = []
+
+    def phase(text: str) -> None:
+        if text == "training":
+            profiler.start()
+            begun.append(text)
+
+    try:
+        one_training(bench, bench.work / "profiled", bench.left, phase, memory="fast", batch_size=4)
+    finally:
+        if begun:
+            profiler.stop()
     key = "self_device_time_total" if cuda else "self_cpu_time_total"
     costs = sorted(profiler.key_averages(), key=lambda event: -getattr(event, key))[:25]
     return {"milliseconds": {event.key[:120]: round(getattr(event, key) / 1e3, 2) for event in costs}}
