@@ -126,10 +126,11 @@ def test_every_kind_of_training_moves_its_adapter_and_survives_a_kill(base, data
 def test_a_step_s_arithmetic_is_the_same_however_it_is_computed(base, data, work, tmp_path, monkeypatch):
     """The compiler itself takes minutes on a CPU; here it gives back what it is given."""
     monkeypatch.setattr(torch, "compile", lambda model, **options: torch.compiler.disable(model))
-    kinds = {"eager": {}, "compiled": {"compile": True}, "recomputing": {"memory": "balanced"}}
+    kinds = {"eager": {}, "compiled": {"compile": True}, "its blocks": {"compile": "blocks"}}
+    kinds |= {"recomputing": {"memory": "balanced"}}
     speeds = [run(base, data, tmp_path / kind, work, max_train_steps=2, **how).speed for kind, how in kinds.items()]
     flops = [speed["tflop_per_second"] / speed["images_per_second"] for speed in speeds]
-    assert flops[1:] == [pytest.approx(flops[0])] * 2
+    assert flops[1:] == [pytest.approx(flops[0])] * 3
 
 
 def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
