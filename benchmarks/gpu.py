@@ -66,7 +66,7 @@ DRAWINGS: tuple[tuple[str, int], ...] = (
 )  # fmt: skip
 
 SHARES = {"training": 0.42, "beside": 0.14, "drawing": 0.26, "bytes": 0.18}
-"""Of the minutes. What a part leaves goes to the next."""
+"""Of the minutes. What a part leaves, or takes too much, is the next one's."""
 
 
 class TimeIsUp(Exception):
@@ -102,7 +102,7 @@ class Bench:
         self.until = time.perf_counter()
 
     def begin(self, part: str) -> None:
-        self.until = max(self.until, time.perf_counter()) + SHARES[part] * 60 * self.options.minutes
+        self.until += SHARES[part] * 60 * self.options.minutes
 
     @property
     def left(self) -> float:
@@ -173,7 +173,7 @@ def main() -> None:
         sdxl.write(bench.base, bench.sizes, getattr(torch, bench.dtype), bench.device.type)
         make_pictures(bench.work, bench.sizes.resolution, count=4 if options.tiny else 10)
         bench.clear()
-        bench.until = began  # what making them took is training's
+        bench.until = began
         for part, measure in {"training": training, "beside": beside, "drawing": drawing, "bytes": same_bytes}.items():
             bench.begin(part)
             measure(bench)

@@ -48,7 +48,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     if history["scores"]:
         show_checkpoints(history, outputs / "samples", card)
     card.chart("Training loss", {"loss": _smooth(history["steps"], "loss")}, y="loss")
-    card.table("Which file is for whom", ["in lora/", "is read by"], [[name, who] for name, who in READERS.items()])
+    read_by = [[name, who] for name, who in READERS.items() if (outputs / "lora" / name).is_file()]
+    card.table("Which file is for whom", ["in lora/", "is read by"], read_by)
     card.table(
         "Held out for scoring" if held_out else "Photographs",
         ["photograph"],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import unescape
 from pathlib import Path
 
 import mlflow
@@ -67,7 +68,7 @@ def test_the_card_shows_the_checkpoints_side_by_side_with_the_chosen_one_marked(
 
 
 def test_the_card_says_which_file_is_for_whom(trained):
-    html = trained[1].html()
+    html = unescape(trained[1].html())
     assert {file.name for file in (trained[0] / "lora").iterdir()} == set(READERS)
     assert all(name in html and who in html for name, who in READERS.items())
     assert "computes DoRA otherwise" not in html
