@@ -1,7 +1,8 @@
 """What the hub's repositories hold at the commits of profiles/gpu.yaml, by name.
 
 SDXL 1.0 (its last commit, 30 October 2023) and BLIP large: as their pages listed them in June 2025. CLIP ViT-B/32 and
-DINO ViT-S/16: main's files and the `model.safetensors` of the conversion that is pinned.
+DINO ViT-S/16: what clients have fetched from main, and the `model.safetensors` of the conversion that is pinned; no
+listing of that very commit was at hand.
 """
 
 SDXL = """
