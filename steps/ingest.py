@@ -65,7 +65,7 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from tqdm import tqdm
 
-    from personalize.photographs.curation import File, curate, lacking, unused, write_tables
+    from personalize.photographs.curation import File, curate, lacking, write_tables
     from personalize.photographs.layout import WrongLayout, find_photographs, subjects_of
     from personalize.photographs.source import opened, pinned, shown
     from personalize.photographs.unpacking import ArchiveLimits, Refused
@@ -81,9 +81,6 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     except WrongLayout as error:  # an archive was unpacked to a place that means nothing to the user
         raise RecipeError(str(error).replace(str(folder), shown(config.data))) from error
     files += [File(name, verdict="left out", reasons=(reason,)) for name, reason in layout.left_out.items()]
-
-    if line := unused(files):
-        print(line, flush=True)
 
     subjects = subjects_of(layout.candidates)
     write_tables(files, outputs, digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -183,13 +183,14 @@ def write_tables(files: Sequence[File], outputs: Path, digest: str) -> None:
     write_json(outputs / "qa.json", {"digest": digest, "counts": counts, "files": rows})
 
 
-def unused(files: Sequence[File]) -> str:
-    """One line: how many of the user's files were not used, and why, by how the reason begins; empty where none."""
-    reasons = Counter(_GIST.match(file.reasons[0])[0].strip() for file in files if not file.kept)  # type: ignore[index]
-    if not reasons:
+def unused(files: Sequence[Mapping[str, Any]]) -> str:
+    """One line: how many of the files of qa.json were not used, and why, by how the reason begins; empty where none."""
+    lost = [file["reasons"][0] for file in files if file["verdict"] in ("rejected", "left out")]
+    if not lost:
         return ""
+    reasons = Counter(begun[0].strip() if (begun := _GIST.match(reason)) else reason for reason in lost)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{reasons.total()} of {len(files)} files not used: {why}; the card of ingest says which"
+    return f"{len(lost)} of {len(files)} files were not used: {why}; the table on the card says which."
 
 
 def files_of(subject: Subject, files: Sequence[File]) -> list[File]:
