@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import sdxl
 from personalize.dreambooth import lora
 
 
@@ -64,10 +65,8 @@ class Flash(torch.autograd.Function):
 
 def kept(targets: lora.Targets, recomputes: bool, resolution: int) -> tuple[float, float]:
     """Bytes of the UNet with its adapter, and the most held beside it in a step of one picture."""
-    from benchmarks.train import sdxl_unet
-
     with torch.device("meta"):
-        unet: Any = sdxl_unet()
+        unet: Any = sdxl.unet()
         lora.add({"unet": unet}, lora.LoraSpec(targets=targets), seed=0)
         for layer in lora.layers(unet).values():
             layer.cast_input_dtype_enabled = False

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import sdxl
+
 TARGETS = ("attention", "attention+feed-forward", "all")
 
 
@@ -63,60 +65,13 @@ def main() -> None:
 
 
 def make_base(folder: Path, full_size: bool) -> None:
-    from miniature.pretrain import random_models
-
-    random_models(folder)
+    """`folder`/sdxl: a base of SDXL 1.0's sizes, or the miniature's, with random weights."""
     if full_size:
-        enlarge(folder / "sdxl")
+        sdxl.write(folder / "sdxl", sdxl.FULL)
+    else:
+        from miniature.pretrain import random_models
 
-
-def enlarge(folder: Path) -> None:
-    """Replaces the miniature's UNet, VAE and text encoders by SDXL 1.0's sizes; tokenizers and scheduler stay."""
-    import torch
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    def text(width: int, layers: int, heads: int, activation: str, **more: int) -> CLIPTextConfig:
-        return CLIPTextConfig(vocab_size=49408, hidden_size=width, intermediate_size=4 * width,
-                              num_hidden_layers=layers,
-                              num_attention_heads=heads, hidden_act=activation, **more)  # fmt: skip
-
-    torch.set_default_dtype(torch.bfloat16)
-    parts = {
-        "unet": sdxl_unet(),
-        "vae": AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, sample_size=1024, scaling_factor=0.13025,
-            force_upcast=True,
-        ),
-        "text_encoder": CLIPTextModel(text(768, 12, 12, "quick_gelu")),
-        "text_encoder_2": CLIPTextModelWithProjection(text(1280, 32, 20, "gelu", projection_dim=1280)),
-    }  # fmt: skip
-    torch.set_default_dtype(torch.float32)
-    for name, part in parts.items():
-        for file in (folder / name).glob("*"):
-            file.unlink()
-        part.save_pretrained(folder / name, safe_serialization=True)
-
-
-def sdxl_unet() -> Any:
-    """SDXL 1.0's UNet with random weights in bfloat16."""
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        return UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
-            use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )  # fmt: skip
-    finally:
-        torch.set_default_dtype(default)
+        random_models(folder)
 
 
 def make_pictures(work: Path, resolution: int, count: int = 10) -> None:

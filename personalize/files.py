@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,10 +200,11 @@ def file_digest(path: str | Path) -> str:
     return digest
 
 
-def tree_digest(path: str | Path, leave_out: str = "") -> str:
+def tree_digest(path: str | Path, leave_out: str = "", dvcignore: bool = True) -> str:
     """DVC's digest of a folder (`<md5>.dir`), or of a single file. leave_out: a folder at its top that does not count.
 
-    Raises FileNotFoundError naming the path.
+    What the .dvcignore files of a DVC repository name does not count either, as for `dvc add`; dvcignore: False counts
+    every file. Raises FileNotFoundError naming the path.
     """
     root = Path(path)
     if root.is_file():
@@ -212,7 +213,8 @@ def tree_digest(path: str | Path, leave_out: str = "") -> str:
         raise FileNotFoundError(
             f"{root} does not exist; give a file or folder that does, or `dvc pull` it if it is pinned"
         )
-    files = [file for file in files_under(root) if not leave_out or file.relative_to(root).parts[0] != leave_out]
+    found = files_under(root, dvcignore)
+    files = [file for file in found if not leave_out or file.relative_to(root).parts[0] != leave_out]
     entries = [{"md5": file_digest(file), "relpath": file.relative_to(root).as_posix()} for file in files]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
@@ -227,17 +229,52 @@ def dvc_digest(pin: str | Path) -> str | None:
         return None
 
 
-def files_under(root: Path) -> Iterator[Path]:
-    """The files in a folder and in those below it, linked ones too; a link back up is not followed."""
+def files_under(root: Path, dvcignore: bool = True) -> Iterator[Path]:
+    """The files in a folder and in those below it, linked ones too; a link back up is not followed.
+
+    dvcignore: without those that DVC leaves out.
+    """
+    place = Path(os.path.abspath(root))
+    ignored = _dvcignored(place) if dvcignore else lambda path, is_folder: False
     for folder, folders, names in os.walk(root, followlinks=True):
         here = Path(folder)
+        inside = place / here.relative_to(root)
+        kept = [name for name in folders if name not in (".git", ".hg", ".dvc")]
         folders[:] = sorted(
-            name for name in folders if name not in (".git", ".dvc") and not _leads_back(root, here / name)
+            name for name in kept if not ignored(inside / name, True) and not _leads_back(root, here / name)
         )
         for name in sorted(names):
             file = here / name
-            if file.is_file():
+            if file.is_file() and not ignored(inside / name, False):
                 yield file
+
+
+def _dvcignored(root: Path) -> Callable[[Path, bool], bool]:
+    """Whether DVC leaves a path below the folder `root` out (and whether that path is a folder).
+
+    By the .dvcignore files of the repository above it; one inside a folder that is added DVC refuses. A folder that is
+    itself left out cannot be DVC's: there all counts.
+    """
+    import pathspec
+
+    repository = next((place for place in root.parents if (place / ".dvc").is_dir()), None)
+    above = root.parents[: root.parents.index(repository) + 1] if repository else ()
+    specs = [
+        (place, pathspec.GitIgnoreSpec.from_lines((place / ".dvcignore").read_text(encoding="utf-8").splitlines()))
+        for place in above
+        if (place / ".dvcignore").is_file()
+    ]
+
+    def ignored(path: Path, is_folder: bool) -> bool:
+        for place, spec in specs:  # the nearest file, and in it the last pattern, that speaks of the path decides
+            said = spec.check_file(path.relative_to(place).as_posix() + "/" * is_folder).include
+            if said is not None:
+                return bool(said)
+        return False
+
+    if any(ignored(place, True) for place in (root, *above[:-1])):
+        specs.clear()
+    return ignored
 
 
 def _leads_back(root: Path, folder: Path) -> bool:

@@ -28,6 +28,49 @@ def test_a_folder_has_the_digest_that_dvc_pins(tmp_path: Path) -> None:
     assert files.tree_digest("data") == files.dvc_digest("data.dvc")
 
 
+CLUTTER = {
+    "Thumbs.db": "Thumbs.db",
+    "a.tmp": "*.tmp",
+    "deep/er/b.tmp": "*.tmp",
+    "cache/x": "cache/",
+    "deep/cache/x": "cache/",
+    "notes/private/y": "/data/notes/private",
+    ".DS_Store": ".DS_Store",
+}
+KEPT = ("1.jpg", "deep/er/2.jpg", "keep.tmp", "notes/z", "cached", "other/data/notes/private")
+
+
+def test_what_dvc_leaves_out_does_not_count(tmp_path: Path) -> None:
+    """Patterns of every kind, in the repository's .dvcignore and in one nearer to the folder."""
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "-q", "--no-scm"], check=True)
+    for data in ("data", "below/data"):
+        for name in (*CLUTTER, *KEPT):
+            (tmp_path / data / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / data / name).write_text(name)
+    patterns = ["# clutter", *CLUTTER.values(), "!keep.tmp"]
+    (tmp_path / ".dvcignore").write_text("\n".join(patterns) + "\n")
+    (tmp_path / "below" / ".dvcignore").write_text("/data/other\n!Thumbs.db\n")
+    subprocess.run([*dvc, "add", "-q", "data", "below/data"], check=True)
+    for data in ("data", "below/data"):
+        pinned = files.dvc_digest(f"{data}.dvc")
+        assert files.tree_digest(data) == pinned
+        assert files.tree_digest(data, dvcignore=False) != pinned
+        (tmp_path / data / "deep" / ".DS_Store").write_text("made by looking into the folder")
+        assert files.tree_digest(data) == pinned
+        (tmp_path / data / "deep" / "new.jpg").write_text("a photograph")
+        assert files.tree_digest(data) != pinned
+
+
+def test_a_folder_that_dvc_ignores_counts_whole(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "build" / "step").mkdir(parents=True)
+    (tmp_path / "build" / "step" / "x.tmp").write_text("x")
+    before = files.tree_digest("build/step")
+    (tmp_path / ".dvcignore").write_text("build/\n*.tmp\n")
+    assert files.tree_digest("build/step") == before
+
+
 def test_a_renamed_or_changed_file_changes_the_digest_and_a_touched_one_does_not(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     file = tmp_path / "d" / "x"

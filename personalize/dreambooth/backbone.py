@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,9 +83,14 @@ def local_folder(base: str | Path, revision: str | None = None, dtype: str = "fl
     Raises ValueError naming the folder, the missing file and the way out.
     """
     folder = Path(base)
-    if folder.exists():
-        check_files(folder)
-        return folder
+    if not folder.exists():
+        folder = _snapshot(str(base), _commit(base, revision), dtype)
+    check_files(folder)
+    return folder
+
+
+def _commit(base: str | Path, revision: str | None) -> str:
+    """The commit of a hub model. Raises ValueError where there is none."""
     if not revision:
         raise ValueError(
             f"base model folder {str(base)!r} does not exist. The project's own miniature models come with `dvc pull "
@@ -97,44 +102,82 @@ def local_folder(base: str | Path, revision: str | None = None, dtype: str = "fl
             f"BASE_REVISION {revision!r} of {str(base)!r} is not a commit (40 hexadecimal digits). A branch or a tag "
             f"can move; the commit is shown on the model's page under 'Files and versions'."
         )
-    folder = _snapshot(str(base), revision, dtype)
-    check_files(folder)
-    return folder
+    return revision
+
+
+SMALL = ["model_index.json", *(f"{part}/*.{suffix}" for part in NEEDED_FILES for suffix in ("json", "txt"))]
+HALF = [*SMALL, *(f"{part}/*.fp16.safetensors" for part in NEEDED_FILES)]
+FULL = [*SMALL, *(f"{part}/*.safetensors" for part in NEEDED_FILES)]
+TOKENIZERS = [pattern for pattern in SMALL if pattern.startswith("tokenizer")]
+"""What of a hub model is fetched: safetensors, configs and tokenizers, in one precision, nothing else."""
 
 
 def _snapshot(repo: str, revision: str, dtype: str) -> Path:
-    """The hub model's folder in the Hugging Face cache: safetensors, configs and tokenizers, nothing else."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    """The hub model's folder in the Hugging Face cache, with its weights in the precision asked for if it has that."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    offline = HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    small = ["model_index.json", *(f"{part}/*.{suffix}" for part in NEEDED_FILES for suffix in ("json", "txt"))]
-    half = [*small, *(f"{part}/*.fp16.safetensors" for part in NEEDED_FILES)]
-    full = [*small, *(f"{part}/*.safetensors" for part in NEEDED_FILES)]
-
-    def fetch(patterns: list[str], ignored: list[str]) -> Path:
-        return Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=offline
-            )
-        )
-
-    try:
-        if dtype != "float32":
-            folder = fetch(half, [])
+    if dtype != "float32":
+        try:
+            folder = _fetch(repo, revision, HALF)
+        except ValueError as error:  # offline the cache may still have the other precision
+            if not isinstance(error.__cause__, LocalEntryNotFoundError):
+                raise
+        else:
             if not missing_files(folder):
                 return folder
-        return fetch(full, ["*.fp16.safetensors", "*.non_ema.safetensors"])
-    except Exception as error:  # huggingface_hub raises OSError, HTTP and validation errors of several families
-        way_out = (
-            "HF_HUB_OFFLINE is set and the cache does not have it: unset it once,"
-            if offline
-            else "Check the name, the commit, the network and (for a gated model) HF_TOKEN,"
+    return _fetch(repo, revision, FULL, ["*.fp16.safetensors", "*.non_ema.safetensors"])
+
+
+def _fetch(repo: str, revision: str, patterns: list[str], ignored: Sequence[str] = ()) -> Path:
+    """Brings files of a hub model into the cache. Raises ValueError with the reason and the way out."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=list(ignored),
+                local_files_only=_offline(),
+            )
         )
+    except Exception as error:  # OSError, HTTP and validation errors of several families
         raise ValueError(
-            f"base model {repo!r} at {revision[:12]} could not be fetched ({type(error).__name__}). {way_out} "
-            f"or point BASE_MODEL in the profile at a local folder."
+            f"base model {repo!r} at {revision[:12]} could not be fetched: {_reason(error)}, or point BASE_MODEL in "
+            f"the profile at a local folder."
         ) from error
+
+
+def _offline() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _reason(error: BaseException) -> str:
+    """Why the hub did not give it, and what to do."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    if _offline():
+        return "HF_HUB_OFFLINE is set and the cache does not have all of it. Unset it once"
+    for cause in reversed(chain):
+        if isinstance(cause, GatedRepoError):
+            return "it is gated. Accept its licence on its page and set HF_TOKEN to a token of that account"
+        if isinstance(cause, RevisionNotFoundError):
+            return "it has no such commit. Copy one from its page, 'Files and versions'"
+        if isinstance(cause, RepositoryNotFoundError):
+            return "there is no such model, or it is private. Check the name, and HF_TOKEN if it is yours"
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            if status in (401, 403):
+                return f"the hub refuses it (HTTP {status}). Check HF_TOKEN"
+            return f"the hub answers HTTP {status}. Try again later: files that came whole are kept"
+    name = type(chain[-1]).__name__
+    return f"{name}. Check the network and try again: files that came whole are kept"
 
 
 def files(folder: Path) -> list[str]:
@@ -195,7 +238,11 @@ def load_tokenizers(base: str | Path, revision: str | None = None) -> tuple[CLIP
     """Both tokenizers, without weights: what captioning needs."""
     from transformers import CLIPTokenizer
 
-    folder = local_folder(base, revision)
+    folder = Path(base)
+    if not folder.exists():  # captions come first, and do not know in which precision weights will be wanted
+        folder = _fetch(str(base), _commit(base, revision), TOKENIZERS)
+    else:
+        check_files(folder)
     return (
         CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
         CLIPTokenizer.from_pretrained(str(folder / "tokenizer_2"), local_files_only=True),

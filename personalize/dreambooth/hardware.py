@@ -64,13 +64,17 @@ def choose_memory(
         return asked  # type: ignore[return-value]
     if total_bytes is None:
         return "fast"
-    picture = pixels / 1024**2
     levels: tuple[Memory, ...] = ("fast", "balanced")
     for level in levels:
-        working = max(ACTIVATIONS[level] * samples * picture * width / 2, DECODING * picture)
-        if base_bytes + working + OTHERS <= total_bytes:
+        if needed_bytes(level, base_bytes, samples, pixels, width) <= total_bytes:
             return level
     return "low"
+
+
+def needed_bytes(level: Memory, base_bytes: int, samples: int, pixels: int, width: int) -> float:
+    """What training takes of a card at a level that does not quantise; the arguments are `choose_memory`'s."""
+    picture = pixels / 1024**2
+    return base_bytes + max(ACTIVATIONS[level] * samples * picture * width / 2, DECODING * picture) + OTHERS
 
 
 def quantise(unet: Any) -> None:

@@ -1,14 +1,18 @@
-"""Kohya: the adapter in the naming that ComfyUI, A1111 and Forge load, with modelspec metadata.
+"""Kohya: the adapter in the naming that ComfyUI, A1111, Forge and sd-scripts load, with modelspec metadata.
 
 `lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight`: the original SDXL UNet's block numbers,
 lora_down and lora_up for A and B, and each layer's alpha. See networks/lora.py in kohya-ss/sd-scripts and
 https://github.com/Stability-AI/ModelSpec.
+
+LoRA is the same function there, every layer of it. DoRA is not (`adapter_files.DORA_ELSEWHERE`). The layers that bring
+the timestep into the residual blocks (`emb_layers_1`, 17 of them), which sd-scripts can train, are in no target here.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personalize.dreambooth import lora, tensorfile
+from personalize.dreambooth import adapter_files, lora, tensorfile
 from personalize.dreambooth.lora import Parts
 
 _PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
@@ -25,8 +29,7 @@ _SUFFIX = {
     "lora_B.weight": "lora_up.weight",
     "lora_magnitude_vector": "dora_scale",
 }
-_RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "time_emb_proj": "emb_layers_1"}
-_RESNET |= {"conv_shortcut": "skip_connection"}
+_RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "conv_shortcut": "skip_connection"}
 
 
 def unet_name(path: str, layers_per_block: int, attention_in: Sequence[bool]) -> str:
@@ -52,11 +55,15 @@ def unet_name(path: str, layers_per_block: int, attention_in: Sequence[bool]) ->
 
 
 def _inner(kind: str, rest: str) -> str:
-    return f"0_{_RESNET.get(rest, rest)}" if kind == "resnets" else "1_" + rest.replace(".", "_")
+    if kind == "attentions":
+        return "1_" + rest.replace(".", "_")
+    if rest in _RESNET:
+        return f"0_{_RESNET[rest]}"
+    raise ValueError(f"a residual block's {rest} has no name in kohya's format.")
 
 
 def layer_names(parts: Parts) -> dict[str, str]:
-    """diffusers' name of each adapted layer -> kohya's."""
+    """The name of each adapted layer in a diffusers file -> kohya's."""
     names = {}
     for part_name, part in parts.items():
         for path in lora.layers(part):
@@ -64,35 +71,37 @@ def layer_names(parts: Parts) -> dict[str, str]:
                 unet: Any = part
                 attention_in = ["CrossAttn" in kind for kind in unet.config.up_block_types]
                 inner = unet_name(path, unet.config.layers_per_block, attention_in)
-            else:  # transformers 5 dropped the text_model level from CLIPTextModel; kohya's files have it
-                inner = ("" if path.startswith("text_model.") else "text_model.") + path
-                inner = inner.replace(".", "_")
-            names[f"{part_name}.{path}"] = _PREFIX[part_name] + inner
+            else:
+                inner = lora.clip_path(path).replace(".", "_")
+            names[lora.file_name(part_name, path)] = _PREFIX[part_name] + inner
     return names
 
 
 def to_kohya(parts: Parts, spec: lora.LoraSpec) -> dict[str, Tensor]:
     """The adapter under kohya's names, float32. alpha is written so that alpha / rank is the trained scale, rsLoRA too.
 
-    DoRA's magnitudes become `dora_scale`, which ComfyUI reads; diffusers drops them, so there load the other file.
+    DoRA's magnitudes become `dora_scale`; who reads it computes with it in a way of its own.
     """
     names = layer_names(parts)
+    dimensions = _weight_dimensions(parts)
     tensors: dict[str, Tensor] = {}
     for key, tensor in lora.state(parts).items():
         layer, suffix = _split(key)
         if suffix == "lora_magnitude_vector":
-            tensor = tensor.reshape(-1, *[1] * (_weight_dim(parts, layer) - 1))
+            tensor = tensor.reshape(-1, *[1] * (dimensions[layer] - 1))
         tensors[f"{names[layer]}.{_SUFFIX[suffix]}"] = tensor.contiguous()
     for name in names.values():
         tensors[f"{name}.alpha"] = torch.tensor(spec.scale * spec.rank, dtype=torch.float32)
     return tensors
 
 
-def _weight_dim(parts: Parts, layer: str) -> int:
-    """Dimensions of an adapted layer's own weight: 2 for a linear layer, 4 for a convolution."""
-    part, path = layer.split(".", 1)
-    base: Any = parts[part].get_submodule(path).base_layer
-    return int(base.weight.dim())
+def _weight_dimensions(parts: Parts) -> dict[str, int]:
+    """Of each adapted layer's own weight: 2 for a linear layer, 4 for a convolution."""
+    return {
+        lora.file_name(name, path): int(layer.base_layer.weight.dim())
+        for name, part in parts.items()
+        for path, layer in lora.layers(part).items()
+    }
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -140,7 +149,9 @@ def modelspec(
 
 
 def export(file: Path, parts: Parts, spec: lora.LoraSpec, **about: Any) -> Path:
-    """Writes the kohya file; `about` are `modelspec`'s keyword arguments."""
+    """Writes the kohya file; `about` are `modelspec`'s keyword arguments. Warns of DoRA."""
+    if spec.use_dora:
+        warnings.warn(adapter_files.DORA_ELSEWHERE, stacklevel=2)
     tensors = to_kohya(parts, spec)
     tensorfile.save(file, tensors, modelspec(tensors, spec, **about))
     return file

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalize.dreambooth import tensorfile
+from personalize.dreambooth import adapter_files, tensorfile
 from personalize.dreambooth.randomness import derive
 from personalize.dreambooth.settings import Targets
 
@@ -24,7 +24,14 @@ Parts = Mapping[str, nn.Module]
 """The adapted modules under diffusers' names: unet, and text_encoder and text_encoder_2 where they learn too."""
 
 ADAPTER = "default"
-WEIGHTS = "pytorch_lora_weights.safetensors"
+WEIGHTS = adapter_files.DIFFUSERS
+
+DECIDING = (
+    *("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "lora_dropout", "bias"),
+    *("rank_pattern", "alpha_pattern"),
+)
+"""The fields of peft's LoraConfig that decide an adapter's function. A file names no others: diffusers hands what it
+finds to the LoraConfig of whoever loads it, and one that does not know a field loads nothing."""
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
@@ -156,19 +163,29 @@ def state(parts: Parts) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
 
     return {
-        f"{name}.{path}": tensor.detach()
+        file_name(name, path): tensor.detach()
         for name, part in parts.items()
         for path, tensor in get_peft_model_state_dict(part, adapter_name=ADAPTER).items()
     }
 
 
+def file_name(part: str, path: str) -> str:
+    """The name in a diffusers file of what lies at `path` in a part."""
+    return f"{part}.{path if part == 'unet' else clip_path(path)}"
+
+
+def clip_path(path: str) -> str:
+    """A text encoder's path as files have it. transformers 5 dropped the `text_model` level from CLIPTextModel."""
+    return path if path.startswith("text_model.") else f"text_model.{path}"
+
+
 def metadata(parts: Parts) -> dict[str, Any]:
-    """Each part's LoRA configuration in the form that diffusers reads back (`lora_adapter_metadata`), sorted."""
+    """Each part's LoRA configuration in the form that diffusers reads back (`lora_adapter_metadata`)."""
     packed: dict[str, Any] = {}
     for name, part in parts.items():
         config: dict[str, Any] = part.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr,index]
-        for key, value in config.items():
-            packed[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
+        for key in DECIDING:
+            packed[f"{name}.{key}"] = sorted(config[key]) if isinstance(config[key], set) else config[key]
     return packed
 
 

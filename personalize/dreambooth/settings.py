@@ -93,7 +93,10 @@ class TrainSettings(BaseModel):
         "auto",
         description="fast: 24 GB; balanced: 16 GB, recomputes activations; low: 8 GB, int8 base too; auto: by the card",
     )
-    compile: bool = Field(False, description="compile the UNet: minutes to start, then faster; for long runs on a GPU")
+    compile: bool | Literal["blocks"] = Field(
+        False,
+        description="compile the UNet: minutes to start, then faster; blocks: its transformer blocks alone, sooner",
+    )
     seed: int = Field(0, ge=0, description="decides everything random in the run")
 
     # checkpoints and their choice

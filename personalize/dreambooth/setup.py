@@ -200,7 +200,11 @@ def adapt(
         pipe.unet.enable_gradient_checkpointing()
     if device.type == "cuda":
         pipe.unet.to(memory_format=torch.channels_last)  # tensor cores want it; on a CPU it is slower
-    unet = torch.compile(pipe.unet, dynamic=False) if settings.compile else pipe.unet
+    unet = pipe.unet
+    if settings.compile == "blocks":
+        unet.compile_repeated_blocks(dynamic=False)
+    elif settings.compile:
+        unet = torch.compile(unet, dynamic=False)
     groups, rates = optimisers.parameter_groups(params, settings)
     return Model(
         pipe=pipe,

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from personalize.dreambooth import (
+    adapter_files,
     choice,
     hardware,
     kohya,
@@ -225,7 +226,7 @@ def save_adapter(folder: Path, run: Setup, photographs: Sequence[Example], step:
     """Writes both forms of the adapter; the diffusers one last, since others wait for it."""
     words = {p.token: sum(q.token == p.token for q in photographs) for p in photographs}
     kohya.export(
-        folder / "kohya.safetensors",
+        folder / adapter_files.KOHYA,
         run.model.parts,
         run.model.spec,
         base=Path(run.base.path).name,

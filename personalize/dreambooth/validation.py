@@ -262,7 +262,8 @@ def evaluating(run: Setup, average: Mapping[str, Tensor]) -> Iterator[None]:
     trained = {name: p.detach().clone() for name, p in run.model.params.items()} if average else {}
     load_weights(run.model.params if average else {}, average)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):  # pictures have shapes of their own: not worth compiling for
+            yield
     finally:
         load_weights(run.model.params if average else {}, trained)
         optimisers.evaluation_weights(run.model.optimizer, False)

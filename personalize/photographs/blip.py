@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from personalize import hub
+from personalize.photographs.captions import without_last_phrase
 
 
 class BlipCaptioner:
@@ -41,7 +42,7 @@ class BlipCaptioner:
         max_new_tokens: int = 30,
         on_batch: Callable[[int], object] | None = None,
     ) -> list[str]:
-        """One sentence per image file, each beginning with its prefix."""
+        """One sentence per image file, each beginning with its prefix; one that does not end loses its last phrase."""
         import torch
         from PIL import Image
 
@@ -65,7 +66,10 @@ class BlipCaptioner:
                         no_repeat_ngram_size=3,
                     )
                 decoded = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-                sentences.update(zip(batch, (" ".join(text.split()) for text in decoded), strict=True))
+                ended = (ids == self.tokenizer.sep_token_id).any(dim=1).tolist()
+                for row, text, whole in zip(batch, decoded, ended, strict=True):
+                    sentence = " ".join(text.split())
+                    sentences[row] = sentence if whole else without_last_phrase(sentence, prefix)
                 if on_batch:
                     on_batch(len(batch))
         return [sentences[row] for row in range(len(images))]

@@ -23,10 +23,18 @@ _PLACE: Final = re.compile(
     r"along|above|below|around|over|by|at|on|in)\b(?! (?:it|its|them|him|her|front)\b)"
 )
 _UNFINISHED: Final = re.compile(
-    r"(?:^|\s)(?:an?|the|its|some|and|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|"
-    r"in front|next|surrounded)$"
+    r"(?:^|\s)(?:(?:an?|the|its|some)(?:\s(?:very|wooden|white|black|gr[ae]y|brown|red|green|blue|yellow|orange|pink|"
+    r"purple|beige|bright|small|large|big|little|long|tall|old|new|modern|empty|"
+    r"concrete|brick|marble|tiled|stone|metal|dirty|clean|grassy|sandy|cloudy|sunny|hardwood|living|dining|and))*|"
+    r"and|or|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|over|around|behind|from|for|"
+    r"in front|next|surrounded|that|which|is|are|has)$"
 )
-"""A word at the end that waits for another: a captioner stopped in the middle of a phrase."""
+"""Words at the end that wait for another: a captioner stopped in the middle of a phrase."""
+_PHRASE: Final = re.compile(
+    r",|\b(?:and|or|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|over|around|behind|from|for|"
+    r"that|which|is|are|has)\b"
+)
+"""Where a phrase begins."""
 _HALLUCINATED: Final = re.compile(r"\bara(?:f|ff)e?d?\b\s*")  # a word of BLIP large's own, as in `arafed chair`
 _LEAD: Final = re.compile(
     r"^(?:(?:there (?:is|are)|this is|an? (?:photo|picture|photograph|image|close up|view) of)\s+)+"
@@ -77,6 +85,16 @@ def context_of(caption: str, class_noun: str) -> str:
     while unfinished := _UNFINISHED.search(context):
         context = context[: unfinished.start()].rstrip(" ,")
     return context
+
+
+def without_last_phrase(caption: str, begins: str) -> str:
+    """A sentence that was cut off, less the phrase in which that happened; the words that it `begins` with stay.
+
+    >>> without_last_phrase("a photo of a chair in a room with a mahog", "a photo of a chair")
+    'a photo of a chair in a room'
+    """
+    phrases = [match.start() for match in _PHRASE.finditer(caption, len(begins))]
+    return (caption[: phrases[-1]] if phrases else caption[: len(begins)]).rstrip(" ,")
 
 
 def sees_class_noun(caption: str, class_noun: str) -> bool:

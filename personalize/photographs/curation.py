@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from personalize.photographs.reading import Unusable, read_photograph, reduced, 
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320
+_GIST = re.compile(r"nearly the same|[^:;(,]+")
+"""What a reason begins with; the rest is of one file alone."""
 SHOWN = ("source", "token", "class_noun", "verdict", "reasons", "notes", "width", "height", "sharpness", "file_name")
 """What qa.json says of each file, and besides where its `picture` lies."""
 
@@ -178,6 +181,16 @@ def write_tables(files: Sequence[File], outputs: Path, digest: str) -> None:
         rows.append({**{key: getattr(file, key) for key in SHOWN}, "picture": picture})
     counts = Counter(file.verdict for file in files)
     write_json(outputs / "qa.json", {"digest": digest, "counts": counts, "files": rows})
+
+
+def unused(files: Sequence[Mapping[str, Any]]) -> str:
+    """One line: how many of the files of qa.json were not used, and why, by how the reason begins; empty where none."""
+    lost = [file["reasons"][0] for file in files if file["verdict"] in ("rejected", "left out")]
+    if not lost:
+        return ""
+    reasons = Counter(begun[0].strip() if (begun := _GIST.match(reason)) else reason for reason in lost)
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{len(lost)} of {len(files)} files were not used: {why}; the table on the card says which."
 
 
 def files_of(subject: Subject, files: Sequence[File]) -> list[File]:

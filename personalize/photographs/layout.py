@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from personalize.files import files_under
 from personalize.photographs.prompts import Subject
-from personalize.photographs.reading import SUFFIXES
+from personalize.photographs.reading import READ, SUFFIXES
 from personalize.photographs.sidecars import (
     UnreadableCaption,
     captions_of,
@@ -188,7 +188,7 @@ def _files(root: Path) -> tuple[dict[str, Path], list[Path], dict[str, str]]:
         elif is_sidecar(path):
             sidecars.append(path)
         else:
-            others[name] = f"not a photograph ({path.suffix or 'no suffix'}); jpg, jpeg, png and webp are read"
+            others[name] = f"not a photograph ({path.suffix or 'no suffix'}); {READ}"
     return photographs, sidecars, others
 
 

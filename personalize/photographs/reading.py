@@ -12,23 +12,31 @@ import io
 import re
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from personalize.files import write_bytes
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
-FORMATS: Final = ("JPEG", "PNG", "WEBP")  # JPEG's decoder also takes MPO, the JPEG of phones that append a depth map
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif")
+READ: Final = "jpg, png, webp, heic and avif are read"
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF")
+"""What may be decoded. JPEG's decoder also takes MPO, the JPEG to which phones append a depth or gain map; HEIF comes
+from pillow-heif."""
+SEVERAL_PICTURES: Final = ("MPO", "HEIF")
+"""Formats that may hold more pictures than the photograph, which is the one that is marked as primary."""
 MAX_MEGAPIXELS: Final = 100
 MAX_MEGABYTES: Final = 200
 
 _COLOUR_MODES: Final = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _EXIF_IFD, _INTEROP_IFD = 0x8769, 0xA005
 _ADOBE_RGB: Final = "R03"  # EXIF 2.3, InteroperabilityIndex of DCF optional colour space
+_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}  # ITU-T H.273, TransferCharacteristics
+_SRGB_PRIMARIES: Final = (1, 2, 5, 6)  # ITU-T H.273, ColourPrimaries: BT.709, unspecified, and two too near to tell
 
 
 class Unusable(ValueError):
@@ -50,6 +58,8 @@ def read_photograph(
 
     Raises Unusable for an empty, truncated, animated, oversized or undecodable file.
     """
+    from pillow_heif import register_heif_opener
+
     size = path.stat().st_size
     if size == 0:
         raise Unusable("the file is empty (0 bytes); copy it again from the camera")
@@ -59,7 +69,8 @@ def read_photograph(
         with warnings.catch_warnings():
             # The limit below is ours and an error; Pillow's own is a warning that would go to the user's terminal.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_formats())
+            register_heif_opener()
+            image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise Unusable(_too_many_pixels(None, max_megapixels)) from None
     except UnidentifiedImageError:
@@ -71,7 +82,7 @@ def read_photograph(
         if image.width * image.height > max_megapixels * 1e6:
             raise Unusable(_too_many_pixels(image.size, max_megapixels))
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":
+        if frames > 1 and image.format not in SEVERAL_PICTURES:
             raise Unusable(f"it is an animation of {frames} frames; save the one you mean as a jpg or png")
         notes = _misnamed(path, image.format or "")
         try:
@@ -79,7 +90,7 @@ def read_photograph(
             return _normalised(image, notes)
         except Unusable:
             raise
-        except (OSError, ValueError, SyntaxError, TypeError, EOFError, MemoryError) as error:
+        except (OSError, ValueError, SyntaxError, TypeError, EOFError, RuntimeError, MemoryError) as error:
             raise Unusable(f"the file is truncated or damaged ({error}); copy it again from the camera") from error
 
 
@@ -87,6 +98,8 @@ def _normalised(image: Image.Image, notes: list[str]) -> Photograph:
     icc = image.info.get("icc_profile")
     if not icc and _exif_says_adobe_rgb(image):
         notes.append("EXIF says Adobe RGB but no profile is embedded: colours taken as sRGB, they may look dull")
+    if not icc:
+        notes += _coded_colours(image.info.get("nclx_profile") or {})
     upright = ImageOps.exif_transpose(image)
     if upright.getexif().get(0x0112, 1) != image.getexif().get(0x0112, 1):
         notes.append("turned upright as its EXIF orientation says")
@@ -120,6 +133,15 @@ def _eight_bit(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image
         return image, None
     rgba = image.convert("RGBA")  # P, PA, LA, La, RGBa, RGBX, RGB with a transparent colour
     return rgba.convert("RGB"), rgba.getchannel("A")
+
+
+def _coded_colours(nclx: Mapping[str, Any]) -> list[str]:
+    """What to know of a HEIC whose colours are told by code points (ITU-T H.273) and not by a profile."""
+    if transfer := _HDR_TRANSFERS.get(nclx.get("transfer_characteristics", 0)):
+        raise Unusable(f"its colours are HDR ({transfer}); export it as sRGB or Display P3")
+    if nclx.get("color_primaries", 2) not in _SRGB_PRIMARIES:
+        return ["wide colours without a profile: taken as sRGB, they may look dull"]
+    return []
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
@@ -184,16 +206,6 @@ def safe_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", ascii_only).strip("-")[:60] or "photo"
 
 
-def _formats() -> tuple[str, ...]:
-    """The formats Pillow may decode; HEIC joins them where the optional package pillow-heif is installed."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return FORMATS
-    pillow_heif.register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
 def _too_many_pixels(size: tuple[int, int] | None, limit: float) -> str:
     found = f"{size[0]} x {size[1]} pixels" if size else "an enormous number of pixels"
     return f"the image claims {found}, more than the {limit:g} megapixels allowed (max_megapixels)"
@@ -201,6 +213,7 @@ def _too_many_pixels(size: tuple[int, int] | None, limit: float) -> str:
 
 def _misnamed(path: Path, found: str) -> list[str]:
     named = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".heic": "HEIF", ".heif": "HEIF"}
+    named[".avif"] = "AVIF"
     actual = "JPEG" if found == "MPO" else found
     wrong = named.get(path.suffix.lower(), actual) != actual
     return [f"is a {actual} file in spite of its name; read as such"] if wrong else []
@@ -214,11 +227,11 @@ def _exif_says_adobe_rgb(image: Image.Image) -> bool:
 def _what_it_is_instead(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(64)
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
-        return (
-            "it is a HEIC photograph: `pip install pillow-heif` to have it read, or export it as jpg "
-            "(iPhone: Settings, Camera, Formats, Most Compatible)"
-        )
+    if head[4:8] == b"ftyp":
+        kind = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}.get(head[8:12])
+        if kind:
+            return f"it is {kind} and damaged, or of a kind unknown here; copy it again, or export it as jpg"
+        return f"it is a film or a picture of an unknown kind; {READ}"
     known = {
         b"GIF8": "a GIF",
         b"BM": "a BMP",
@@ -231,13 +244,11 @@ def _what_it_is_instead(path: Path) -> str:
     }
     for magic, kind in known.items():
         if head.startswith(magic):
-            return f"it is {kind}, not a jpg, png or webp; convert it to one of these"
-    if head[4:12] == b"ftypavif":
-        return "it is an AVIF file, not a jpg, png or webp; convert it to one of these"
+            return f"it is {kind}; {READ}: convert it to one of these"
     if head.lstrip()[:1] == b"<":
         return "it is not an image but an HTML, SVG or XML text; perhaps a web page was saved instead of the picture"
     try:
         head[:60].decode("utf-8")
     except UnicodeDecodeError:
-        return "it is not an image in a format known here, or its beginning is damaged; convert it to jpg, png or webp"
+        return f"it is not an image in a format known here, or its beginning is damaged; {READ}"
     return "it is not an image but a text file"

@@ -163,7 +163,7 @@ class Runner:
                 {
                     "recipe.outputs.files": str(count),
                     "recipe.outputs": top[:4000],
-                    "recipe.outputs.digest": files.tree_digest(outputs, leave_out=DIAGNOSTICS),
+                    "recipe.outputs.digest": files.tree_digest(outputs, DIAGNOSTICS, dvcignore=False),
                 }
             )
             self._tag_parent(name, f"ran {run_id}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from personalize.cards import Card
 from personalize.files import read_json
+from personalize.photographs.curation import unused
 from personalize.photographs.source import is_address, shown
 from personalize.recipe import Inputs
 from steps.ingest import Config, rules
@@ -65,8 +66,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
 def _warnings(files: Sequence[Mapping[str, Any]], config: Config, digest: str, pinned: str | None) -> list[str]:
     counts = Counter(file["verdict"] for file in files)
     found = []
-    if unused := counts["rejected"] + counts["left out"]:
-        found.append(f"{unused} file(s) were not used; the table below says why of each.")
+    if lost := unused(files):  # first: it is what the terminal says of this card
+        found.append(lost)
     if counts["warned"]:
         found.append(f"{counts['warned']} photograph(s) were kept with a warning; see the table.")
     if is_address(config.data) and not config.data_sha256:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from personalize.cards import Card
+from personalize.dreambooth.adapter_files import DORA_ELSEWHERE, READERS
 from personalize.files import read_json
 from personalize.recipe import Inputs
 from steps.train import Config
@@ -42,9 +43,13 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         card.warning(chosen["reason"])
     else:
         card.text(chosen["reason"])
+    if config.use_dora:
+        card.warning(DORA_ELSEWHERE)
     if history["scores"]:
         show_checkpoints(history, outputs / "samples", card)
     card.chart("Training loss", {"loss": _smooth(history["steps"], "loss")}, y="loss")
+    read_by = [[name, who] for name, who in READERS.items() if (outputs / "lora" / name).is_file()]
+    card.table("Which file is for whom", ["in lora/", "is read by"], read_by)
     card.table(
         "Held out for scoring" if held_out else "Photographs",
         ["photograph"],

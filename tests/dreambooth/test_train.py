@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from personalize.dreambooth import lora
+from personalize.dreambooth.adapter_files import KOHYA
 from personalize.dreambooth.progress import Diverged
 from personalize.dreambooth.setup import Base
 from personalize.dreambooth.train import Observer, Result, train
@@ -69,7 +70,7 @@ def whole(base, data, work, tmp_path_factory) -> tuple[Path, Result]:
 
 def test_a_run_writes_the_adapter_in_both_forms_and_its_history(whole):
     outputs, result = whole
-    assert set(digests(outputs)) == {"history.json", "lora/kohya.safetensors", "lora/pytorch_lora_weights.safetensors"}
+    assert set(digests(outputs)) == {"history.json", f"lora/{KOHYA}", "lora/pytorch_lora_weights.safetensors"}
     history = json.loads((outputs / "history.json").read_text())
     assert [row["step"] for row in history["steps"]] == [1, 2, 3, 4, 5]
     assert history["chosen"]["step"] == 5
@@ -125,15 +126,16 @@ def test_every_kind_of_training_moves_its_adapter_and_survives_a_kill(base, data
 def test_a_step_s_arithmetic_is_the_same_however_it_is_computed(base, data, work, tmp_path, monkeypatch):
     """The compiler itself takes minutes on a CPU; here it gives back what it is given."""
     monkeypatch.setattr(torch, "compile", lambda model, **options: torch.compiler.disable(model))
-    kinds = {"eager": {}, "compiled": {"compile": True}, "recomputing": {"memory": "balanced"}}
+    kinds = {"eager": {}, "compiled": {"compile": True}, "its blocks": {"compile": "blocks"}}
+    kinds |= {"recomputing": {"memory": "balanced"}}
     speeds = [run(base, data, tmp_path / kind, work, max_train_steps=2, **how).speed for kind, how in kinds.items()]
     flops = [speed["tflop_per_second"] / speed["images_per_second"] for speed in speeds]
-    assert flops[1:] == [pytest.approx(flops[0])] * 2
+    assert flops[1:] == [pytest.approx(flops[0])] * 3
 
 
 def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
     run(base, data, tmp_path, work, seed=1, **RESUMABLE)
-    assert digests(tmp_path)["lora/kohya.safetensors"] != digests(whole[0])["lora/kohya.safetensors"]
+    assert digests(tmp_path)[f"lora/{KOHYA}"] != digests(whole[0])[f"lora/{KOHYA}"]
 
 
 def losses_of(result: Result) -> list[float]:

@@ -14,6 +14,7 @@ from personalize.photographs.captions import (
     sees_class_noun,
     token_pieces,
     token_warnings,
+    without_last_phrase,
 )
 from personalize.photographs.prompts import Subject, token_count
 from tests.dreambooth.drawings import photograph
@@ -42,6 +43,11 @@ def test_the_context_follows_token_and_class_noun() -> None:
         ("a chair sitting outside", "chair", "outside"),
         ("a chair on a rug in front of the", "chair", "on a rug"),
         ("a chair in the", "chair", ""),
+        ("a chair on a wooden", "chair", ""),
+        ("a chair in a room with a large white", "chair", "in a room"),
+        ("a chair in a living room with a", "chair", "in a living room"),
+        ("a chair in a black and", "chair", ""),
+        ("a chair in the dark", "chair", "in the dark"),
         ("a photo of a chair", "chair", ""),
         ("a red chair", "chair", ""),
         ("", "chair", ""),
@@ -50,6 +56,19 @@ def test_the_context_follows_token_and_class_noun() -> None:
 )
 def test_the_context_is_what_stands_around_the_subject(sentence: str, class_noun: str, context: str) -> None:
     assert context_of(sentence, class_noun) == context
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ("a photo of a chair in a room with a mahog", "a photo of a chair in a room"),
+        ("a photo of a chair in a room, next to", "a photo of a chair in a room, next"),
+        ("a photo of a chair in a mahog", "a photo of a chair"),
+        ("a photo of a chair stand", "a photo of a chair"),
+    ],
+)
+def test_a_sentence_that_was_cut_off_loses_the_phrase_it_was_cut_in(cut: str, whole: str) -> None:
+    assert without_last_phrase(cut, "a photo of a chair") == whole
 
 
 def test_a_captioner_that_saw_something_else_is_noticed() -> None:

@@ -244,3 +244,15 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     layout = find_photographs(tmp_path)
     assert layout.left_out == {"chair/zwvchr/caf\ufffd.jpg": "its name is not UTF-8; rename it to use it"}
     assert tree_digest(tmp_path)
+
+
+def test_what_dvcignore_names_is_neither_read_nor_counted(tmp_path: Path) -> None:
+    """What is read is what the digest is of: a photograph that changes unseen would leave an old result standing."""
+    data = touch(tmp_path / "data", "chair/zwvchr/1.jpg", "chair/zwvchr/drafts/2.jpg", "chair/zwvchr/draft-3.jpg")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvcignore").write_text("drafts/\ndraft-*\n")
+    before = tree_digest(data)
+    assert list(found(data)) == ["chair/zwvchr/1.jpg"]
+    assert find_photographs(data).left_out == {}
+    (data / "chair/zwvchr/draft-3.jpg").write_bytes(b"another")
+    assert tree_digest(data) == before

@@ -1,11 +1,13 @@
 """A file from somebody's camera becomes an upright sRGB picture without metadata, or is refused with a reason."""
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
@@ -26,16 +28,18 @@ def exif(**tags: object) -> Image.Exif:
     return found
 
 
-def png_with_header(path: Path, width: int, height: int) -> Path:
-    """A valid PNG that claims to be `width` x `height` and holds next to nothing: a decompression bomb."""
+def png(header: bytes, rows: bytes) -> bytes:
+    """A PNG file of one IDAT chunk."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def png_with_header(path: Path, width: int, height: int) -> Path:
+    """A valid PNG that claims to be `width` x `height` and holds next to nothing: a decompression bomb."""
+    path.write_bytes(png(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"\0" * 99))
     return path
 
 
@@ -222,10 +226,74 @@ def test_a_phones_second_picture_in_the_jpeg_is_no_animation(tmp_path: Path) -> 
     assert difference(photograph.image.resize((12, 8)), scene().resize((12, 8))) < 12
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_a_photograph_beside_other_pictures_of_its_heic_is_the_one_marked_as_primary(tmp_path: Path) -> None:
+    several = pillow_heif.from_pillow(ImageOps.mirror(scene(256, 128)))
+    several.add_from_pillow(scene(256, 128))
+    several.save(tmp_path / "phone.heic", quality=95, primary_index=1)
+    assert alike(read_photograph(tmp_path / "phone.heic").image, scene(256, 128))
+
+
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_what_phones_write_is_read_upright_and_in_srgb(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"phone.{kind}"
+    p3 = linear_rgb_profile(SRGB_D50)
+    turned = scene(256, 128).transpose(Image.Transpose.ROTATE_90)
+    pillow_heif.register_heif_opener()
+    turned.save(file, quality=95, exif=exif(orientation=6, make="Phone").tobytes(), icc_profile=p3)
+    photograph = read_photograph(file)
+    assert photograph.image.size == (256, 128)
+    assert "Wide linear converted to sRGB" in photograph.notes
+    assert photograph.image.info == {}
+    straight = read_photograph(write_as(scene(256, 128), tmp_path / "straight.png", p3)).image
+    assert alike(photograph.image, straight)
+
+
+def write_as(image: Image.Image, path: Path, profile: bytes) -> Path:
+    image.save(path, icc_profile=profile)
+    return path
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    """Up to what lossy compression and subsampled colour do."""
+    return float(np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).mean()) < 3
+
+
+@pytest.mark.parametrize(("transfer", "primaries", "said"), [(16, 9, "HDR (PQ)"), (18, 9, "HDR (HLG)")])
+def test_hdr_is_refused(tmp_path: Path, transfer: int, primaries: int, said: str) -> None:
+    pillow_heif.register_heif_opener()
+    nclx = {"color_primaries": primaries, "transfer_characteristics": transfer, "matrix_coefficients": 9,
+            "full_range_flag": 1}  # fmt: skip
+    scene().save(tmp_path / "hdr.heic", **nclx)
+    with pytest.raises(Unusable, match=re.escape(said)):
+        read_photograph(tmp_path / "hdr.heic")
+
+
+def test_wide_colours_that_only_code_points_tell_of_are_said(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    scene().save(tmp_path / "p3.heic", color_primaries=12, transfer_characteristics=13)
+    assert "wide colours without a profile" in read_photograph(tmp_path / "p3.heic").notes[0]
+    scene().save(tmp_path / "srgb.heic")
+    assert read_photograph(tmp_path / "srgb.heic").notes == ()
+
+
+def test_ten_and_sixteen_bits_of_colour_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+    deep = np.stack([ramp, ramp[::-1], ramp // 2], axis=-1)[None].repeat(16, axis=0)
+    path = tmp_path / "deep.png"
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    path.write_bytes(png(struct.pack(">IIBBBBB", 256, 16, 16, 2, 0, 0, 0), rows))
+    want = np.round(deep / 257)
+    assert np.abs(np.asarray(read_photograph(path).image) - want).max() <= 1
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = False
+    pillow_heif.encode("RGB;16", (256, 16), deep.tobytes(), tmp_path / "deep.heic", quality=-1, chroma=444)
+    assert np.abs(np.asarray(read_photograph(tmp_path / "deep.heic").image) - want).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "heic", "avif"])
 def test_a_truncated_file_is_refused(tmp_path: Path, kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
     path = tmp_path / f"cut.{kind}"
+    pillow_heif.register_heif_opener()
     noise.save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Unusable, match="damaged"):
@@ -243,7 +311,9 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     [
         (b"this is a shopping list\n", "text file"),
         (b"<!DOCTYPE html><html>", "HTML"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "HEIC.*pillow-heif"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "HEIC and damaged"),
+        (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1avif", "AVIF and damaged"),
+        (b"\x00\x00\x00\x18ftypqt  \x00\x00\x00\x00qt  ", "film.*heic and avif are read"),
         (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "GIF.*convert"),
         (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
         (b"PK\x03\x04\x14\x00", "zip"),

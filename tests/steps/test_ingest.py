@@ -75,6 +75,24 @@ def test_the_result_is_an_image_folder_that_datasets_readers_understand(run, tmp
     assert result.metadata[0]["source"] == "chair/zwvchr/0.jpg"
 
 
+def test_the_first_warning_says_how_many_files_were_not_used_and_why(run, tmp_path: Path) -> None:
+    """Which is what the terminal shows of it."""
+    data = two_subjects(tmp_path / "data")
+    assert warnings(run(data)) == []
+    photograph(data / "chair/zwvchr/0 again.jpg", 0, quality=60)
+    photograph(data / "chair/zwvchr/1 again.jpg", 1, quality=60)
+    (data / "chair/zwvchr/empty.heic").touch()
+    (data / "chair/zwvchr/live.mov").write_bytes(b"a film")
+    assert warnings(run(data))[0] == (
+        "4 of 10 files were not used: 2 nearly the same, 1 the file is empty, 1 not a photograph; "
+        "the table on the card says which."
+    )
+
+
+def warnings(ingested: Ingested) -> list[str]:
+    return [block["text"] for block in ingested.card.as_dict()["blocks"] if block["kind"] == "warning"]
+
+
 def test_who_allowed_the_use_of_the_photographs_is_on_the_card_where_it_is_given(run, tmp_path: Path) -> None:
     data = two_subjects(tmp_path / "data")
     assert "rights" not in run(data).card.html()
@@ -161,7 +179,7 @@ def test_every_bad_file_is_listed_and_the_users_folder_is_left_alone(run, tmp_pa
     assert all(row["reasons"] for row in result.qa["files"] if row["verdict"] != "kept")
     html = result.card.html()
     assert "it is not an image but a text file" in html
-    assert "7 file(s) were not used" in html
+    assert "7 of 11 files were not used" in html
     pictures = {row["source"]: row["picture"] for row in result.qa["files"]}
     assert pictures["chair/zwvchr/notes.jpg"] == ""
     with Image.open(result.outputs / pictures["chair/zwvchr/shaky.png"]) as small:  # so that one sees what was wrong

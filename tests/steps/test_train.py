@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from html import unescape
 from pathlib import Path
 
 import mlflow
 import pytest
 from safetensors import safe_open
 
+from personalize.dreambooth.adapter_files import KOHYA, READERS
 from personalize.recipe import RecipeError
 from steps import train
 from tests.steps.conftest import judges_in, perform
@@ -33,7 +35,7 @@ def trained(inputs, tiny_models, tmp_path_factory):
 
 def test_the_adapter_says_who_it_is_and_at_what_scale(trained):
     lora = trained[0] / "lora"
-    with safe_open(str(lora / "kohya.safetensors"), framework="np") as file:
+    with safe_open(str(lora / KOHYA), framework="np") as file:
         assert file.metadata()["modelspec.trigger_phrase"] == "bcnchr"
     with safe_open(str(lora / "pytorch_lora_weights.safetensors"), framework="np") as file:
         assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 4
@@ -63,6 +65,13 @@ def test_the_card_shows_the_checkpoints_side_by_side_with_the_chosen_one_marked(
     assert f"step {chosen} (chosen)" in html
     assert "step 0 (base)" in html
     assert "Loss on a fixed batch" in html
+
+
+def test_the_card_says_which_file_is_for_whom(trained):
+    html = unescape(trained[1].html())
+    assert {file.name for file in (trained[0] / "lora").iterdir()} == set(READERS)
+    assert all(name in html and who in html for name, who in READERS.items())
+    assert "computes DoRA otherwise" not in html
 
 
 def test_what_differs_from_run_to_run_lies_apart(trained):
@@ -131,7 +140,7 @@ def test_two_processes_train_one_adapter_and_log_each_step_once(two_processes, i
     with mlflow.start_run() as run:
         train.run(config, inputs, outputs)
     assert sorted(file.name for file in (outputs / "lora").iterdir()) == [
-        "kohya.safetensors",
+        KOHYA,
         "pytorch_lora_weights.safetensors",
     ]
     speed = json.loads((outputs / "diagnostics" / "speed.json").read_text())
