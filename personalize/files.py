@@ -181,23 +181,35 @@ def value_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def file_digest(path: str | Path) -> str:
-    """md5 of a file's bytes. Raises FileNotFoundError naming the file."""
+def file_digest(path: str | Path, algorithm: str = "md5") -> str:
+    """Of a file's bytes, in hexadecimal digits. Raises FileNotFoundError naming the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; give the path of a file that exists")
     info = path.stat()
     if info.st_size < REMEMBER_FROM_BYTES:
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    stamp = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # nobody can set back a ctime
-    known = _recall().get(str(path.resolve()))
+        return hashlib.new(algorithm, path.read_bytes(), usedforsecurity=algorithm != "md5").hexdigest()
+    stamp = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev]  # nobody can set back a ctime
+    name = f"{algorithm} {path.resolve()}"
+    known = _recall().get(name)
     if known and known[:-1] == stamp:
         return str(known[-1])
     with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=algorithm != "md5"))
     if time.time() - max(info.st_mtime, info.st_ctime) > _SETTLED_SECONDS:
-        _remember(str(path.resolve()), [*stamp, digest])
-    return digest
+        _remember(name, [*stamp, digest.hexdigest()])
+    return digest.hexdigest()
+
+
+def tree_files(path: str | Path, leave_out: str = "") -> dict[str, str]:
+    """sha256 of each file below a folder by its name there. leave_out: a folder at its top that does not count."""
+    root = Path(path)
+    names = {file.relative_to(root): file for file in files_under(root)}
+    return {
+        name.as_posix(): file_digest(file, "sha256")
+        for name, file in sorted(names.items())
+        if not leave_out or name.parts[0] != leave_out
+    }
 
 
 def tree_digest(path: str | Path, leave_out: str = "", dvcignore: bool = True) -> str:

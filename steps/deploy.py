@@ -5,21 +5,27 @@
     mlflow run . -e deploy -P action=status | stop | rollback | delete
 
 What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained; only as
-a part of `main until=deploy` (`model` empty) does it follow the version that promote has just made the champion. The
-old version answers until the new one has proved itself; if it does not, nothing changes for callers.
+a part of `main until=deploy` (`model` empty) does it follow the version that promote has just made the champion. What
+nobody has approved is not served, by its number neither, nor what is not the same to the byte (docs/evidence.md);
+`-P deploy.trial=true` tries it on this machine all the same. The old version answers until the new one has proved
+itself; if it does not, nothing changes for callers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from personalize.cards import command
+from personalize.evidence.chain import broken
+from personalize.evidence.trust import Trust
 from personalize.files import free_path, read_json, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
+from steps.evidence import approval_of, chain_of
 
 if TYPE_CHECKING:
     from personalize.serving.endpoint import Endpoint, Prediction, Status
@@ -52,6 +58,9 @@ class Config(StepConfig):
     output: str = Field("output", description="Folder that action=query writes pictures to")
     timeout: int = Field(300, ge=1, description="Seconds after which a request is given up")
     startup_timeout: int = Field(1800, ge=1, description="local: seconds a version may take until it answers")
+
+    trial: bool = Field(False, description="local: serve what nobody approved, to 127.0.0.1 alone, to look at it")
+    trust: Trust = Field(Trust(), description="The trust policy: whose results and approvals count")
 
     host: str = Field(
         "127.0.0.1", description="local: address to listen on; 127.0.0.1 is reached from this machine only"
@@ -101,6 +110,12 @@ class Config(StepConfig):
             raise ValueError("min_concurrency and max_concurrency go together, the smaller first")
         return self
 
+    @model_validator(mode="after")
+    def _a_trial_stays_here(self) -> Config:
+        if self.trial and (self.target != "local" or self.host != "127.0.0.1"):
+            raise ValueError("trial serves what nobody approved, so it takes target local and host 127.0.0.1 alone")
+        return self
+
 
 def needs(config: Config) -> tuple[str, ...]:
     """The registry has what is served; only an empty `model` asks for the steps before."""
@@ -140,6 +155,7 @@ def deploy(
     from personalize.serving.endpoint import curl_line
 
     version = find_version(config, inputs)
+    endpoint = pinned(endpoint, approved(config, version))
     print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
     request = trial_request(config, version)
     status = endpoint.deploy(version, request)
@@ -147,6 +163,56 @@ def deploy(
     line = curl_line(f"{status.url}/invocations", endpoint.body(request), token=config.target == "databricks")
     print(f"\nAsk for a picture from any shell:\n\n{line}\n", flush=True)
     return status, line, trial
+
+
+def approved(config: Config, version: ModelVersion) -> str:
+    """The id of the key that the model is signed with, empty where it is unsigned.
+
+    Raises:
+        RecipeError: something in it is not as it was approved, or nobody has approved it and it is no trial.
+    """
+    if config.trial:
+        return _look(version)
+    if not version.version:
+        raise RecipeError(
+            f"{version} is in no registry, so nobody can have approved it. Nothing was deployed; -P deploy.trial=true "
+            "serves it on this machine alone, to look at it."
+        )
+    chain = chain_of(version.name, version.version, config.trust)
+    _, approval = approval_of(chain, config.trust)
+    if missing := broken([*chain.links, approval]):
+        raise RecipeError(
+            f"{version} cannot be deployed: {'; '.join(missing)}. Nothing was deployed, and what served before serves "
+            "on; -P deploy.trial=true serves what nobody approved on this machine alone, to look at it."
+        )
+    print(f"approved by {approval.words}", flush=True)
+    if chain.dirty:
+        print(f"DIRTY: {chain.dirty}; nobody can make this model again from a commit", flush=True)
+    return chain.statement.key if chain.statement else ""
+
+
+def _look(version: ModelVersion) -> str:
+    """A trial takes what nobody approved, and a model without a statement, but none that was changed."""
+    from personalize.evidence.statement import EvidenceError
+    from personalize.serving.checking import check_model
+
+    print(f"TRIAL: nobody needs to have approved {version}; it is served on this machine alone", flush=True)
+    try:
+        statement, wrong = check_model(version)
+    except EvidenceError as error:
+        print(f"unsigned: it has {error}", flush=True)
+        return ""
+    if wrong:
+        raise RecipeError(f"{version} cannot be tried: it is not as it was registered: {'; '.join(wrong[:3])}.")
+    return statement.key
+
+
+def pinned(endpoint: Endpoint, key: str) -> Endpoint:
+    """The endpoint, whose server takes only a model that this key has signed; it looks whenever it starts."""
+    from personalize.evidence.package import TRUSTED
+
+    known: Any = endpoint
+    return replace(known, environment={**known.environment, TRUSTED: key}) if key else endpoint
 
 
 def query(config: Config, endpoint: Endpoint, outputs: Path) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@
     mlflow run . -e promote -P approved_by=you -P reason="the legs are right"
     mlflow run . -e promote -P approved_by=you -P reason="back to the old one" -P version=3
 
-Needs an evaluation card, gates that passed, and an approval. No tag is believed: the verdict is worked out from the
-gates in the evaluation's scores, and the bytes of card, scores, weights and votes must be those that the approval
-names. An approval given here is kept in the same way. Who, when and why stay as tags on the version as well, for
-people to read.
+Needs an evaluation card, gates that passed, and an approval. No tag is believed: the version carries a signed statement
+of its own bytes, of the runs that it comes from and of its card and scores, each run one of what it made, and all of
+them must hold (docs/evidence.md). The verdict is worked out from the gates in the scores. An approval given here is
+kept and signed as one of the review is. Who, when and why stay as tags on the version as well, for people to read.
 
 Nothing is trained here: what is promoted is in the registry already, by number or by the alias `challenger`. Only as a
 part of `main until=deploy` (`version` empty) does it follow the version that register has just made.
@@ -16,7 +16,7 @@ part of `main until=deploy` (`version` empty) does it follow the version that re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,12 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from personalize.cards import command
+from personalize.evidence import keys
+from personalize.evidence.chain import broken
+from personalize.evidence.trust import Trust
 from personalize.files import read_json, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
+from steps.evidence import Chain, approval_of, chain_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -35,9 +39,6 @@ if TYPE_CHECKING:
 NEEDS = ("register",)
 REUSE = False
 ACTS = True
-
-ADAPTER = "artifacts/adapter/pytorch_lora_weights.safetensors"
-"""Of a registered version: the weights that it serves."""
 
 
 class Config(StepConfig):
@@ -52,6 +53,7 @@ class Config(StepConfig):
     approval_tag: str = Field(
         "", description="Tag that a Databricks deployment job's approval task looks for: the task's name"
     )
+    trust: Trust = Field(Trust(), description="The trust policy: whose results and approvals count")
 
 
 def needs(config: Config) -> tuple[str, ...]:
@@ -76,13 +78,16 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     version = registry.version_of(config.name, which)
     champion = registry.alias_or_none(config.name, registry.CHAMPION)
     already = champion is not None and str(champion.version) == str(version.version)
-    evidence, missing = looked_at(version)
-    approval, unapproved = find_approval(config, version, evidence)
+    chain = chain_of(config.name, str(version.version), config.trust)
+    evidence, missing = chain.evidence, broken(chain.links)
+    approval, unapproved = find_approval(config, version, chain)
     missing += [] if already else unapproved
     if missing:
         raise RecipeError(
             f"{config.name} version {version.version} cannot be promoted: {'; '.join(missing)}. Nothing was changed."
         )
+    if chain.dirty:
+        print(f"DIRTY: {chain.dirty}; nobody can make this model again from a commit", flush=True)
     tags, previous = dict(version.tags), champion.version if champion is not None and not already else None
     if already:
         print(f"{config.name} version {version.version} is already the champion; nothing to do", flush=True)
@@ -102,6 +107,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             "already": already,
             **approval.tags(),
             "looked_at": None if evidence is None else asdict(evidence),
+            "links": [asdict(link) for link in chain.links],
+            "dirty": chain.dirty,
             "tags": tags,
         },
     )
@@ -109,50 +116,6 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
 def _just_registered(inputs: Inputs) -> str:
     return str(read_json(inputs["register"].path / "model_version.json")["version"])
-
-
-def looked_at(version: ModelVersion) -> tuple[Evidence | None, list[str]]:
-    """What lies in MLflow for a version, by its digests, and what speaks against promoting it.
-
-    The evaluation that the version's tags name must be of the very weights that would be served.
-    """
-    from personalize.evaluation.recorded import parse_scores, verdict_of
-    from personalize.recipe.past import find
-    from personalize.review import approval
-
-    card, evaluation = version.tags.get("card", ""), version.tags.get("evaluate_run", "")
-    if not card:
-        return None, ["it has no evaluation card (tag `card`): register it with this recipe, which evaluates first"]
-    if not evaluation:
-        return None, ["it has no verdict (tag `evaluate_run`): register it with this recipe, which evaluates first"]
-    try:
-        past = find(evaluation, "evaluate")
-        if "train" not in past.inputs:
-            raise RecipeError(f"the training that evaluation {evaluation} judged is gone")
-        evidence = approval.gather(past.run_id, card, past.inputs["train"].run_id)
-        served = approval.artifact(f"models:/{version.name}/{version.version}/{ADAPTER}", "adapter")
-        scores = parse_scores(approval.content(evidence.scores.address, "scores"))
-    except (RecipeError, ValueError) as error:
-        return None, [f"{error}: run the recipe again to make it anew"]
-    against = []
-    if served.sha256 != evidence.model.sha256:
-        against.append(
-            f"its weights are not those that were evaluated (sha256 {served.sha256[:12]}, evaluated were "
-            f"{evidence.model.sha256[:12]})"
-        )
-    try:
-        verdict = verdict_of(scores)
-    except ValueError as error:
-        return evidence, [*against, f"{error}: evaluate again"]
-    if verdict != "passed":
-        about = {
-            "failed": "its gates failed",
-            "undecided": "its gates are undecided: more prompts or seeds in evaluate would settle them",
-        }
-        against.append(f"{about[verdict]} (see {card})")
-    if (tag := version.tags.get("verdict", "")) != verdict:
-        against.append(f"its tag says verdict={tag or 'none'}, and its scores come to {verdict}: somebody changed one")
-    return evidence, against
 
 
 @dataclass(frozen=True)
@@ -170,45 +133,34 @@ class Approval:
         return {"approval_by": self.by, "approval_reason": self.reason, "approval_at": self.at}
 
 
-def find_approval(config: Config, version: ModelVersion, evidence: Evidence | None) -> tuple[Approval, list[str]]:
+def find_approval(config: Config, version: ModelVersion, chain: Chain) -> tuple[Approval, list[str]]:
     """The approval, and what it lacks.
 
-    Given now; or kept with the evaluation, where what was looked at then must be what there is now; or on the version
-    already, set by hand in the registry's own page.
+    Given now; or kept with the evaluation, where what was looked at then must be what there is now. Tags that say who
+    approved are for people; only the Approve button of a workspace, which sets the tag of `approval_tag`, is heard.
     """
-    from personalize.review import approval
-
     by, reason, tags = config.approved_by.strip(), config.reason.strip(), version.tags
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    if evidence is not None and not (by or reason):
-        try:
-            record = approval.in_force(evidence.run_id)
-            if record is not None:  # what was looked at may be another drawing of the same card than the version names
-                card = approval.artifact(record["card"]["address"], "evaluation card that was looked at")
-                evidence = replace(evidence, card=card)
-        except approval.ApprovalError as error:
-            return Approval("", "", now, ""), [f"{error}: decide again (`{command('review')}`)"]
+    if not (by or reason):
+        record, link = approval_of(chain, config.trust)
         if record is not None:
             kept = Approval(record["by"], record["reason"], str(record["at"]), str(record["how"]), kept=True)
-            if record["decision"] != "approved":
-                return kept, [f"{kept.by} rejected it: {kept.reason} (-P approved_by=... -P reason=... overrules that)"]
-            apart = approval.differences(record, evidence)
-            return kept, [f"{line}: look again and decide (`{command('review')}`)" for line in apart]
+            overrule = " (-P approved_by=... -P reason=... overrules that)" if record["decision"] != "approved" else ""
+            return kept, [] if link.holds else [f"{link.words}{overrule}"]
+        if chain.evidence is not None and "nobody has approved" not in link.words:
+            return Approval("", "", now, ""), [link.words]
+    against = config.trust.against_approver(keys.own_id(config.trust.key), chain.trainer)
+    mine = [against.replace("the approval is", "your approval would be")] if against else []
     pressed = bool(config.approval_tag) and tags.get(config.approval_tag, "").strip().lower() == "approved"
-    if pressed and not by and not tags.get("approval_by"):  # the Approve button says neither who nor why
+    if pressed and not by:  # the Approve button says neither who nor why
         reason = reason or f"approved in the task {config.approval_tag}"
-        return Approval("the workspace's Approve button", reason, now, f"task {config.approval_tag}"), []
-    found = Approval(
-        by or tags.get("approval_by", ""),
-        reason or tags.get("approval_reason", ""),
-        now if by else tags.get("approval_at", ""),
-        "command line" if by else "tags of the version",
-    )
-    lacks = (
-        [f"nobody says who approves: -P approved_by=..., or decide in `{command('review')}`"] if not found.by else []
-    )
-    lacks += [f"nobody says why: -P reason=..., or decide in `{command('review')}`"] if not found.reason else []
-    return found, lacks
+        return Approval("the workspace's Approve button", reason, now, f"task {config.approval_tag}"), mine
+    decide = f"or decide in `{command('review')}`"
+    lacks = [] if by else [f"nobody says who approves: -P approved_by=..., {decide}"]
+    lacks += [] if reason else [f"nobody says why: -P reason=..., {decide}"]
+    if tags.get("approval_by") and not by:
+        lacks.append(f"tags name {tags['approval_by']}, and tags are shown, never believed")
+    return Approval(by, reason, now, "command line"), lacks or mine
 
 
 def _promote(config: Config, version: ModelVersion, approval: Approval, evidence: Evidence) -> dict[str, str]:
@@ -220,7 +172,10 @@ def _promote(config: Config, version: ModelVersion, approval: Approval, evidence
     from personalize.serving.registry import CHAMPION
 
     if not approval.kept:
-        decide(evidence, "approved", approval.by, approval.reason, approval.how)
+        signer = keys.own(config.trust.key)
+        if signer is None:
+            print("unsigned: there is no signing key, so nobody can tell later whose approval this is", flush=True)
+        decide(evidence, "approved", approval.by, approval.reason, approval.how, signer)
     client = mlflow.MlflowClient()
     tags = approval.tags() | {"approval": address(evidence.run_id, APPROVAL)}
     if config.approval_tag:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from personalize import hub
+from personalize.evidence.trust import Trust
 from personalize.files import file_digest, read_json, write_json
-from personalize.recipe import Input, Inputs, RecipeError, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Input, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,9 @@ class Config(StepConfig):
     )
     device: hub.Device = Field("auto", description="Where the served model draws")
     dtype: hub.Dtype = Field("float32", description="Precision the served model draws in")
+    trust: Trust = Field(
+        Trust(), description="The trust policy: the key to sign the model with", json_schema_extra=HOW_NOT_WHAT
+    )
 
 
 def sources(config: Config) -> Mapping[str, str]:
@@ -107,6 +111,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             defaults=_defaults(config),
             limits=_limits(config),
             tags=tags,
+            state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
         )
     metrics = _headline(inputs["evaluate"].metrics)
     if metrics:
@@ -138,12 +143,13 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
 def _scores(folder: Path) -> dict[str, Any]:
     """The verdict, and each gate's name and verdict."""
+    from personalize.evaluation.recorded import read_scores, verdict_of
+
     try:
-        scores = read_json(folder / "scores.json")
-        if scores["verdict"] not in ("passed", "failed", "undecided"):
-            raise ValueError(f"verdict {scores['verdict']!r}")
+        scores = read_scores(folder / "scores.json")
+        verdict_of(scores)
         gates = [{"name": gate["name"], "verdict": gate["verdict"]} for gate in scores.get("gates", [])]
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise RecipeError(f"{folder / 'scores.json'} has no verdict ({error}); run evaluate again.") from error
     return {"verdict": scores["verdict"], "gates": gates}
 
@@ -218,6 +224,47 @@ def _compared_with(evaluated: Path) -> str:
     """The version that was the champion when this model was evaluated; empty where none was asked the same."""
     champion = read_json(evaluated / "scores.json").get("settings", {}).get("champion")
     return champion["version"] if champion else ""
+
+
+def _statement(
+    config: Config, inputs: Inputs, tags: Mapping[str, str], subjects: Mapping[str, str], held: Mapping[str, Any]
+) -> str:
+    """What the model is made of and what it comes from, signed: it carries this itself."""
+    import mlflow
+
+    from personalize.evaluation.recorded import read_scores, verdict_of
+    from personalize.evidence import keys, package
+    from personalize.evidence.statement import write
+    from personalize.recipe import provenance
+    from personalize.review import approval
+
+    run, evaluated = mlflow.active_run(), inputs["evaluate"].statement
+    scores = inputs["evaluate"].path / "scores.json"
+    papers = {
+        package.CARD: approval.artifact(inputs["evaluate"].card, "evaluation card").sha256,
+        package.SCORES: file_digest(scores, "sha256"),
+    }
+    own = ["register"] if tags.get("dirty") != "false" else []
+    made_from = {
+        "code": {
+            "commits": provenance.commits(evaluated) if evaluated else [],
+            "dirty": [*(provenance.dirty(evaluated) if evaluated else []), *own],
+        },
+        "data": provenance.data(evaluated) if evaluated else {},
+        "base": tags["base_revision"],
+        "lock": provenance.dependency(evaluated, "lock").get("digest", {}).get("sha256", "") if evaluated else "",
+        "verdict": verdict_of(read_scores(scores)),
+        "card": inputs["evaluate"].card,
+        "runs": {
+            "train": inputs["train"].run_id,
+            "evaluate": inputs["evaluate"].run_id,
+            "register": run.info.run_id if run else "",
+        },
+    }
+    signer = keys.own(config.trust.key)
+    if signer is None:
+        print("unsigned: there is no signing key, so the model says what it is made of, and not whose word that is")
+    return write({**subjects, **papers}, package.KIND, {**held, **made_from}, signer)
 
 
 def _earlier(file: Path) -> str:

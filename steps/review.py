@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from personalize.evidence import keys
+from personalize.evidence.trust import Trust
 from personalize.files import read_rows, write_json, write_rows
 from personalize.recipe import Inputs, RecipeError, StepConfig
 
@@ -43,6 +45,7 @@ class Config(StepConfig):
     host: str = Field("127.0.0.1", description="Address to listen on; 127.0.0.1 is reached from this machine only")
     port: int = Field(0, ge=0, le=65535, description="Port; 0 takes a free one")
     folder: str = Field("build/reviews", min_length=1, description="Folder that votes are kept in on this machine")
+    trust: Trust = Field(Trust(), description="The trust policy: the key that a decision is signed with")
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -96,6 +99,7 @@ def begin(config: Config) -> Session:
         reasons=[str(reason) for reason in scores.get("reasons", ())],
         notice=lambda: _newer(config, version),
         decision=_decided(past.run_id),
+        signer=keys.own(config.trust.key),
     )
 
 

@@ -1,13 +1,23 @@
 """Fixtures shared by all tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from personalize.evidence import keys
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+_KEYS = Path(tempfile.mkdtemp(prefix="personalize-keys-"))
+atexit.register(shutil.rmtree, _KEYS, ignore_errors=True)
+os.environ[keys.SETTING] = str(_KEYS / "own.pem")  # never the key of whoever runs the tests
+keys.make(_KEYS / "own.pem")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

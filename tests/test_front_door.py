@@ -275,11 +275,17 @@ def test_a_prompt_with_quotes_braces_and_unicode_becomes_a_picture(project: Proj
 def test_nothing_is_deployed_before_a_person_has_approved(project: Project, first: str) -> None:
     assert "promote" in project.run("deploy", expect=1)
     assert "approved_by" in project.run("promote", expect=1)
+    by_number = project.run("deploy", expect=1, deploy__model="models:/personalize/1")
+    assert "nobody has approved it" in by_number
+    assert "Nothing was deployed" in by_number
 
 
 def test_an_approved_model_answers_over_http_until_it_is_stopped(project: Project, first: str) -> None:
     project.run("promote", approved_by="a designer", reason="the legs are right")
     assert "already" in project.run("promote", approved_by="a designer", reason="again").lower()
+    verified = project.run("verify")
+    assert all(f"holds  {link} " in verified for link in ("statement", "files", "ingest", "train", "card", "approval"))
+    assert "FAILS" not in verified
     output = project.run("deploy")
     url = re.search(r"http://127\.0\.0\.1:\d+", output).group(0)
     body = {"dataframe_records": [{"prompt": "a photo of a orbchr chair", "seed": 1, "num_inference_steps": 4}]}

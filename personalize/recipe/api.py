@@ -205,7 +205,7 @@ class Recipe:
     def _store(self, prepared: Prepared, create: bool = False) -> "Store":
         from personalize.recipe.tracking import connect
 
-        return connect(prepared.merged.profile, self.root, create)
+        return connect(prepared.merged.profile, self.root, create, prepared.merged.trust)
 
 
 def _check(prepared: Prepared, steps: Sequence["Step"]) -> None:

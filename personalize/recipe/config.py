@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from personalize.cards.commands import under_profile
+from personalize.evidence.trust import Trust
 from personalize.recipe.document import Document, Path_, Variables, read, scalar
 from personalize.recipe.errors import RecipeError, nearest
 
-RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "parameters", "steps", "next")
+RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "trust", "parameters", "steps", "next")
 PROFILE_KEYS = ("extends", "description", "experiment", "model_registry", "requires", "steps")
 PROFILE_SECTIONS = {
     "experiment": ("name", "artifact_location"),
@@ -63,7 +66,8 @@ class Value:
 class Merged:
     """The recipe after merging: for each step its keys, each with its place.
 
-    card: the step whose card people judge; headline: its metrics that the project run repeats.
+    card: the step whose card people judge; headline: its metrics that the project run repeats; trust: whose results and
+    approvals count.
     """
 
     root: Path
@@ -76,6 +80,7 @@ class Merged:
     card: str = ""
     headline: tuple[str, ...] = ()
     next: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
 
 
 def profiles(root: Path) -> list[str]:
@@ -120,6 +125,7 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
         card=_known_step(document, "card", content.get("card"), steps),
         headline=tuple(map(str, content.get("headline") or ())),
         next=_next(document, steps),
+        trust=_trust(document, content.get("trust")),
     )
 
 
@@ -241,6 +247,15 @@ def _known_step(source: Document, key: str, step: Any, steps: Mapping[str, Any])
     if step is not None and step not in steps:
         raise RecipeError(f"{source.place((key,))}: unknown step '{step}'{nearest(str(step), steps)}")
     return str(step or "")
+
+
+def _trust(source: Document, value: Any) -> Trust:
+    try:
+        return Trust.model_validate(value or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, ("trust", *first["loc"])))
+        raise RecipeError(f"{source.place(('trust',))}: {name}: {first['msg']}") from error
 
 
 def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:

@@ -21,7 +21,7 @@ import yaml
 
 from personalize.egress import sift, without_secrets
 from personalize.environment import LOCK, TORCH, locked
-from personalize.files import dvc_digest
+from personalize.files import dvc_digest, file_digest
 from personalize.recipe.errors import RecipeError
 
 FORMAT = 3
@@ -114,13 +114,14 @@ def code_closure(root: Path, start: Path, extra: Iterable[str] = (), showing: bo
             closure[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             continue
         stat = path.stat()
-        closure[name], imports = _parsed(path, name, stat.st_mtime_ns, stat.st_size)
+        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        closure[name], imports = _parsed(path, name, stamp)
         waiting.extend(file for module in imports for file in _files(root, module, left_out))
     return dict(sorted(closure.items()))
 
 
 @lru_cache(maxsize=512)
-def _parsed(path: Path, name: str, mtime_ns: int, size: int) -> tuple[str, frozenset[str]]:
+def _parsed(path: Path, name: str, stamp: tuple[int, ...]) -> tuple[str, frozenset[str]]:
     """The digest of a module's meaning and the dotted names it may import."""
     try:
         tree = ast.parse(path.read_bytes(), filename=name)
@@ -230,7 +231,7 @@ def _short(digest: str | None) -> str:
 
 @dataclass(frozen=True)
 class Lineage:
-    """commit: empty outside git. dirty: whether anything differs from it.
+    """commit: empty outside git. dirty: whether anything differs from it. lock: sha256 of the locked environment.
 
     diff: of what may leave this machine, a patch that `git apply` accepts. left_out: the other changed files, and why.
     """
@@ -241,6 +242,7 @@ class Lineage:
     left_out: dict[str, str] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
     environment: str = ""
+    lock: str = ""
 
     def tags(self) -> dict[str, str]:
         """As run tags, all under `lineage.`."""
@@ -268,7 +270,8 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
     dirty = bool(status) if commit else bool(changes)
     pinned = environment(root)
     digest = _sha256(json.dumps(pinned, sort_keys=True)) if pinned else ""
-    return Lineage(commit or told, diff, dirty, left_out, pins, digest)
+    lock = file_digest(root / LOCK, "sha256") if (root / LOCK).is_file() else ""
+    return Lineage(commit or told, diff, dirty, left_out, pins, digest, lock)
 
 
 def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:

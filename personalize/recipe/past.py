@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from personalize.cards.links import address
+from personalize.evidence.chain import Link
+from personalize.evidence.statement import EvidenceError, Statement
+from personalize.evidence.trust import Trust, signed_by
+from personalize.recipe import provenance
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.showing import REDRAWN, given_to, inputs_of, made_of
 from personalize.recipe.steps import Input, Inputs
@@ -47,6 +51,77 @@ def find(run_id: str, step: str) -> Past:
     return Past(
         past.run_id, _name(store, asked), own, inputs_of(store, given_to(store, made)), made["config"], past.tags
     )
+
+
+def proven(run_id: str, trust: Trust, read: Collection[str] | None = None) -> tuple[list[Link], Statement | None]:
+    """Whether a finished run and every run that it was made from are as they were made: a link for each, latest first.
+
+    read: the steps whose outputs are fetched and read where they lie elsewhere (all of them where None); of the others
+    the statements have to do, and they may be gone. Also the run's own statement, where it has one.
+    """
+    import mlflow
+
+    store = Store(mlflow.MlflowClient(), "", [], Path.cwd(), trust)
+    past = store.by_id(run_id)
+    links = [_proven(store, past, run_id, "", "", read)]
+    try:
+        statement = store.statement(past) if past is not None else None
+    except EvidenceError:
+        return links, None
+    for each in provenance.of(statement) if statement is not None else ():
+        if uri := each.get("uri", ""):
+            run, digest, name = uri.removeprefix("runs:/"), each.get("digest", {}).get("sha256", ""), each["name"]
+            made = store.by_id(run)
+            if made is not None or read is None or name in read:
+                links.append(_proven(store, made, run, name, digest, read))
+    return links, statement
+
+
+def reproduced(run_ids: Collection[str], trust: Trust) -> list[Link]:
+    """What `reproduce` found when it made the project runs of these runs again: a link for each that it has tried."""
+    import mlflow
+
+    store = Store(mlflow.MlflowClient(), "", [], Path.cwd())
+    runs = [past for run_id in run_ids if (past := store.by_id(run_id)) is not None]
+    parents = {past.tags.get("mlflow.parentRunId", ""): past.experiment_id for past in runs}
+    links = []
+    for project, experiment in parents.items():
+        condition = f"tags.reproduces = '{project}' AND tags.`reproduces.agrees` != ''"
+        order = ["attributes.start_time DESC"]
+        for again in (
+            store.client.search_runs([experiment], condition, max_results=1, order_by=order) if project else ()
+        ):
+            agrees, run_id = again.data.tags["reproduces.agrees"] == "true", again.info.run_id[:8]
+            said = f"made again as run {run_id}, it {'came to the same' if agrees else 'came to something else'}"
+            refused = "" if agrees or trust.differing else "; find out why, or allow it (trust.differing)"
+            links.append(Link("reproduced", agrees or trust.differing, said + refused))
+    return links
+
+
+def _proven(
+    store: Store, past: StepRun | None, run_id: str, step: str, digest: str, read: Collection[str] | None
+) -> Link:
+    """digest: what the run was when it was used; empty where nobody says."""
+    if past is None:
+        return Link(step or "run", False, f"run {run_id} of {step or 'it'} is gone")
+    name = step or past.tags.get("recipe.step", "run")
+    if past.status != "FINISHED":
+        return Link(name, False, f"run {run_id} of {name} is {past.status.lower()}")
+    if said := store.doubt(past):
+        return Link(name, False, f"{name}: {said}")
+    statement = store.statement(past)
+    if digest and provenance.result(statement) != digest:
+        return Link(name, False, f"{name}: run {run_id[:8]} is not what it was when it was used")
+    if past.folder is None and (read is None or name in read):
+        try:
+            store.outputs(past)
+        except RecipeError as error:
+            return Link(name, False, f"{name}: {error}")
+    looked = past.folder is not None or read is None or name in read
+    files = (
+        f"{len(statement.subjects)} files as they were made" if looked else "its statement holds, its files not read"
+    )
+    return Link(name, True, f"run {run_id[:8]}, {signed_by(statement)}; {files}")
 
 
 def _of_step(store: Store, asked: StepRun, step: str) -> StepRun:

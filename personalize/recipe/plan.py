@@ -185,11 +185,13 @@ def plan_step(
     components = prepared.components[name].given({need: past.digest for need, past in results.items()})
     tries = [] if waiting else store.with_fingerprint(components.digest)
     done = [past for past in tries if past.status == "FINISHED"]
+    doubts = []
     for past in done:
-        if store.outputs_present(past):
+        if not (said := store.doubt(past)):
             return Planned(step, "reuse", f"run {past.run_id[:8]}, {past.ago()}", past)
-    if done:
-        return Planned(step, "run", f"the outputs of run {done[0].run_id[:8]} are gone")
+        doubts.append(said)
+    if doubts:
+        return Planned(step, "run", doubts[0])
     if tries:
         last = tries[0]
         how = {"FAILED": "failed", "KILLED": "was stopped"}.get(last.status, "did not finish")

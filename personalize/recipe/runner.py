@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from personalize import files
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
-from personalize.recipe import machine
+from personalize.evidence import keys
+from personalize.evidence.statement import EvidenceError
+from personalize.recipe import machine, provenance
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
@@ -26,6 +28,9 @@ from personalize.recipe.project import ProjectRun, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
 from personalize.recipe.tracking import StepRun, Store
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 SYSTEM_METRICS_SECONDS = 5
 
@@ -63,6 +68,7 @@ class Runner:
         self.cards = Cards(prepared, store)
         self.parent_id = ""
         self.lineage = Lineage()
+        self.signer: CryptoSigner | None = None
 
     def run(self) -> None:
         """Raises StepFailed, or KeyboardInterrupt after marking the runs as killed."""
@@ -72,6 +78,7 @@ class Runner:
         sweep(self.prepared.root)
         files.sweep_scratch()
         self.lineage = lineage(self.prepared.root, self.prepared.outside_data())
+        self.signer = self._key()
         with terminable(), under_profile(self.prepared.merged.profile.name):
             if died := end_dead(self.store):
                 print(f"marked as killed, for nobody works on them any more: {', '.join(died)}", flush=True)
@@ -87,6 +94,15 @@ class Runner:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
             mlflow.end_run("FINISHED")
+
+    def _key(self) -> "CryptoSigner | None":
+        try:
+            signer = keys.own(self.prepared.merged.trust.key)
+        except EvidenceError as error:
+            raise RecipeError(str(error)) from error
+        if signer is None:
+            print("unsigned: there is no signing key, so these runs are believed where unsigned ones are", flush=True)
+        return signer
 
     def _advance(self, planned: Planned) -> None:
         """One step: run, or reused; what had to wait for the steps before is decided now."""
@@ -155,6 +171,11 @@ class Runner:
                 )
             made |= {"status": "finished", "seconds": round(time.monotonic() - started, 1)}
             self.store.log_text(run_id, json.dumps(made, ensure_ascii=False, indent=1, default=str), MADE)
+            given = {need: (past.run_id, self.store.statement(past)) for need, past in results.items()}
+            said = provenance.state(
+                outputs, components, self._resolved()[name], given, self.lineage, run_id, self.signer
+            )
+            self.store.log_text(run_id, said, provenance.NAME, sifted=True)
             count = sum(len(names) for _, _, names in os.walk(outputs))
             top = "/".join(sorted(path.name for path in outputs.iterdir()))
             if count:

@@ -109,7 +109,10 @@ class Cards:
             raise RecipeError(
                 f"run {past.run_id} of step '{name}' has no card ({past.status.lower()}); run the step again"
             ) from None
-        return self.keep(self.draw(step, config, past, results), made, "", kept_as=kept_as)
+        card = self.draw(step, config, past, results)
+        if said := self.store.doubt(past):
+            card.warning(f"Only to look at: {said}. What is shown need not be what the run made.")
+        return self.keep(card, made, "", kept_as=kept_as)
 
     def draw(self, step: Step, config: StepConfig, past: StepRun, results: Mapping[str, StepRun]) -> Card:
         """A card that cannot be drawn says so: the result is there all the same."""
@@ -117,7 +120,7 @@ class Cards:
         card.run_id = past.run_id
         try:
             with under_profile(past.tags.get("recipe.profile", self.prepared.merged.profile.name)):
-                step.show(config, inputs_of(self.store, results), self.store.outputs(past), card)
+                step.show(config, inputs_of(self.store, results, shown=True), self.store.place(past), card)
         except Exception as error:
             print(f"  the card of {step.name} could not be drawn ({in_words(error)})", flush=True)
             card.warning("The step is done and its result is kept, but its card could not be drawn.")
@@ -186,17 +189,23 @@ def given_to(store: Store, made: Mapping[str, Any]) -> dict[str, StepRun]:
     return {need: run for need, run in runs.items() if run is not None}
 
 
-def inputs_of(store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None) -> Inputs:
-    """Earlier results as a step reads them. cards: addresses of the cards that were drawn anew."""
+def inputs_of(
+    store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None, shown: bool = False
+) -> Inputs:
+    """Earlier results as a step reads them. cards: addresses of the cards that were drawn anew.
+
+    shown: they are only looked at, as they are; what something is made from must be as it was made.
+    """
 
     def one(name: str, past: StepRun) -> Input:
         return Input(
             past.run_id,
             past.tags.get("recipe.fingerprint", ""),
-            lambda: store.outputs(past),
+            lambda: store.place(past) if shown else store.outputs(past),
             lambda: past.metrics,
             past.digest,
             (cards or {}).get(name, ""),
+            lambda: store.statement(past),
         )
 
     return Inputs({name: one(name, past) for name, past in results.items()})

@@ -20,6 +20,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationInfo, field_validator
 
 from personalize.cards.links import address
+from personalize.evidence.statement import Statement
 from personalize.recipe.errors import RecipeError, nearest
 
 ENGINE = "personalize.recipe"
@@ -92,6 +93,7 @@ class Input:
         fetch_metrics: Callable[[], Mapping[str, float]] | None = None,
         digest: str = "",
         card: str = "",
+        fetch_statement: Callable[[], Statement] | None = None,
     ) -> None:
         self.run_id = run_id
         self.fingerprint = fingerprint
@@ -99,6 +101,7 @@ class Input:
         self.card = card or address(run_id)
         self._fetch_outputs = fetch_outputs
         self._fetch_metrics = fetch_metrics
+        self._fetch_statement = fetch_statement
 
     @cached_property
     def path(self) -> Path:
@@ -106,6 +109,11 @@ class Input:
         if self._fetch_outputs is None:
             raise ValueError(f"run {self.run_id or '?'} has no outputs to read")
         return self._fetch_outputs()
+
+    @cached_property
+    def statement(self) -> Statement | None:
+        """What the run has signed of itself (`recipe.provenance`); None for inputs that no run made."""
+        return self._fetch_statement() if self._fetch_statement else None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -270,7 +278,7 @@ def refresh(root: Path) -> None:
     loaded = _files(root)
     own = {name: file for name, file in loaded.items() if file.is_relative_to(root)}
     foreign = [name for name in loaded if name not in own]
-    edited = any(file.exists() and file.stat().st_mtime > looked_at for file in own.values())
+    edited = any(file.exists() and file.stat().st_ctime > looked_at for file in own.values())  # nobody sets it back
     for name in [*(own if edited else ()), *foreign]:
         sys.modules.pop(name, None)
     if edited or foreign:

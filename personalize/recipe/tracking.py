@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -13,6 +14,9 @@ from urllib.parse import urlsplit
 
 from personalize import files
 from personalize.egress import has_secret, without_secrets
+from personalize.evidence.statement import EvidenceError, Statement
+from personalize.evidence.trust import Trust
+from personalize.recipe import provenance
 from personalize.recipe.config import Profile
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
@@ -63,13 +67,16 @@ class StepRun:
 
 
 class Store:
-    """Runs of steps in the experiments that are searched."""
+    """Runs of steps in the experiments that are searched. trust: whose results are reused."""
 
-    def __init__(self, client: Any, experiment_id: str, searched: list[str], root: Path) -> None:
+    def __init__(
+        self, client: Any, experiment_id: str, searched: list[str], root: Path, trust: Trust | None = None
+    ) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.searched = searched
         self.root = root
+        self.trust = trust or Trust()
 
     def with_fingerprint(self, fingerprint: str) -> list[StepRun]:
         """Every try at exactly this work, newest first; not what was made again to be compared with it."""
@@ -98,8 +105,33 @@ class Store:
         """The runs that hang under a run, as a sweep's trials do."""
         return self._search(f"tags.`mlflow.parentRunId` = '{past.run_id}'", 1000)
 
-    def outputs_present(self, past: StepRun) -> bool:
-        """Whether everything the run wrote is still where it was put."""
+    def doubt(self, past: StepRun) -> str:
+        """Why the result of a finished run cannot be used; empty where it can.
+
+        Outputs on this machine are read and compared; those of a server are when they are fetched (`outputs`).
+        """
+        if not self._present(past):
+            return f"the outputs of run {past.run_id[:8]} are gone"
+        try:
+            statement = self.statement(past)
+            said = provenance.apart(statement, past.tags.get("recipe.fingerprint", ""), past.digest)
+            said = said or self.trust.against_maker(statement.key)
+            if not said and past.folder is not None:
+                changed = _first(provenance.changed(statement, past.folder / "outputs"))
+                said = f"is not as it was made: {changed}" if changed else ""
+        except (EvidenceError, OSError) as error:
+            said = f"has {error}"
+        return f"run {past.run_id[:8]} {said}" if said else ""
+
+    def statement(self, past: StepRun) -> Statement:
+        """What a run says of itself, its signature checked. Raises EvidenceError in words that follow `it has`."""
+        try:
+            text = self.artifact(past, provenance.NAME).read_text(encoding="utf-8")
+        except Exception as error:  # a server that does not answer, an artifact that is not there
+            raise EvidenceError("no statement of what it made") from error
+        return provenance.parse(text)
+
+    def _present(self, past: StepRun) -> bool:
         expected = int(past.tags.get("recipe.outputs.files", "-1"))
         if past.folder is not None:
             outputs = past.folder / "outputs"
@@ -131,9 +163,29 @@ class Store:
         return Path(download_artifacts(run_id=past.run_id, artifact_path=name, dst_path=str(target)))
 
     def outputs(self, past: StepRun) -> Path:
-        """The outputs folder of a finished run. Raises RecipeError where it cannot be fetched whole."""
-        if past.folder is not None:
-            return past.folder / "outputs"
+        """The outputs folder of a finished run, each file as it was made.
+
+        Raises RecipeError where it cannot be fetched whole, or something in it was changed since.
+        """
+        folder = self.place(past)
+        try:
+            changed = provenance.changed(self.statement(past), folder)
+        except EvidenceError as error:
+            raise RecipeError(f"the outputs of run {past.run_id} cannot be used: it has {error}") from error
+        if changed:
+            if past.folder is None:
+                shutil.rmtree(folder, ignore_errors=True)  # what was fetched may be what is broken
+            raise RecipeError(
+                f"the outputs of run {past.run_id} are not as they were made: {_first(changed)}. Nothing is made from "
+                "them; run the step again"
+            )
+        return folder
+
+    def place(self, past: StepRun) -> Path:
+        """The outputs folder as it is, to be looked at and not to make anything from. Raises RecipeError as above."""
+        return past.folder / "outputs" if past.folder is not None else self._fetched(past)
+
+    def _fetched(self, past: StepRun) -> Path:
         kept = self.root / DOWNLOADS / past.run_id / "outputs"
         if kept.is_dir():
             return kept
@@ -198,6 +250,11 @@ class Store:
         return [self.step_run(run) for run in runs]
 
 
+def _first(said: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    return said[0] + (f", and {len(said) - 1} more" if len(said) > 1 else "") if said else ""
+
+
 def refuse_logged_secrets(run_id: str, params: Mapping[str, str]) -> None:
     """Raises RecipeError where `mlflow run` has logged a secret as a parameter, which nobody can take back."""
     if told := next((name for name, text in sorted(params.items()) if has_secret(text)), ""):
@@ -223,7 +280,7 @@ def registry_beside(tracking_uri: str, registry_uri: str) -> str:
     return f"{registry_uri}://{name}" if same else registry_uri
 
 
-def connect(profile: Profile, root: Path, create: bool) -> Store:
+def connect(profile: Profile, root: Path, create: bool, trust: Trust | None = None) -> Store:
     """The store of the experiment that runs go to. create: make the profile's experiment where it does not exist yet.
 
     Under `mlflow run`, or inside an active run, that run's experiment is used, and otherwise the one that the
@@ -268,7 +325,7 @@ def connect(profile: Profile, root: Path, create: bool) -> Store:
     except MlflowException as error:
         raise RecipeError(f"the tracking store {uri} cannot be used: {error.message}") from error
     searched = list(dict.fromkeys([current, *([named.experiment_id] if named is not None else [])]))
-    return Store(client, current, searched, root)
+    return Store(client, current, searched, root, trust)
 
 
 def _keep_private(uri: str, root: Path) -> None:

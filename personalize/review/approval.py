@@ -1,8 +1,9 @@
 """An approval and what it rests on: the bytes of card, scores and model that were looked at, and the votes.
 
-It is kept as `approval.json` with the run that was evaluated, because that is what people looked at: every registered
-version of these very weights may rely on it, and no version of others. Every decision is kept beside it; the last one
-is in force. Digests are sha256 of what lies in MLflow at the moment they are taken, never what a tag says.
+It is kept with the run that was evaluated, because that is what people looked at: every registered version of these
+very weights may rely on it, and no version of others. `approval.json` is for people; what counts is the same as a
+signed statement, `approval.intoto.jsonl`. Every decision is kept beside it; the last one is in force. Digests are
+sha256 of what lies in MLflow at the moment they are taken, never what a tag says.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from personalize.cards.links import address, parts
+from personalize.evidence.statement import SUFFIX, EvidenceError, read, write
 from personalize.review import votes as ballots
 
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+
 APPROVAL = "approval.json"
+SIGNED = f"approval{SUFFIX}"
+KIND = "urn:personalize:approval:1"
 DECISIONS = "review/decisions"
 SCORES = "outputs/scores.json"
 ADAPTER = "outputs/lora/pytorch_lora_weights.safetensors"
@@ -92,10 +99,12 @@ def content(where: str, what: str) -> bytes:
         raise ApprovalError(f"its {what} {where} is gone") from error
 
 
-def decide(evidence: Evidence, decision: Decision, by: str, reason: str, how: str) -> dict[str, Any]:
+def decide(
+    evidence: Evidence, decision: Decision, by: str, reason: str, how: str, signer: CryptoSigner | None = None
+) -> dict[str, Any]:
     """Keep a decision with the evaluated run, in force from now on. how: where it was given, in a word or two.
 
-    Raises ApprovalError without a name or a reason.
+    signer: whose key stands for it; without one it is unsigned. Raises ApprovalError without a name or a reason.
     """
     import mlflow
 
@@ -106,28 +115,45 @@ def decide(evidence: Evidence, decision: Decision, by: str, reason: str, how: st
     record = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, **asdict(evidence)}
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     client = mlflow.MlflowClient()
-    name = f"{at.replace(':', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
-    client.log_text(evidence.run_id, text, f"{DECISIONS}/{name}")
+    name = f"{at.replace(':', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    digests = {part: record[part]["sha256"] for part in PARTS} | {"votes": evidence.votes_sha256}
+    signed = write(digests, KIND, record, signer)
+    client.log_text(evidence.run_id, text, f"{DECISIONS}/{name}.json")
+    client.log_text(evidence.run_id, signed, f"{DECISIONS}/{name}{SUFFIX}")
     client.log_text(evidence.run_id, text, APPROVAL)
+    client.log_text(evidence.run_id, signed, SIGNED)
     client.set_tag(evidence.run_id, "approval", f"{decision} by {by}"[:500])  # for people; nothing believes it
     return record
 
 
 def in_force(run_id: str) -> dict[str, Any] | None:
-    """The last decision on an evaluated run. Raises ApprovalError where it cannot be read."""
+    """The last decision on an evaluated run; `key` is the id of the key that signed it, empty where nobody did.
+
+    Raises ApprovalError where it cannot be read, or is not what was signed.
+    """
     import mlflow
 
-    if not any(file.path == APPROVAL for file in mlflow.MlflowClient().list_artifacts(run_id)):
+    if not {file.path for file in mlflow.MlflowClient().list_artifacts(run_id)} & {APPROVAL, SIGNED}:
         return None
     try:
-        record: dict[str, Any] = json.loads(content(address(run_id, APPROVAL), "approval"))
+        statement = read(content(address(run_id, SIGNED), "statement of the approval").decode("utf-8"), KIND)
+        record = dict(statement.predicate)
         if record["decision"] not in ("approved", "rejected") or not (record["by"] and record["reason"]):
             raise ValueError("it has no decision, no name or no reason")
         for part in PARTS:
             parts(record[part]["address"])
+            if record[part]["sha256"] != statement.subjects[part]:
+                raise ValueError(f"it says two things of the {part}")
+        shown = json.loads(content(address(run_id, APPROVAL), "approval"))
+    except EvidenceError as error:
+        raise ApprovalError(f"its approval has {error}") from error
+    except ApprovalError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ApprovalError(f"its {APPROVAL} cannot be read ({error})") from error
-    return record
+    if shown != record:
+        raise ApprovalError(f"its {APPROVAL} is not what was signed: somebody changed it")
+    return record | {"key": statement.key}
 
 
 def changes(record: Mapping[str, Any], now: tuple[Artifact, Artifact, Artifact]) -> list[str]:

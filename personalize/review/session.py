@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from personalize.cards.links import parts
 from personalize.review import agreement, approval
 from personalize.review.approval import ApprovalError, Evidence
 from personalize.review.pairs import Material, Shown, order_for
 from personalize.review.votes import CHOICES, Book, Vote, digest
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 LOOK_AGAIN_S = 30.0
 SHARE_OF_TIME = 0.05
@@ -33,7 +36,7 @@ class Changed(ApprovalError):
 class Session:
     """verdict: of the gates, recomputed; notice: says what people should know now, such as a newer challenger.
 
-    asked_at: when the last page was answered, on the monotonic clock.
+    asked_at: when the last page was answered, on the monotonic clock; signer: the key that a decision is signed with.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Session:
     reasons: Sequence[str]
     notice: Callable[[], str] = lambda: ""
     decision: dict[str, Any] | None = None
+    signer: CryptoSigner | None = None
     decided_here: threading.Event = field(default_factory=threading.Event)
     asked_at: float = 0.0
     _orders: dict[str, list[Shown]] = field(default_factory=dict)
@@ -140,7 +144,7 @@ class Session:
             now = approval.gather(self.evidence.run_id, self.evidence.card.address, self._train_run)
             if now.votes_sha256 != votes_seen:
                 raise Changed("Votes have come since this page was made. Look at the results again, then decide.")
-            self.decision = approval.decide(now, decision, by, reason, "review page")
+            self.decision = approval.decide(now, decision, by, reason, "review page", self.signer)
             self.decided_here.set()
         return self.decision
 

@@ -11,12 +11,15 @@ import binascii
 import io
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from personalize.evidence.statement import EvidenceError
 from personalize.files import whole, write_text
+from personalize.serving.checking import check_folder
 from personalize.serving.encoding import SUFFIX
 from personalize.serving.registry import ModelVersion
 
@@ -111,8 +114,20 @@ def fetch_files(model: ModelVersion, store: Path) -> Path:
     """The model's files on this disk: where they lie already, or downloaded once to `store/<version>/`.
 
     Raises:
-        EndpointError: they cannot be had.
+        EndpointError: they cannot be had, or are not those that the model's own statement names.
     """
+    folder = _fetched(model, store)
+    try:
+        wrong = check_folder(folder)
+    except EvidenceError as error:
+        raise EndpointError(f"{model} is not used: it has {error}.") from error
+    if wrong:
+        shutil.rmtree(store / (model.version or model.name), ignore_errors=True)  # a copy may be what is broken
+        raise EndpointError(f"{model} is not used, it is not as it was registered: {'; '.join(wrong[:3])} ({folder}).")
+    return folder
+
+
+def _fetched(model: ModelVersion, store: Path) -> Path:
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

@@ -59,6 +59,7 @@ class Server:
         self.port = free_port()
         argv = [part.replace("{port}", str(self.port)) for part in self.spec["argv"]]
         environment = {name: value for name, value in os.environ.items() if name not in SCRUBBED}
+        environment |= self.spec.get("environment", {})
         # `mlflow models serve` looks for `uvicorn` on PATH, where it is not unless the environment was activated.
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         with open(folder / self.spec["log"], "ab") as log:

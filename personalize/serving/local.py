@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class LocalEndpoint:
         timeout_s: seconds after which a request is given up with status 504.
         startup_timeout_s: seconds a server may take to load its model.
         grace_s: seconds an outgoing server has to finish the requests it works on.
+        environment: more environment variables of the servers.
         env_manager: `local` serves from this very environment; `uv`, `virtualenv` and `conda` build the model's own.
         report: called with a line of progress, for instance `print`.
     """
@@ -70,6 +71,7 @@ class LocalEndpoint:
     startup_timeout_s: float = 600
     grace_s: float = 60
     env_manager: str = "local"
+    environment: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = print
 
     @property
@@ -104,6 +106,8 @@ class LocalEndpoint:
                 "deployer": remembered(os.getpid()),
                 "grace_s": self.grace_s,
                 "timeout_s": self.timeout_s,
+                # compiled code that lies beside a model's own is not what was signed, and is not read
+                "environment": {**self.environment, "PYTHONPYCACHEPREFIX": str(self.folder / "pycache")},
             }
             server["argv"] = self._command(server["path"])
             (self.folder / server["log"]).unlink(missing_ok=True)

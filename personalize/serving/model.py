@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -28,11 +29,16 @@ class PersonalizedPictures(PythonModel):
     """Draws the rows of a request with one pipeline, a request at a time: servers call `predict` from many threads."""
 
     def load_context(self, context: Any) -> None:
-        """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`."""
+        """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`.
+
+        Raises EvidenceError where they are not those that were registered (artifact `evidence`).
+        """
         from personalize.dreambooth.sampling import Sampling, load_pipeline
+        from personalize.evidence.package import check_before_loading
         from personalize.hub import resolve_device
         from personalize.photographs.prompts import load_subjects
 
+        check_before_loading(Path(context.artifacts["evidence"]))
         config: Mapping[str, Any] = context.model_config or {}
         self.subjects = load_subjects(context.artifacts["adapter"])
         self.fingerprint = str(config.get("fingerprint", ""))

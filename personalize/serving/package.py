@@ -6,12 +6,14 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personalize.evidence import package as evidence
+from personalize.files import file_digest, tree_files, write_text
 from personalize.hub import Device, Dtype
 from personalize.serving.request import Defaults, Limits
 
@@ -36,6 +38,8 @@ REQUIREMENTS = (
     "numpy",
     "pandas",
     "pillow",
+    "securesystemslib",
+    "cryptography",
 )
 
 
@@ -107,34 +111,50 @@ def log(
     registered_name: str | None = None,
     tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    state: Callable[[Mapping[str, str], Mapping[str, Any]], str] | None = None,
 ) -> ModelInfo:
     """Logs the model to the active run, and registers a version of it when `registered_name` is given.
 
     `base` is a complete SDXL folder (`backbone.local_folder`); `adapter` holds `pytorch_lora_weights.safetensors` and
     `subjects.json`. Both are copied into the model.
+
+    state: makes the statement that the model carries, from the sha256 of its files by name and from what else is to be
+    as it is (`config`, `packages`); without one it is unsigned.
     """
     import mlflow
 
     defaults, limits = defaults or Defaults(), limits or Limits()
+    config = {
+        "device": device,
+        "dtype": dtype,
+        "fingerprint": fingerprint,
+        "defaults": {**asdict(defaults.sampling), "format": defaults.format},
+        "limits": asdict(limits),
+    }
     with tempfile.TemporaryDirectory() as scratch:
+        made = {
+            "artifacts/base": _weights(base, Path(scratch) / "base"),
+            "artifacts/adapter": _adapter(adapter, Path(scratch) / "adapter"),
+            "code/personalize": _code(Path(scratch)) / "personalize",
+        }
+        subjects = {f"{top}/{name}": digest for top, at in made.items() for name, digest in tree_files(at).items()}
+        subjects[evidence.SERVED] = file_digest(MODEL, "sha256")
+        held = {"config": config, "packages": requirements()}
+        statement = state(subjects, held) if state else evidence.unsigned(subjects, held)
+        write_text(Path(scratch) / evidence.ARTIFACT / evidence.FILE, statement)
         return mlflow.pyfunc.log_model(
             name=name,
             python_model=str(MODEL),
             artifacts={
-                "base": str(_weights(base, Path(scratch) / "base")),
-                "adapter": str(_adapter(adapter, Path(scratch) / "adapter")),
+                "base": str(made["artifacts/base"]),
+                "adapter": str(made["artifacts/adapter"]),
+                evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
             },
-            code_paths=[str(_code(Path(scratch)) / "personalize")],
+            code_paths=[str(made["code/personalize"])],
             signature=signature(),
             input_example=input_example,
-            pip_requirements=requirements(),
-            model_config={
-                "device": device,
-                "dtype": dtype,
-                "fingerprint": fingerprint,
-                "defaults": {**asdict(defaults.sampling), "format": defaults.format},
-                "limits": asdict(limits),
-            },
+            pip_requirements=held["packages"],
+            model_config=config,
             registered_model_name=registered_name,
             await_registration_for=1800,
             tags=dict(tags or {}),

@@ -16,6 +16,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     headline = f"{name} was the champion already" if made["already"] else f"{name} is the champion"
     reasons = [f"approved by {by}: {made['approval_reason']}"] if by else []
     card.verdict("passed", headline, ["gates passed", *reasons])
+    if dirty := made.get("dirty", ""):
+        card.warning(f"Dirty: {dirty}. Nobody can make this model again from a commit.")
     card.facts(
         {
             "model": made["name"],
@@ -29,6 +31,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         rows = [[part, seen[part]["address"], seen[part]["sha256"]] for part in ("card", "scores", "model")]
         rows.append(["votes", str(seen["votes"]), seen["votes_sha256"]])
         card.table("What was looked at", ["", "where", "sha256"], rows)
+    if links := made.get("links"):
+        card.table("What it rests on", ["", "what was found"], [[link["name"], link["words"]] for link in links])
     card.code("Serve it", card.command("deploy"))
     if previous:
         card.code("Take it back", card.command("promote", version=previous, approved_by="...", reason="take it back"))

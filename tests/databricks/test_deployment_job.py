@@ -126,6 +126,6 @@ def test_an_approval_in_the_workspace_does_not_stand_for_an_evaluation(registry,
     registry.new_version(str(job), MODEL, "2")
     came_to, logs = results(registry, max(registry.jobs.runs))
     assert came_to == {"Evaluation": "SUCCESS", "Approval_Check": "SUCCESS", "Deployment": "FAILED"}, logs
-    assert "version 2 cannot be promoted: it has no verdict (tag `evaluate_run`)" in logs
+    assert "version 2 cannot be promoted: it has no statement of what it is made of" in logs
     assert "champion" not in client.get_model_version(MODEL, "2").aliases
     registry.registry.models[MODEL]["deployment_job_id"] = ""

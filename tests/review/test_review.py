@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from personalize.cards import Card
+from personalize.evidence import keys
 from personalize.recipe import Inputs, RecipeError
 from personalize.review import approval, server, session, votes
 from personalize.serving.registry import RegistryError
@@ -121,6 +122,7 @@ def test_a_decision_ends_the_review_and_names_what_was_looked_at(open_review):
         assert "the legs are right" in page
     record = approval.in_force(opened.evidence.run_id)
     assert (record["decision"], record["by"], record["votes"]) == ("approved", "Person 0", 48)
+    assert record["key"] == keys.own_id(), "it is signed"
     train = mlflow.get_run(approval.parts(record["model"]["address"])[0]).info.artifact_uri
     weights = Path(train.removeprefix("file://"), "outputs/lora/pytorch_lora_weights.safetensors").read_bytes()
     assert record["model"]["sha256"] == hashlib.sha256(weights).hexdigest()

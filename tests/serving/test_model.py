@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from personalize.dreambooth.sampling import Sampling
+from personalize.evidence.statement import EvidenceError
 from personalize.photographs.prompts import Subject, save_subjects
 from personalize.serving import package
 from personalize.serving.encoding import facts_of
@@ -255,3 +256,86 @@ def test_an_adapter_without_its_subjects_is_refused(tiny_models: Path, tmp_path:
     random_adapter(tiny_models / "sdxl", tmp_path)
     with pytest.raises(ValueError, match=r"has no subjects\.json"):
         package.log(tiny_models / "sdxl", tmp_path, input_example=EXAMPLE)
+
+
+# What was registered is what is loaded.
+
+
+@pytest.fixture
+def copy(saved, tmp_path: Path) -> Path:
+    """The model in a folder of its own, to be edited."""
+    import shutil
+
+    return Path(shutil.copytree(saved[1], tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("artifacts/adapter/pytorch_lora_weights.safetensors", "pytorch_lora_weights.safetensors was changed"),
+        ("artifacts/base/unet/config.json", "artifacts/base/unet/config.json was changed"),
+        ("code/personalize/serving/request.py", "code/personalize/serving/request.py was changed"),
+        ("code/personalize/new.py", "code/personalize/new.py was added"),
+        ("model.py", "model.py was changed"),
+        ("artifacts/evidence/statement.intoto.jsonl", "a statement that cannot be read"),
+    ],
+)
+def test_a_model_in_which_anything_was_edited_does_not_load(copy, path, words):
+    file = copy / path
+    content = file.read_bytes() if file.exists() else b""
+    file.write_bytes(content + b"#" if path.endswith(".py") else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(EvidenceError, match=rf"This model is not loaded.*{words}"):
+        mlflow.pyfunc.load_model(str(copy))
+
+
+def test_settings_that_were_edited_in_the_package_are_refused_and_those_of_a_caller_are_not(copy, saved):
+    edited = (copy / "MLmodel").read_text().replace("guidance_scale: 30.0", "guidance_scale: 3000.0")
+    assert edited != (copy / "MLmodel").read_text()
+    (copy / "MLmodel").write_text(edited)
+    with pytest.raises(EvidenceError, match="MLmodel names another settings"):
+        mlflow.pyfunc.load_model(str(copy))
+
+
+def test_a_server_that_trusts_certain_keys_loads_no_model_of_others(copy, monkeypatch, tmp_path):
+    from personalize.evidence import keys
+    from personalize.evidence import package as evidence
+    from personalize.evidence.statement import write
+
+    monkeypatch.setenv(evidence.TRUSTED, keys.own_id())
+    with pytest.raises(EvidenceError, match=r"signed by nobody \(unsigned\), and not with a key of"):
+        mlflow.pyfunc.load_model(str(copy))
+    said = evidence.statement_of(copy)
+    (copy / evidence.PLACE).write_text(write(said.subjects, said.kind, said.predicate, keys.own()))
+    monkeypatch.setenv(evidence.TRUSTED, f"{'0' * 64},{keys.own_id()}")
+    evidence.check_before_loading((copy / evidence.PLACE).parent)
+
+
+def test_an_edited_model_does_not_load_in_a_server_without_this_checkout(copy, tmp_path):
+    request = copy / "code/personalize/serving/request.py"
+    request.write_text(request.read_text() + "\nSMUGGLED = True\n")
+    code = f"import mlflow; mlflow.pyfunc.load_model({str(copy)!r})"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "This model is not loaded, it is not the one that was registered: code/personalize" in done.stderr
+
+
+def test_of_a_model_that_lies_elsewhere_everything_but_the_base_is_fetched_and_checked(saved, tmp_path):
+    from personalize.evidence import package as evidence
+    from personalize.serving import checking
+
+    (tmp_path / "fetched").mkdir()
+    checking._fetch(saved[0], tmp_path / "fetched")
+    names = {path.relative_to(saved[1]).as_posix() for path in saved[1].rglob("*") if path.is_file()}
+    wanted = {name for name in names if not name.startswith("artifacts/base/") and "__pycache__" not in name}
+    got = {
+        path.relative_to(tmp_path / "fetched").as_posix()
+        for path in (tmp_path / "fetched").rglob("*")
+        if path.is_file()
+    }
+    assert got >= wanted - {"registered_model_meta"}
+    assert not (tmp_path / "fetched/artifacts/base").exists()
+    statement, wrong = checking._checked(tmp_path / "fetched", left_out="artifacts/base/")
+    assert wrong == []
+    (tmp_path / "fetched/code/torch.py").touch()
+    assert checking._checked(tmp_path / "fetched", left_out="artifacts/base/")[1] == ["code/torch.py was added"]
+    assert len(evidence.parts(statement.subjects)) > len(wanted) - 10

@@ -15,6 +15,7 @@ from personalize.photographs.prompts import Subject, save_subjects
 from personalize.recipe import Input, Inputs, StepConfig
 from tests.dreambooth.training import picture
 from tests.random_adapter import random_adapter
+from tests.review.world import gate
 
 METRICS = {"dino": 0.5, "dino_base": 0.25, "dino.bcnchr": 0.5, "system/cpu_utilization_percentage": 90.0}
 SUBJECTS = [Subject("bcnchr", "chair", 5), Subject("zwvchr", "chair", 5)]
@@ -75,8 +76,8 @@ def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
     def trained(verdict: str = "passed") -> Inputs:
         evaluate = tmp_path_factory.mktemp("evaluate")
-        gates = [{"name": "dino", "verdict": verdict, "value": 0.5}]
-        (evaluate / "scores.json").write_text(json.dumps({"verdict": verdict, "gates": gates}))
+        gates = [gate(verdict) | {"name": "dino"}]
+        (evaluate / "scores.json").write_text(json.dumps({"verdict": verdict, "gates": gates, "pictures": []}))
         with mlflow.start_run(run_name="evaluate", nested=True) as run:
             mlflow.log_text("<html>the card</html>", "card.html")
         return Inputs(

@@ -52,7 +52,13 @@ def act(tmp_path, model, capsys):
     """Run the step with some of its configuration; returns (endpoint.json, card, what was printed)."""
 
     def run(inputs=None, **config):
-        settings = {"model": str(model), "folder": str(tmp_path / "endpoints"), "startup_timeout": 60, **config}
+        settings = {
+            "model": str(model),
+            "trial": True,
+            "folder": str(tmp_path / "endpoints"),
+            "startup_timeout": 60,
+            **config,
+        }
         outputs = tmp_path / "outputs"
         settings = deploy.Config(output=str(tmp_path / "output"), **settings)
         card = perform("deploy", settings, inputs or Inputs({}), outputs)

@@ -10,10 +10,14 @@ import pytest
 
 from personalize.cards import Card
 from personalize.cards.commands import under_profile
+from personalize.evidence import keys
+from personalize.evidence.chain import broken
+from personalize.evidence.trust import Trust
 from personalize.recipe import Input, Inputs, RecipeError
 from personalize.review import approval
 from personalize.serving.registry import RegistryError
 from steps import promote
+from steps.evidence import chain_of
 from tests.review import world
 from tests.review.world import evaluation
 from tests.steps.conftest import perform
@@ -59,16 +63,6 @@ def test_the_challenger_becomes_the_champion_and_who_when_why_stay_with_it(clien
     assert "Ada" in card.html()
 
 
-def test_the_card_may_lie_in_a_folder_of_its_run(client, version, tmp_path):
-    with mlflow.start_run() as evaluation:
-        mlflow.log_text("<html></html>", "cards/evaluate.html")
-    number = version(card=f"runs:/{evaluation.info.run_id}/cards/evaluate.html")
-    assert run(tmp_path, **APPROVED)[0]["version"] == number
-    version(card=f"runs:/{evaluation.info.run_id}/cards/another.html")
-    with pytest.raises(RecipeError, match=r"card .*another\.html is gone"):
-        run(tmp_path, **APPROVED)
-
-
 def test_what_the_card_says_to_type_keeps_the_profile(client, version, tmp_path):
     version()
     with under_profile("gpu"):
@@ -103,9 +97,6 @@ def test_everything_that_is_missing_is_said_at_once_and_nothing_is_changed(clien
     [
         ({"verdict": "failed"}, "its gates failed"),
         ({"verdict": "undecided"}, "undecided: more prompts or seeds"),
-        ({"evaluate_run": ""}, "it has no verdict"),
-        ({"card": ""}, "it has no evaluation card"),
-        ({"card": "runs:/0123456789abcdef0123456789abcdef/card.html"}, "card .* is gone"),
     ],
 )
 def test_an_approval_does_not_stand_in_for_gates_and_card(client, version, tmp_path, tags, message):
@@ -122,10 +113,11 @@ def test_half_an_approval_is_none(client, version, tmp_path, given):
         run(tmp_path, **given)
 
 
-def test_an_approval_that_is_on_the_version_already_counts(client, version, tmp_path):
-    number = version(approval_by="Grace", approval_reason="seen in the registry", approval_at="2026-01-01")
-    told, _ = run(tmp_path)
-    assert (told["version"], told["approval_by"], told["approval_at"]) == (number, "Grace", "2026-01-01")
+def test_tags_that_name_an_approval_are_shown_and_not_believed(client, version, tmp_path):
+    version(approval_by="Grace", approval_reason="seen in the registry", approval_at="2026-01-01")
+    with pytest.raises(RecipeError, match="tags name Grace, and tags are shown, never believed"):
+        run(tmp_path)
+    assert "champion" not in client.get_registered_model("chairs").aliases
 
 
 def test_an_earlier_version_can_be_named_to_go_back_to_it(client, version, tmp_path):
@@ -179,10 +171,10 @@ def evaluated(client: mlflow.MlflowClient, number: str) -> str:
 
 
 def evidence_of(client: mlflow.MlflowClient, number: str) -> approval.Evidence:
-    found, against = promote.looked_at(client.get_model_version("chairs", number))
-    assert found is not None
-    assert against == []
-    return found
+    chain = chain_of("chairs", number, Trust())
+    assert chain.evidence is not None
+    assert broken(chain.links) == []
+    return chain.evidence
 
 
 def lies(run_id: str, path: str) -> Path:
@@ -192,7 +184,7 @@ def lies(run_id: str, path: str) -> Path:
 
 def test_what_was_approved_in_the_review_needs_no_word_here(client, version, tmp_path):
     number = version()
-    approval.decide(evidence_of(client, number), "approved", "Ada", "the legs are right", "review page")
+    approval.decide(evidence_of(client, number), "approved", "Ada", "the legs are right", "review page", keys.own())
     told, card = run(tmp_path)
     assert (told["version"], told["approval_by"], told["approval_reason"]) == (number, "Ada", "the legs are right")
     assert told["looked_at"]["model"]["sha256"] in card.html()
@@ -207,7 +199,7 @@ def test_what_was_looked_at_may_be_another_drawing_of_the_card_than_the_version_
         evidence_of(client, number),
         card=approval.artifact(f"runs:/{project.info.run_id}/cards/evaluate.html", "card"),
     )
-    approval.decide(again, "approved", "Ada", "the legs are right", "review page")
+    approval.decide(again, "approved", "Ada", "the legs are right", "review page", keys.own())
     assert run(tmp_path)[0]["version"] == number
 
 
@@ -221,12 +213,13 @@ def test_an_approval_given_here_is_kept_as_one_of_the_review_is(client, version,
 
 def test_a_rejection_stands_until_somebody_overrules_it_by_name(client, version, tmp_path):
     number = version()
-    approval.decide(evidence_of(client, number), "rejected", "Grace", "the back is wrong", "review page")
+    approval.decide(evidence_of(client, number), "rejected", "Grace", "the back is wrong", "review page", keys.own())
     with pytest.raises(RecipeError, match="Grace rejected it: the back is wrong"):
         run(tmp_path)
     run(tmp_path, **APPROVED)
-    decisions = client.list_artifacts(evaluated(client, number), approval.DECISIONS)
-    assert len(decisions) == 2
+    decisions = [file.path for file in client.list_artifacts(evaluated(client, number), approval.DECISIONS)]
+    assert len([path for path in decisions if path.endswith(".json")]) == 2
+    assert len([path for path in decisions if path.endswith(".intoto.jsonl")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -234,15 +227,17 @@ def test_a_rejection_stands_until_somebody_overrules_it_by_name(client, version,
     [
         ("card.html", b"<h1>Another card</h1>", "the card is not the one that was looked at"),
         ("outputs/scores.json", None, "the scores are not those that were looked at"),
+        ("provenance.intoto.jsonl", b"{}", "evaluate: run .* has a statement that cannot be read"),
         ("review/votes/one.json", b"{}", r"the votes are not those that were counted \(0 then, 1 now\)"),
         ("approval.json", b"{", "approval.json cannot be read"),
-        ("approval.json", b'{"decision": "approved"}', "approval.json cannot be read"),
+        ("approval.json", b'{"decision": "approved"}', "approval.json is not what was signed"),
+        ("approval.intoto.jsonl", b"{}", "approval has a statement that cannot be read"),
     ],
 )
 def test_whatever_is_not_as_it_was_looked_at_is_refused(client, version, tmp_path, path, content, words):
     number = version()
     evidence = evidence_of(client, number)
-    approval.decide(evidence, "approved", "Ada", "the legs are right", "review page")
+    approval.decide(evidence, "approved", "Ada", "the legs are right", "review page", keys.own())
     file = lies(evidence.run_id, path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(file.read_bytes() + b" " if content is None else content)
@@ -254,8 +249,8 @@ def test_whatever_is_not_as_it_was_looked_at_is_refused(client, version, tmp_pat
 
 def test_other_weights_than_those_evaluated_are_refused_whoever_approves(client, version, tmp_path):
     version()
-    (tmp_path / "model 0" / promote.ADAPTER).write_bytes(b"other weights")
-    with pytest.raises(RecipeError, match="its weights are not those that were evaluated"):
+    (tmp_path / "model 0/artifacts/adapter/pytorch_lora_weights.safetensors").write_bytes(b"other weights")
+    with pytest.raises(RecipeError, match=r"not as it was registered: .*pytorch_lora_weights.safetensors was changed"):
         run(tmp_path, **APPROVED)
 
 

@@ -1,0 +1,124 @@
+"""The statement that a model carries: digests of every file that it is made of, and what they come from.
+
+It lies among the model's own artifacts, so it travels to every registry and server with them. Whoever deploys checks it
+from outside, with code of their own; the model checks it again before it loads. `MLmodel`, which MLflow writes, counts
+by what it says of code and artifacts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from personalize import files
+from personalize.evidence.statement import SUFFIX, EvidenceError, Statement, differences, read, short, write
+
+ARTIFACT = "evidence"
+FILE = f"statement{SUFFIX}"
+PLACE = f"artifacts/{ARTIFACT}/{FILE}"
+"""Where it lies in a model."""
+KIND = "urn:personalize:model:1"
+LOADER, CODE, SERVED, ARTIFACTS = "mlflow.pyfunc.loaders.code_model", "code", "model.py", ("base", "adapter")
+TRUSTED = "PERSONALIZE_TRUSTED_KEYS"
+"""Environment variable of a server: ids of keys, with commas between, of which one must have signed the model."""
+CARD, SCORES = "card", "scores"
+"""Subjects that lie elsewhere: the papers that the model was registered with."""
+
+
+def statement_of(root: Path) -> Statement:
+    """The statement in a model's folder, its signature checked. Raises EvidenceError in words that follow `it has`."""
+    try:
+        text = (root / PLACE).read_text(encoding="utf-8")
+    except OSError as error:
+        raise EvidenceError(f"no statement of what it is made of ({PLACE})") from error
+    return read(text, KIND)
+
+
+def unsigned(subjects: Mapping[str, str], held: Mapping[str, Any]) -> str:
+    """A statement that nobody signs, for a model that is not registered through the recipe."""
+    return write(subjects, KIND, held, None)
+
+
+def parts(subjects: Mapping[str, str]) -> dict[str, str]:
+    """Those subjects that are files of the model."""
+    return {name: digest for name, digest in subjects.items() if name not in (CARD, SCORES)}
+
+
+def changed(statement: Statement, root: Path, left_out: str = "") -> list[str]:
+    """Which files of a model are not as they were registered, in a few words each.
+
+    left_out: the beginning of names that are not looked at. Python's own caches do not count: whoever serves from a
+    folder that others may write to keeps them elsewhere (PYTHONPYCACHEPREFIX).
+    """
+    then = parts(statement.subjects)
+    now = {SERVED: root / SERVED} if (root / SERVED).is_file() else {}
+    for top in ("artifacts", CODE):
+        for folder, folders, names in os.walk(root / top, followlinks=True):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            now |= {path.relative_to(root).as_posix(): path for name in names if (path := Path(folder, name)).is_file()}
+    found = {name: path for name, path in now.items() if name != PLACE and not (left_out and name.startswith(left_out))}
+    wanted = {name: digest for name, digest in then.items() if not (left_out and name.startswith(left_out))}
+    return differences(wanted, {name: files.file_digest(path, "sha256") for name, path in sorted(found.items())})
+
+
+def miswired(statement: Statement, root: Path) -> list[str]:
+    """What `MLmodel` says of code, artifacts and settings other than what was registered, in a few words each."""
+    try:
+        flavor = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+        said = {
+            "loader": flavor["loader_module"],
+            "code folder": flavor["code"],
+            "model": Path(flavor["model_code_path"]).name,
+            "place of artifacts": {name: each["path"] for name, each in flavor["artifacts"].items()},
+            "settings": flavor["config"],
+        }
+    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return [f"MLmodel cannot be read ({type(error).__name__}: {error})"]
+    wanted = {
+        "loader": LOADER,
+        "code folder": CODE,
+        "model": SERVED,
+        "place of artifacts": {name: f"artifacts/{name}" for name in (*ARTIFACTS, ARTIFACT)},
+        "settings": statement.predicate["config"],
+    }
+    return [f"MLmodel names another {name}" for name in wanted if said[name] != wanted[name]]
+
+
+def other_packages(statement: Statement, root: Path) -> list[str]:
+    """Which of the files that a server installs from ask for other packages than were registered."""
+    try:
+        conda = yaml.safe_load((root / "conda.yaml").read_text(encoding="utf-8"))
+        asked = {
+            "requirements.txt": (root / "requirements.txt").read_text(encoding="utf-8").split(),
+            "conda.yaml": next(each["pip"] for each in conda["dependencies"] if isinstance(each, dict)),
+        }
+    except (OSError, KeyError, TypeError, StopIteration, yaml.YAMLError) as error:
+        return [f"what it installs cannot be read ({type(error).__name__}: {error})"]
+    wanted = sorted(statement.predicate["packages"])
+    return [f"{name} asks for other packages" for name, packages in asked.items() if sorted(packages) != wanted]
+
+
+def check_before_loading(folder: Path) -> None:
+    """The model's own look at itself. folder: its artifact `evidence`.
+
+    Raises:
+        EvidenceError: something in it is not as it was registered, or nobody whom this server trusts has signed it.
+    """
+    root = folder.parents[1]
+    try:
+        statement = statement_of(root)
+    except EvidenceError as error:
+        raise EvidenceError(f"This model is not loaded: it has {error}.") from error
+    trusted = [key.strip() for key in os.environ.get(TRUSTED, "").split(",") if key.strip()]
+    if trusted and statement.key not in trusted:
+        raise EvidenceError(
+            f"This model is not loaded: it is signed by {short(statement.key)}, and not with a key of {TRUSTED}."
+        )
+    if wrong := changed(statement, root) + miswired(statement, root):
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise EvidenceError(f"This model is not loaded, it is not the one that was registered: {wrong[0]}{more}.")
+    print(f"{len(parts(statement.subjects))} files are as {short(statement.key)} has registered them", flush=True)

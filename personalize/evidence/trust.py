@@ -1,0 +1,67 @@
+"""The trust policy: whose results and whose approvals count, and what may be promoted. It stands in the profile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from personalize.evidence import keys
+from personalize.evidence.statement import Statement, short
+
+KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OWN: Literal["own"] = "own"
+ANYONE: Literal["anyone"] = "anyone"
+
+
+class Trust(BaseModel):
+    """Keys are named by their ids (64 hexadecimal digits, which `-e verify` shows); `own` is this machine's key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    makers: tuple[Literal["anyone", "own"] | KeyId, ...] = Field(
+        default=(ANYONE,), description="Whose results are reused, registered and promoted: key ids, own, or anyone"
+    )
+    approvers: tuple[Literal["own"] | KeyId, ...] = Field(
+        default=(OWN,), description="Whose approval counts: key ids, own"
+    )
+    four_eyes: bool = Field(default=False, description="Whether who trained a model may not approve it")
+    unsigned: bool = Field(default=False, description="Whether results and approvals that nobody signed count")
+    dirty: bool = Field(default=False, description="Whether what uncommitted code made may be promoted and deployed")
+    differing: bool = Field(default=False, description="Whether a run that `reproduce` found to differ may be promoted")
+    key: str = Field(
+        default="", description="Private key to sign with (PEM); empty is the user's own, off signs nothing"
+    )
+
+    def against_maker(self, key: str) -> str:
+        """Why a result signed with this key does not count; empty where it does."""
+        if not key:
+            return "" if self.takes_unsigned else "is unsigned"
+        if ANYONE in self.makers or key in self._ids(self.makers):
+            return ""
+        return f"is signed with key {key}, whose results do not count here (trust.makers names those that do)"
+
+    def against_approver(self, key: str, trainer: str) -> str:
+        """Why an approval signed with this key does not count. trainer: the key that the training is signed with."""
+        if not key and not self.takes_unsigned:
+            return "the approval is unsigned"
+        if key and key not in self._ids(self.approvers):
+            return f"the approval is signed with key {key}, which may not approve here; trust.approvers names who may"
+        if self.four_eyes and (not key or not trainer):
+            return "four eyes are asked for (trust.four_eyes), and training and approval are not both signed"
+        if self.four_eyes and key == trainer:
+            return f"four eyes are asked for (trust.four_eyes), and {short(key)} both trained and approved"
+        return ""
+
+    @property
+    def takes_unsigned(self) -> bool:
+        """Said by the policy, or because nothing is signed on this machine."""
+        return self.unsigned or not keys.own_id(self.key)
+
+    def _ids(self, names: tuple[str, ...]) -> list[str]:
+        return [keys.own_id(self.key) if name == OWN else name for name in names]
+
+
+def signed_by(statement: Statement) -> str:
+    """`signed with key 3f9c12ab01de`, `unsigned`."""
+    return f"signed with {short(statement.key)}" if statement.key else "unsigned"
