@@ -29,6 +29,10 @@ KIND = "https://slsa.dev/provenance/v1"
 BUILD = "urn:personalize:step:1"
 
 
+def _pins(components: Components) -> str:
+    return files.value_digest(components.environment) if components.environment else ""
+
+
 def state(
     outputs: Path,
     components: Components,
@@ -42,7 +46,7 @@ def state(
     commit = {"gitCommit": lineage.commit} if lineage.commit else {}
     dependencies: list[dict[str, Any]] = [
         {"name": "code", "digest": commit, "annotations": {"dirty": lineage.dirty}},
-        *({"name": "environment", "digest": {"sha256": files.value_digest(of)}} for of in [components.environment] if of),
+        *({"name": "environment", "digest": {"sha256": pins}} for pins in [_pins(components)] if pins),
         *({"name": "lock", "digest": {"sha256": digest}} for digest in [lineage.lock] if digest),
         *({"name": name, "digest": {"content": digest}} for name, digest in components.sources.items()),
     ]
