@@ -4,6 +4,10 @@ y_i = W x_i + s_i · B_a(i) A_a(i) x_i for row i, with W shared by all. Rows of 
 other, so that their part of x and y is a view, and sum and scaling happen inside the product: a batch with one adapter
 costs what peft's own layer costs or less, a mixed one the low-rank products of each part (cf. S-LoRA, Sheng et al.
 2023).
+
+One adapter, h, may be merged: W_h = W + s B_h A_h. Its rows at full strength then cost what the base costs, and every
+other row takes back what it did not ask for: W_h x - (1 - s_i) s B_h A_h x for h at another strength,
+W_h x - s B_h A_h x + s_i B_a A_a x for adapter a. What a row gets does not depend on who else is in the batch.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from personalize.dreambooth import lora
@@ -34,8 +39,9 @@ class Adapters:
 
     pipe: Pipeline
     voices: list[tuple[Voice, slice]] = field(default_factory=list)
-    units: dict[str, dict[nn.Module, float]] = field(default_factory=dict)
+    units: dict[str, dict[Any, float]] = field(default_factory=dict)
     with_text: set[str] = field(default_factory=set)
+    merged: str = ""
 
     def load(self, file: str | Path, name: str) -> None:
         """Loads a diffusers or kohya file, see `sampling.load_adapter`. Raises ValueError where it does not fit."""
@@ -49,6 +55,20 @@ class Adapters:
         if any(name in layer.scaling for encoder in encoders for layer in lora.layers(encoder).values()):
             self.with_text.add(name)
 
+    def merge(self, name: str) -> bool:
+        """Adds an adapter to the UNet's weights, once and for good -> whether it could be.
+
+        In half precision it stays beside them, since many of its changes are smaller than what such a weight can tell
+        apart; so does DoRA, whose change is no sum.
+        """
+        layers = self.units[name]
+        fits = self.pipe.unet.dtype == torch.float32 and not any(name in layer.lora_variant for layer in layers)
+        if fits and not self.merged:
+            self.merged = name
+            for layer in layers:
+                layer.get_base_layer().weight.data += layer.get_delta_weight(name)
+        return self.merged == name
+
     def heard_in_text(self, voice: Voice) -> Voice:
         """The voice as the text encoders know it: silent for an adapter that leaves them alone."""
         return voice if voice[0] in self.with_text else SILENT
@@ -58,10 +78,12 @@ class Adapters:
         """While it lasts the UNet takes batches of `len(rows)` rows; equal voices must be neighbours."""
         self.voices, start = [], 0
         for voice, same in groupby(rows):
-            end = start + len(list(same))
-            if voice[0] and voice[1]:
-                self.voices.append((voice, slice(start, end)))
-            start = end
+            part = slice(start, start + len(list(same)))
+            strengths = {voice[0]: voice[1]}
+            if self.merged:
+                strengths[self.merged] = strengths.get(self.merged, 0.0) - 1
+            self.voices += [((name, strength), part) for name, strength in strengths.items() if name and strength]
+            start = part.stop
         try:
             yield
         finally:

@@ -51,6 +51,7 @@ class Painter:
         self.pipe = load_pipeline(artifacts["base"], device=device, dtype=dtype)
         self.denoising = Denoising(self.pipe)
         self.denoising.adapters.load(artifacts["adapter"], ADAPTER)
+        self.denoising.adapters.merge(ADAPTER)
 
     def begin(self, order: Order) -> Any:
         from personalize.dreambooth.sampling import ADAPTER

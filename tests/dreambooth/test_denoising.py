@@ -111,6 +111,28 @@ def test_any_adapter_in_any_row_is_that_adapter_alone(denoising: Denoising, file
     assert unlike > 20, "an adapter that changes nothing would prove nothing"
 
 
+def test_a_merged_adapter_costs_its_rows_nothing_and_the_others_do_not_hear_it(
+    files: dict[str, Path], tiny_models: Path
+):
+    denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
+    for name, file in files.items():
+        denoising.adapters.load(file, name)
+    assert denoising.adapters.merge("one__")
+    with denoising.adapters.speaking([("one__", 1.0)] * 4):
+        assert denoising.adapters.voices == []
+    voices = [("one__", 1.0), ("one__", 0.3), SILENT, ("two__", 1.0)]
+    expected = []
+    for name, strength in voices:
+        pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=files.get(name))
+        if name:
+            sampling.merge_adapter(pipe, strength)
+        expected += sample(pipe, [PROMPT], [1], FAST)
+    [alone] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, voices[0])])
+    assert alone.tobytes() == expected[0].tobytes(), "what `-e generate` draws"
+    got = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, voice) for voice in voices])
+    assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 4
+
+
 @pytest.mark.parametrize(
     ("learns", "options"),
     [
@@ -140,9 +162,11 @@ def test_whatever_training_makes_is_heard_as_peft_hears_it(
         expected += sample(pipe, [PROMPT], [1], FAST)
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
     denoising.adapters.load(tmp_path, "learnt__")
-    got = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, ("learnt__", strength)) for strength in (0.5, 0.0, 1.0)])
-    assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 3
-    assert grey_levels(got[1], got[2]) > 5
+    for merged in (False, denoising.adapters.merge("learnt__")):
+        rows = [denoising.begin(PROMPT, 1, FAST, ("learnt__", strength)) for strength in (0.5, 0.0, 1.0)]
+        got = drawn(denoising, rows)
+        assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 3, merged
+        assert grey_levels(got[1], got[2]) > 5
 
 
 def test_in_half_precision_an_adapter_is_heard_as_peft_hears_it(tiny_models: Path, files: dict[str, Path]):
@@ -152,6 +176,7 @@ def test_in_half_precision_an_adapter_is_heard_as_peft_hears_it(tiny_models: Pat
     )  # fmt: skip
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu", dtype="bfloat16"))
     denoising.adapters.load(files["one__"], "one__")
+    assert not denoising.adapters.merge("one__")
     [got] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, ("one__", 1.0))])
     assert np.abs(np.asarray(got, dtype=float) - np.asarray(expected[0], dtype=float)).mean() < 5
 
