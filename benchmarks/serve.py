@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from personalize.serving.http import answers, opener
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.ports import free_port
@@ -104,12 +106,14 @@ def main() -> None:
         adapters = [make_adapter(options.base, work / name, seed) for seed, name in enumerate(("one", "two"))]
         models = make_models(options, work, adapters[0], stack)
         pipeline = stack.enter_context(own_pipeline(options, adapters))
-        urls = {who: stack.enter_context(served(command, work / f"{who}.log")) for who, command in models.items()}
+        servers = {who: stack.enter_context(served(command, work / f"{who}.log")) for who, command in models.items()}
+        urls = {who: url for who, (url, _) in servers.items()}
         for who, url in urls.items():
             load(url, bodies(who, options.steps), clients=1, pictures=2)
         rounds = []
         for number in range(options.rounds):
             found = one_round(options, urls, pipeline)
+            found["memory_gb"] = {who: round(memory() / 1e9, 2) for who, (_, memory) in servers.items()}
             rounds.append(found)
             loads.append(os.getloadavg()[0])
             print(f"round {number + 1}: {json.dumps(found)}", flush=True)
@@ -193,8 +197,8 @@ def make_models(options: Any, work: Path, adapter: Path, stack: contextlib.ExitS
 
 
 @contextlib.contextmanager
-def served(command: list[str], log: Path) -> Iterator[str]:
-    """A server that answers; ended on the way out."""
+def served(command: list[str], log: Path) -> Iterator[tuple[str, Callable[[], int]]]:
+    """A server that answers: its address, and the bytes that it and its children hold. Ended on the way out."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -208,7 +212,11 @@ def served(command: list[str], log: Path) -> Iterator[str]:
             if process.poll() is not None:
                 raise SystemExit(f"{log.stem} ended:\n{log.read_text()[-3000:]}")
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        top = psutil.Process(process.pid)
+        yield (
+            f"http://127.0.0.1:{port}",
+            lambda: sum(one.memory_info().rss for one in [top, *top.children(recursive=True)]),
+        )
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
@@ -305,8 +313,8 @@ def one_round(options: Any, urls: dict[str, str], pipeline: Callable[[str, int],
     for who in [who for who in urls if who != "ours"]:
         found[f"{who}, 1 client"] = load(urls[who], bodies(who, steps), 1, 2)
     for who, url in urls.items():
-        found[f"{who}, 8 clients"] = load(url, bodies(who, steps), 8, 24 if who == "ours" else 8)
-    found["ours mixed, 8 clients"] = load(urls["ours"], bodies("ours", steps, mixed=True), 8, 24)
+        found[f"{who}, 8 clients"] = load(url, bodies(who, steps), 8, 16 if who == "ours" else 8)
+    found["ours mixed, 8 clients"] = load(urls["ours"], bodies("ours", steps, mixed=True), 8, 16)
     found["ours, 64 clients"] = load(urls["ours"], bodies("ours", steps), 64, 64)
     for what in ("eight at once", "no adapter", "one adapter", "two adapters"):
         found[what] = round(8 / pipeline(what, 1), 4)

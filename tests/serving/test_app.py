@@ -1,5 +1,6 @@
 """The door of the local endpoint, in front of a real model behind real HTTP: who is let in, what is said to whom."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from personalize.serving import app
+from personalize.serving.app import Door
+from personalize.serving.call import CURRENT
+from personalize.serving.engine import Engine
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.registry import ModelVersion
+from tests.serving.test_engine import Painter
 
 PROMPT = "a photo of a bcnchr chair"
 
@@ -127,3 +133,70 @@ def test_a_caller_who_hangs_up_is_not_drawn_for(url):
         time.sleep(0.02)
     assert metrics(url)["personalize_gone_total"] > before
     assert post(url, rows({"prompt": PROMPT}))[0] == 200
+
+
+class Alone:
+    """A door without a server: what it sends is kept; the app behind it answers with `status`."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.painter = Painter()
+        self.engine = Engine(lambda: self.painter)
+        self.status, self.sent, self.call = status, [], None
+        self.door = Door(self.app, self.engine)
+
+    async def app(self, scope, receive, send) -> None:
+        self.call = CURRENT.get()
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    def ask(self, path: str, receive=None, method: str = "POST") -> tuple[int, dict[bytes, bytes]]:
+        async def body() -> dict:
+            return {"type": "http.request", "body": b"{}"}
+
+        async def send(message: dict) -> None:
+            self.sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "path": path, "method": method, "headers": headers}
+        asyncio.run(self.door(scope, receive or body, send))
+        return self.sent[0]["status"], dict(self.sent[0]["headers"])
+
+
+@pytest.fixture
+def alone():
+    made: list[Alone] = []
+    yield lambda *status: made.append(Alone(*status)) or made[-1]
+    for one in made:
+        one.painter.going.set()
+        one.engine.close()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_is_turned_away_hears_when_to_come_back(alone, status: int):
+    got, headers = alone(status).ask("/invocations")
+    assert (got, int(headers[b"retry-after"]) >= 1) == (status, True)
+
+
+def test_it_is_not_healthy_when_the_engine_has_ended(alone):
+    door = alone()
+    door.engine.close()
+    assert door.ask("/health", method="GET")[0] == 503
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(alone, monkeypatch):
+    monkeypatch.setattr(app, "READ_S", 0.05)
+
+    async def half_open() -> dict:
+        await asyncio.sleep(30)
+        raise AssertionError("it waited")
+
+    door = alone()
+    assert door.ask("/invocations", half_open)[0] == 408
+    assert door.call is None
+
+
+def test_a_request_that_was_answered_is_over_for_the_engine(alone):
+    """Also when MLflow's server gave it up: then the thread that asked is still there."""
+    door = alone(504)
+    door.ask("/invocations")
+    assert door.call.gone()

@@ -21,7 +21,7 @@ from PIL import Image
 from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
 from personalize.serving import package
 from personalize.serving.encoding import facts_of
-from personalize.serving.request import INPUTS, Limits
+from personalize.serving.request import INPUTS, PARAMS, Limits
 from tests.random_adapter import random_adapter
 from tests.serving.conftest import EXAMPLE
 
@@ -242,10 +242,11 @@ def test_rows_with_and_without_a_seed_pass_through_the_scoring_server(model):
     assert len(answer) == 3
 
 
-def test_the_signature_names_every_input_and_requires_the_prompt_alone(model):
+def test_the_signature_names_every_input_and_param_and_requires_the_prompt_alone(model):
     inputs = model.metadata.get_input_schema()
     assert set(inputs.input_names()) == set(INPUTS)
     assert inputs.required_input_names() == ["prompt"]
+    assert [param.name for param in model.metadata.signature.params] == list(PARAMS)
 
 
 def test_the_model_holds_its_weights_and_no_pickle(saved):
