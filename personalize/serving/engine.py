@@ -19,6 +19,7 @@ cores slow each other down (with libgomp by 2.6 times on two cores, for good).
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -26,6 +27,8 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+LOG = logging.getLogger("personalize.serving")
 
 QUANTUM = 32
 """Steps after which a picture lets others before it; most pictures have fewer."""
@@ -305,10 +308,8 @@ class Engine:
         if not batch:
             return
         at = clock()
-        try:
-            painter.step([job.state for job in batch])
-        except Exception as error:
-            self._failed(batch, error)
+        batch = self._step(painter, batch)
+        if not batch:
             return
         took = clock() - at
         meter.step_seconds += took
@@ -334,6 +335,25 @@ class Engine:
         for job, picture in zip(done, pictures, strict=True):
             if job.future.set_running_or_notify_cancel():
                 job.future.set_result(picture)
+
+    def _step(self, painter: Painter, batch: list[Job]) -> list[Job]:
+        """One step of each -> those that made it.
+
+        Where a batch fails, each is tried alone, so that nobody's picture fails with a stranger's. When all of them
+        can, the batch was too large (for a card's memory, say), and later ones are half as large.
+        """
+        try:
+            painter.step([job.state for job in batch])
+            return batch
+        except Exception as error:
+            if len(batch) == 1:
+                self._failed(batch, error)
+                return []
+            LOG.warning("a batch of %d pictures failed (%s); each is tried alone", len(batch), type(error).__name__)
+        made = [job for job in batch if self._step(painter, [job])]
+        if len(made) == len(batch):
+            self.batch = max(1, len(batch) // 2)
+        return made
 
     def _failed(self, jobs: Sequence[Job], error: Exception) -> None:
         self.meter.failed += len(jobs)

@@ -26,6 +26,7 @@ class Painter:
     going: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     thread: int = 0
+    most: int = 100
 
     def begin(self, ask: tuple[str, int]) -> Sheet:
         if ask[0] == "cannot begin":
@@ -37,7 +38,7 @@ class Painter:
         self.batches.append([sheet.name for sheet in sheets])
         self.arrived.release()
         assert self.going.wait(20)
-        if any(sheet.name == "breaks" for sheet in sheets):
+        if len(sheets) > self.most or any(sheet.name == "breaks" for sheet in sheets):
             raise RuntimeError("out of memory")
         for sheet in sheets:
             sheet.left -= 1
@@ -215,6 +216,26 @@ def test_what_fails_fails_for_its_own_and_the_engine_goes_on(engine, painter):
         ask(engine, ("breaks", 1))[0].future.result(20)
     assert ask(engine, ("next", 1))[0].future.result(20) == "picture of next"
     assert engine.alive
+
+
+def test_nobodys_picture_fails_with_a_strangers(engine, painter):
+    occupied(engine, painter)
+    good, bad, other = (ask(engine, (name, 3))[0] for name in ("good", "breaks", "other"))
+    painter.going.set()
+    assert [good.future.result(20), other.future.result(20)] == ["picture of good", "picture of other"]
+    with pytest.raises(RuntimeError):
+        bad.future.result(20)
+    assert (engine.batch, engine.meter.failed) == (4, 1)
+
+
+def test_a_batch_that_is_too_large_is_halved_and_nothing_fails(engine, painter):
+    painter.most = 2
+    occupied(engine, painter)
+    jobs = ask(engine, *[(f"{i}", 3) for i in range(8)])
+    painter.going.set()
+    assert len([job.future.result(20) for job in jobs]) == 8
+    assert (engine.batch, engine.meter.failed) == (2, 0)
+    assert sum(len(batch) > 2 for batch in painter.batches) == 1
 
 
 def test_an_engine_that_ends_tells_everybody(engine, painter):
