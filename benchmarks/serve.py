@@ -78,8 +78,7 @@ work = {
     "two adapters": lambda n: drawn([("one__", 1.0), ("two__", 1.0)] * 4),
     "no adapter": lambda n: drawn([("", 0.0)] * 8),
 }
-for job in work.values():
-    job(1)
+sample(pipe, ["a photo of a chair"], [0], Sampling(steps=1, width=int(side), height=int(side)))
 print("READY", flush=True)
 for line in sys.stdin:
     what, n = json.loads(line)
@@ -109,7 +108,7 @@ def main() -> None:
         servers = {who: stack.enter_context(served(command, work / f"{who}.log")) for who, command in models.items()}
         urls = {who: url for who, (url, _) in servers.items()}
         for who, url in urls.items():
-            load(url, bodies(who, options.steps), clients=1, pictures=2)
+            load(url, bodies(who, 2), clients=1, pictures=1)
         rounds = []
         for number in range(options.rounds):
             found = one_round(options, urls, pipeline)

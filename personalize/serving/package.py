@@ -51,17 +51,18 @@ def modules() -> list[str]:
     return sorted(Path(file).relative_to(PROJECT).as_posix() for file in found if file and file != str(MODEL))
 
 
-def signature() -> ModelSignature:
+def signature(concrete: bool = False) -> ModelSignature:
     """Inputs, outputs and params, spelled out. Numbers come in as they are, and the model itself checks them.
 
     As `long`, MLflow would fail on a batch where one row has a seed and another has none, and make 1 of 1.5 without a
-    word; as `double` it refuses a frame of whole numbers.
+    word; as `double` it refuses a frame of whole numbers. For Unity Catalog, which wants `concrete` types, they are
+    doubles all the same: JSON callers write whole numbers as they like, a pandas frame needs floats (`seed=7.0`).
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    text, number, whole, any_number = DataType.string, DataType.double, DataType.long, AnyType()
+    text, number, whole = DataType.string, DataType.double, DataType.long
     words = ("prompt", "negative_prompt", "subject", "format")
     numbers = (
         "seed",
@@ -85,7 +86,7 @@ def signature() -> ModelSignature:
         "queue_ms": number,
         "request_id": text,
     }
-    inputs: dict[str, Any] = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, any_number)}
+    inputs: dict[str, Any] = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number if concrete else AnyType())}
     params = {"timeout_s": number, "caller": text, "request_id": text}
     return ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=name == "prompt") for name, kind in inputs.items()]),
@@ -131,7 +132,7 @@ def log(
                 "adapter": str(_adapter(adapter, Path(scratch) / "adapter")),
             },
             code_paths=[str(_code(Path(scratch)) / "personalize")],
-            signature=signature(),
+            signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
             input_example=input_example,
             pip_requirements=requirements(),
             model_config={

@@ -249,6 +249,12 @@ def test_the_signature_names_every_input_and_param_and_requires_the_prompt_alone
     assert [param.name for param in model.metadata.signature.params] == list(PARAMS)
 
 
+def test_for_unity_catalog_every_type_is_a_concrete_one():
+    inputs = package.signature(concrete=True).inputs
+    assert {str(column.type) for column in inputs} == {"DataType.string", "DataType.double"}
+    assert inputs.input_names() == package.signature().inputs.input_names()
+
+
 def test_the_model_holds_its_weights_and_no_pickle(saved):
     _, folder = saved
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
