@@ -14,7 +14,7 @@ What is waiting is bounded in pixels × steps; past that `Busy` says when to com
 or whose caller is gone, is dropped at the next step boundary.
 
 Why one thread: the math libraries keep a team of threads for each thread that calls them, and two teams on the same
-cores slow each other down (with libgomp by 2.6 times on two cores, for good).
+cores slow each other down for good (libgomp's threads, once there are more than cores, sleep between operations).
 """
 
 from __future__ import annotations
