@@ -56,6 +56,10 @@ class Config(StepConfig):
     max_pixels: int | None = Field(
         None, ge=64 * 64, description="Pixels that a picture may have; none is 1.5 times the default size"
     )
+    max_batch: int = Field(
+        16, ge=1, le=64, description="Pictures drawn at once; 1 makes them equal to the byte whoever else asks"
+    )
+    max_queue: int = Field(64, ge=1, description="Pictures of default size and steps that may wait; then comes 429")
     device: hub.Device = Field("auto", description="Where the served model draws")
     dtype: hub.Dtype = Field("float32", description="Precision the served model draws in")
     trust: Trust = Field(
@@ -183,7 +187,14 @@ def _limits(config: Config) -> Limits:
     from personalize.serving.request import Limits
 
     pixels = config.max_pixels or config.resolution**2 * 3 // 2
-    return Limits(rows=config.max_rows, images=config.max_images, steps=config.max_steps, pixels=pixels)
+    return Limits(
+        rows=config.max_rows,
+        images=config.max_images,
+        steps=config.max_steps,
+        pixels=pixels,
+        batch=config.max_batch,
+        queue=float(config.max_queue * config.resolution**2 * config.sampling_steps),
+    )
 
 
 def _headline(metrics: Mapping[str, float]) -> dict[str, float]:

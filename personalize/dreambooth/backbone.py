@@ -46,10 +46,18 @@ class Pipeline(Protocol):
     watermark: Any
     vae_scale_factor: int
     device: Any
+    config: Any
+    encode_prompt: Any
+    prepare_extra_step_kwargs: Any
     load_lora_weights: Any
     set_adapters: Any
     fuse_lora: Any
     unload_lora_weights: Any
+
+    @property
+    def _execution_device(self) -> Any:
+        """Where it draws, also while its parts rest elsewhere."""
+        ...
 
     def __call__(self, **options: Any) -> Any: ...
 

@@ -94,8 +94,9 @@ class Server:
             return
         members = family(self.who)
         # uvicorn first: `mlflow models serve` ends by itself when uvicorn has, and not the other way round.
-        terminate([member for member in members if member["pid"] != self.who["pid"]], grace_s)
-        terminate(members, 2.0)
+        children = [member for member in members if member["pid"] != self.who["pid"]]
+        terminate(children, grace_s)
+        terminate(members, 2.0 if children else grace_s)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

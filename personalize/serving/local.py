@@ -210,6 +210,15 @@ class LocalEndpoint:
         return predictions(post_json(f"{url}/invocations", payload(request, *inputs_of(path)), self.timeout_s + 5))
 
     def _command(self, path: str) -> list[str]:
+        """This project's own server where the model carries it, else MLflow's."""
+        if self.env_manager == "local" and (Path(path) / "code" / "personalize" / "serving" / "app.py").is_file():
+            known = {"PERSONALIZE_MODEL": path, "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(self.timeout_s)}
+            return [
+                *("env", *(f"{name}={value}" for name, value in known.items())),
+                *(sys.executable, "-m", "uvicorn", "--app-dir", str(Path(path) / "code")),
+                *("--host", "127.0.0.1", "--port", "{port}", "--workers", str(self.workers)),
+                *("--factory", "personalize.serving.app:serve"),
+            ]
         serve = [sys.executable, "-m", "mlflow", "models", "serve", "-m", path, "-h", "127.0.0.1", "-p", "{port}"]
         return [
             *serve,

@@ -1,41 +1,92 @@
 """The served model: a pyfunc from code (no pickle) that carries base weights and adapter, and needs no network.
 
 MLflow runs this file when the model is logged and when it is loaded. Its companions travel with it under `code/`
-(`package.modules`). A row in is a prompt with options (`request.INPUTS`); a row out is one picture.
+(`package.modules`). A row in is a prompt with options (`request.INPUTS`); a row out is one picture. Rows of all
+requests are drawn together, by one thread (`engine`); reading and encoding happen on the threads that ask.
 """
 
 from __future__ import annotations
 
 import base64
 import copy
+import logging
+import math
 import os
 import random
-import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
+from mlflow.exceptions import (
+    BAD_REQUEST,
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
+    MlflowException,
+)
 from mlflow.pyfunc import PythonModel
 
+from personalize.serving.call import CURRENT, Call
+from personalize.serving.engine import Busy, Closed, Engine, Gone, Job, Late, Work
 from personalize.serving.request import MAX_SEED, Defaults, Limits, Order, RequestError, orders
 from personalize.serving.sharing import alone_on
 
+LOG = logging.getLogger("personalize.serving")
+SERVER_TIMEOUT = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"
+
+
+class Painter:
+    """The pipeline as the engine drives it: orders in, pictures out."""
+
+    def __init__(self, artifacts: Mapping[str, str], device: str, dtype: str) -> None:
+        """The one place where the weights of the model's artifacts are read."""
+        from personalize.dreambooth.denoising import Denoising
+        from personalize.dreambooth.sampling import ADAPTER, load_pipeline
+        from personalize.hub import resolve_device
+
+        self.device = resolve_device(device)
+        with alone_on(self.device):
+            self.pipe = load_pipeline(artifacts["base"], device=device, dtype=dtype)
+            self.denoising = Denoising(self.pipe)
+            self.denoising.adapters.load(artifacts["adapter"], ADAPTER)
+            self.denoising.adapters.merge(ADAPTER)
+
+    def begin(self, order: Order) -> Any:
+        from personalize.dreambooth.sampling import ADAPTER
+
+        with alone_on(self.device):
+            return self.denoising.begin(order.prompt, order.seed, order.sampling, (ADAPTER, order.adapter_scale))
+
+    def step(self, rows: Sequence[Any]) -> None:
+        with alone_on(self.device, giving_back=False):
+            self.denoising.step(rows)
+
+    def left(self, row: Any) -> int:
+        return int(row.left)
+
+    def finish(self, rows: Sequence[Any]) -> Sequence[Any]:
+        with alone_on(self.device):
+            return self.denoising.finish(rows)
+
 
 class PersonalizedPictures(PythonModel):
-    """Draws the rows of a request with one pipeline, a request at a time: servers call `predict` from many threads."""
+    """Draws the rows of all requests together: servers call `predict` from many threads."""
 
     def load_context(self, context: Any) -> None:
         """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`.
 
-        Raises EvidenceError where they are not those that were registered (artifact `evidence`).
+        Returns when a picture was drawn, so a server that has loaded the model is one that draws. Raises EvidenceError
+        where the files are not those that were registered (artifact `evidence`).
         """
-        from personalize.dreambooth.sampling import Sampling, load_pipeline
+        from personalize.dreambooth.sampling import Sampling
         from personalize.evidence.package import check_before_loading
-        from personalize.hub import resolve_device
         from personalize.photographs.prompts import load_subjects
 
         check_before_loading(Path(context.artifacts["evidence"]))
@@ -45,37 +96,60 @@ class PersonalizedPictures(PythonModel):
         self.limits = Limits(**config.get("limits", {}))
         defaults = dict(config.get("defaults", {}))
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
-        self.device = resolve_device(os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto"))
-        with alone_on(self.device):
-            self.pipe = load_pipeline(
-                context.artifacts["base"],
-                device=self.device,
-                dtype=config.get("dtype", "float32"),
-                lora=context.artifacts["adapter"],
-            )
-        # of their own: a tokenizer pads as it was last asked to, and requests are read while another is drawn
+        device = os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto")
+        made: list[Painter] = []
+
+        def make() -> Painter:
+            made.append(Painter(context.artifacts, device, config.get("dtype", "float32")))
+            return made[0]
+
+        self.engine: Engine = Engine(make, self.limits.batch, self.limits.batch_pixels, self.limits.queue)
+        # a model that is dropped, and a process that ends, end its thread
+        weakref.finalize(self, self.engine.close)
+        self.pipe = made[0].pipe
+        # of their own: a tokenizer pads as it was last asked to, and requests are read while others are drawn
         self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
-        self.lock = threading.Lock()
+        [first] = self._read([{"prompt": self.subjects[0].instance_prompt, "num_inference_steps": 1}])
+        self.engine.submit([(first, _work(first))])[0].future.result()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per picture, in the order of the rows that asked. MlflowException 4xx for what cannot be honoured."""
+        """One row per picture, in the order of the rows that asked; `params` as in `package.PARAMS`.
+
+        Raises:
+            MlflowException: 4xx for what cannot be honoured, with the row; 429 when the queue is full; 504 when the
+                pictures were not done in time; 499 when the caller has gone; 500 for what went wrong here.
+        """
         begun = time.perf_counter()
+        asked, call = params or {}, CURRENT.get() or Call()
+        wanted = self._read(model_input.to_dict("records"))
+        name = str(asked.get("request_id") or call.id)[:128]
+        jobs: list[Job] = []
         try:
-            wanted = orders(
-                model_input.to_dict("records"),
-                self.defaults,
-                self.limits,
-                self.subjects,
-                self.tokenizers,
-                draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
+            jobs = self.engine.submit(
+                [(order, _work(order)) for order in wanted],
+                caller=asked.get("caller") or call.caller,
+                timeout_s=_timeout(asked.get("timeout_s")),
+                gone=call.gone,
             )
-        except RequestError as error:
-            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
-        with self.lock, alone_on(self.device):
-            pictures = self._draw(wanted)
-        encoded = [self._encode(order, picture) for order, picture in zip(wanted, pictures, strict=True)]
-        self._check_size(encoded)
+            encoded = [self._encode(order, job.future.result()) for order, job in zip(wanted, jobs, strict=True)]
+            self._check_size(encoded)
+        except (Busy, Late, Gone, Closed) as error:
+            LOG.info("request %s: %s", name, error)
+            code = {Busy: REQUEST_LIMIT_EXCEEDED, Late: DEADLINE_EXCEEDED, Gone: CANCELLED}
+            raise MlflowException(str(error), error_code=code.get(type(error), TEMPORARILY_UNAVAILABLE)) from error
+        except (MlflowException, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            LOG.exception("request %s: the picture could not be drawn", name)
+            raise MlflowException(
+                f"The picture could not be drawn ({type(error).__name__}); the server's log has it under {name}.",
+                error_code=INTERNAL_ERROR,
+            ) from error
+        finally:
+            for job in jobs:
+                job.future.cancel()
         milliseconds = round((time.perf_counter() - begun) * 1000, 1)
+        LOG.info("request %s: %d pictures in %.0f ms", name, len(jobs), milliseconds)
         return pd.DataFrame(
             {
                 "image": data,
@@ -87,24 +161,24 @@ class PersonalizedPictures(PythonModel):
                 "row": order.row,
                 "fingerprint": self.fingerprint,
                 "latency_ms": milliseconds,
+                "queue_ms": round(job.queued_s * 1000, 1),
+                "request_id": name,
             }
-            for order, data in zip(wanted, encoded, strict=True)
+            for order, job, data in zip(wanted, jobs, encoded, strict=True)
         )
 
-    def _draw(self, wanted: Sequence[Order]) -> list[Any]:
-        """Orders of the same settings are drawn together; the pictures come back in the orders' order."""
-        from personalize.dreambooth.sampling import ADAPTER, sample
-
-        alike: dict[tuple[Any, float], list[int]] = {}
-        for place, order in enumerate(wanted):
-            alike.setdefault((order.sampling, order.adapter_scale), []).append(place)
-        pictures: dict[int, Any] = {}
-        for (sampling, scale), places in alike.items():
-            self.pipe.set_adapters(ADAPTER, adapter_weights=scale)
-            batch = max(1, min(8, self.limits.pixels * 2 // (sampling.width * sampling.height)))
-            prompts, seeds = [wanted[i].prompt for i in places], [wanted[i].seed for i in places]
-            pictures |= zip(places, sample(self.pipe, prompts, seeds, sampling, batch_size=batch), strict=True)
-        return [pictures[place] for place in range(len(wanted))]
+    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Order]:
+        try:
+            return orders(
+                rows,
+                self.defaults,
+                self.limits,
+                self.subjects,
+                self.tokenizers,
+                draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
+            )
+        except RequestError as error:
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
 
     def _encode(self, order: Order, picture: Any) -> str:
         from personalize.serving.encoding import encode
@@ -128,6 +202,23 @@ class PersonalizedPictures(PythonModel):
                 "be sent back. Ask for webp instead of png, fewer pictures or a smaller size.",
                 error_code=INVALID_PARAMETER_VALUE,
             )
+
+
+def _work(order: Order) -> Work:
+    return Work((order.sampling.width, order.sampling.height), order.sampling.steps)
+
+
+def _timeout(asked: Any) -> float:
+    """Seconds until nobody can hear the answer: what the caller says, and what MLflow's server waits at most.
+
+    Raises MlflowException for what is no number of seconds.
+    """
+    server = float(os.environ.get(SERVER_TIMEOUT) or math.inf)
+    if asked is None or asked != asked:
+        return server
+    if not asked > 0:
+        raise MlflowException(f"timeout_s {asked:g} is not above 0.", error_code=BAD_REQUEST)
+    return min(server, float(asked))
 
 
 mlflow.models.set_model(PersonalizedPictures())

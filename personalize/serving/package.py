@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL = PROJECT / "personalize" / "serving" / "model.py"
+APP = PROJECT / "personalize" / "serving" / "app.py"
 
 REQUIREMENTS = (
     "mlflow",
@@ -49,19 +50,22 @@ def modules() -> list[str]:
     Relative to the project, sorted; `serving/model.py` itself, which MLflow carries by itself, is not among them.
     """
     finder = ModuleFinder([str(PROJECT)])  # nothing else is on its path, so it follows the project's own modules only
-    finder.run_script(str(MODEL))
+    for script in (MODEL, APP):
+        finder.run_script(str(script))
     found = {getattr(module, "__file__", None) for module in finder.modules.values()}  # built-in ones have none
     return sorted(Path(file).relative_to(PROJECT).as_posix() for file in found if file and file != str(MODEL))
 
 
-def signature() -> ModelSignature:
-    """Inputs and outputs, spelled out. Every number is a double, and the model itself checks which must be whole.
+def signature(concrete: bool = False) -> ModelSignature:
+    """Inputs, outputs and params, spelled out. Numbers come in as they are, and the model itself checks them.
 
     As `long`, MLflow would fail on a batch where one row has a seed and another has none, and make 1 of 1.5 without a
-    word. JSON callers write whole numbers as they like; a pandas frame needs floats (`seed=7.0`).
+    word; as `double` it refuses a frame of whole numbers. For Unity Catalog, which wants `concrete` types, they are
+    doubles all the same: JSON callers write whole numbers as they like, a pandas frame needs floats (`seed=7.0`).
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     text, number, whole = DataType.string, DataType.double, DataType.long
     words = ("prompt", "negative_prompt", "subject", "format")
@@ -84,11 +88,15 @@ def signature() -> ModelSignature:
         "row": whole,
         "fingerprint": text,
         "latency_ms": number,
+        "queue_ms": number,
+        "request_id": text,
     }
-    inputs = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number)}
+    inputs: dict[str, Any] = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number if concrete else AnyType())}
+    params = {"timeout_s": number, "caller": text, "request_id": text}
     return ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=name == "prompt") for name, kind in inputs.items()]),
         outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
+        params=ParamSchema([ParamSpec(name, kind, None) for name, kind in params.items()]),
     )
 
 
@@ -151,7 +159,7 @@ def log(
                 evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
             },
             code_paths=[str(made["code/personalize"])],
-            signature=signature(),
+            signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
             input_example=input_example,
             pip_requirements=held["packages"],
             model_config=config,

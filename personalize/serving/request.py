@@ -5,14 +5,18 @@ Every row is honoured or the request is refused with the rows at fault; nothing 
 
 from __future__ import annotations
 
+import difflib
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
 from personalize.photographs.prompts import Subject, check_prompt, mentions
+
+MAX_CHARACTERS = 4_000
+"""Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
 
 MAX_SEED = 2**32 - 1
 """Numbers travel as doubles, which hold every integer up to 2^53; 32 bits are what other tools take as a seed."""
@@ -27,7 +31,11 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for. `response_bytes` stays below the 16 MB that Databricks Model Serving passes."""
+    """What one request may ask for, and all of them together.
+
+    `response_bytes` stays below the 16 MB that Databricks Model Serving passes. `batch` pictures of `batch_pixels`
+    together are drawn at once; `queue` is in pixels × steps.
+    """
 
     rows: int = 16
     images: int = 8
@@ -37,6 +45,9 @@ class Limits:
     guidance_scale: float = 30.0
     adapter_scale: float = 2.0
     response_bytes: int = 15_000_000
+    batch: int = 16
+    batch_pixels: int = 4 * 1024 * 1024
+    queue: float = 64 * 25 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,12 @@ INPUTS: Mapping[str, str] = {
     "format": "webp, png or jpeg",
 }
 
+PARAMS: Mapping[str, str] = {
+    "timeout_s": "seconds after which nobody waits for the answer any more",
+    "caller": "who asks: callers share the device equally; a request without one is a caller of its own",
+    "request_id": "a name for the request, in the log and in each row of the answer; made up when absent",
+}
+
 
 def orders(
     rows: Sequence[Mapping[str, Any]],
@@ -103,6 +120,17 @@ def orders(
     return found
 
 
+def unknown_names(names: Iterable[object], known: Iterable[str] = INPUTS) -> str:
+    """What to say of names that are not known, with the nearest that are; empty where all are."""
+    known = list(known)
+    said = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            said.append(f"{str(name)[:60]!r} is not known" + (f"; did you mean {near[0]!r}?" if near else "."))
+    return f"{' '.join(said[:3])} Known are {', '.join(known)}." if said else ""
+
+
 def check_answer_size(found: Sequence[Order], limits: Limits) -> None:
     """Raises RequestError when the answer could be too large to send, before any time is spent on drawing it."""
     size = sum(_worst_answer_bytes(order) for order in found)
@@ -127,6 +155,8 @@ def _row(
     tokenizers: Sequence[Any],
     draw_seed: Callable[[], int],
 ) -> list[Order]:
+    if unknown := unknown_names(row):
+        raise RequestError(unknown)
     prompt = _with_subject(_text(row, "prompt", ""), _text(row, "subject", ""), subjects)
     if not prompt:
         raise RequestError("prompt is missing or empty.")
@@ -158,6 +188,8 @@ def _row(
 def _with_subject(prompt: str, subject: str, subjects: Sequence[Subject]) -> str:
     """Fills `{subject}`, or checks that the subject's token occurs: a picture of something else would be no answer."""
     known = {one.token: one for one in subjects}
+    # as a person writes it in a sentence: "Zwvchr," is zwvchr
+    subject = next((token for token in known if token.casefold() == subject.strip(" ,.;:!?'\"()").casefold()), subject)
     if subject and subject not in known:
         raise RequestError(f"subject {subject!r} is not known. This model was taught: {', '.join(sorted(known))}.")
     if "{subject}" in prompt:
@@ -178,7 +210,9 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     if _absent(value):
         return default
     if not isinstance(value, str):
-        raise RequestError(f"{key} must be text, not {type(value).__name__} {value!r}.")
+        raise RequestError(f"{key} must be text, not {type(value).__name__} {str(value)[:60]!r}.")
+    if len(value) > MAX_CHARACTERS:
+        raise RequestError(f"{key} is {len(value):,} characters long; at most {MAX_CHARACTERS:,} are read.")
     # control characters and lone surrogates say nothing to a tokenizer and break logs and metadata
     plain = "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in value)
     return " ".join(plain.split())
@@ -189,9 +223,11 @@ def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: 
     if _absent(value):
         return default
     try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise RequestError(f"{key} must be a number, not {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"{key} must be a number, not {str(value)[:60]!r}.") from None
     if not low <= number <= high:
         raise RequestError(f"{key} {number:g} is outside {low:g} to {high:g}.")
     return number

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def alone_on(device: torch.device) -> Iterator[None]:
+def alone_on(device: torch.device, giving_back: bool = True) -> Iterator[None]:
     """Nobody else on this machine loads or draws on this GPU inside the block; a CPU has room for all.
+
+    giving_back: memory that is kept for later and not used goes to the others; asking for it anew takes a while.
 
     A process that ends, however it does, leaves its place to the next.
     """
@@ -31,7 +33,8 @@ def alone_on(device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            give_back()
+            if giving_back:
+                give_back()
 
 
 def give_back() -> None:

@@ -18,39 +18,15 @@ import yaml
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from personalize.dreambooth.sampling import Sampling
+from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
 from personalize.evidence.statement import EvidenceError
-from personalize.photographs.prompts import Subject, save_subjects
 from personalize.serving import package
 from personalize.serving.encoding import facts_of
-from personalize.serving.request import INPUTS, Defaults, Limits
+from personalize.serving.request import INPUTS, PARAMS, Limits
 from tests.random_adapter import random_adapter
+from tests.serving.conftest import EXAMPLE
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = pd.DataFrame([{"prompt": "a photo of a bcnchr chair", "seed": 1.0}])
-
-
-@pytest.fixture(scope="module")
-def saved(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory):
-    """The model logged to a real sqlite store: (its uri, its folder on disk)."""
-    place = tmp_path_factory.mktemp("mlflow")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
-    adapter = random_adapter(tiny_models / "sdxl", place / "lora", rank=4, alpha=1.0)
-    save_subjects(adapter, [Subject("bcnchr", "chair", 5)])
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", artifact_location=str(place / "artifacts")))
-    with mlflow.start_run():
-        info = package.log(
-            tiny_models / "sdxl",
-            adapter,
-            input_example=EXAMPLE,
-            fingerprint="ab12cd",
-            device="cpu",
-            defaults=Defaults(Sampling(steps=2, width=64, height=64)),
-            limits=Limits(rows=4, images=4, steps=4, pixels=64 * 96),
-        )
-    yield info.model_uri, Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(place / "copy")))
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +79,15 @@ def test_the_picture_says_how_it_was_made(model):
     assert (facts["prompt"], facts["seed"], facts["fingerprint"]) == ('a "red" chair 椅', 3, "ab12cd")
 
 
-def test_the_adapter_is_heard_at_its_trained_scale_and_can_be_turned_off(model):
-    layers = [m for m in model.unwrap_python_model().pipe.unet.modules() if hasattr(m, "scaling")]
-
-    def drawn(scale: float) -> tuple[np.ndarray, set[float]]:
-        rows = pd.DataFrame([{"prompt": "a red chair", "seed": 1.0, "adapter_scale": scale, "format": "png"}])
-        picture = np.asarray(opened(model.predict(rows).iloc[0]), dtype=float)
-        return picture, {layer.scaling["dreambooth"] for layer in layers}
-
-    off, scale_off = drawn(0.0)
-    on, scale_on = drawn(1.0)
-    assert (scale_off, scale_on) == ({0.0}, {0.25})  # alpha 1 / rank 4
-    assert np.abs(on - off).mean() > 1
+def test_the_adapter_is_heard_at_its_trained_scale_and_can_be_turned_off(model, saved):
+    """Against pipelines with and without it, which know nothing of the engine."""
+    artifacts = saved[1] / "artifacts"
+    for scale, lora in ((0.0, None), (1.0, artifacts / "adapter")):
+        pipe = load_pipeline(artifacts / "base", device="cpu", lora=lora)
+        [expected] = sample(pipe, ["a red chair"], [1], Sampling(steps=2, width=64, height=64))
+        got = np.frombuffer(_picture(model, scale), np.uint8).astype(int)
+        assert np.abs(got - np.asarray(expected).ravel()).max() <= 2
+    assert _picture(model, 0.0) != _picture(model, 1.0)
 
 
 def test_what_cannot_be_honoured_is_the_callers_error_with_the_row(model):
@@ -131,6 +104,73 @@ def test_an_answer_that_turns_out_too_large_is_not_sent(saved):
         inner._check_size(["A" * 30_001])
     with pytest.raises(MlflowException, match="could be"):
         strict.predict(pd.DataFrame([{"prompt": "a", "num_images": 4.0, "format": "png"}]))
+
+
+def test_whole_numbers_in_a_frame_are_numbers(model):
+    answer = model.predict(pd.DataFrame({"prompt": ["a", "b"], "seed": [7, 8], "width": np.array([64, 96])}))
+    assert (answer["seed"].tolist(), answer["width"].tolist()) == ([7, 8], [64, 96])
+    with pytest.raises(MlflowException, match="row 0: seed must be a number, not 'seven'"):
+        model.predict(pd.DataFrame({"prompt": ["a"], "seed": ["seven"]}))
+
+
+def test_a_request_has_a_name_and_may_say_how_long_it_waits(model):
+    answer = model.predict(EXAMPLE, params={"request_id": "mine", "caller": "a studio", "timeout_s": 60.0})
+    assert answer["request_id"].tolist() == ["mine"]
+    assert 0 <= answer["queue_ms"][0] <= answer["latency_ms"][0]
+    with pytest.raises(MlflowException, match="given up") as refused:
+        model.predict(EXAMPLE, params={"timeout_s": 1e-6})
+    assert refused.value.get_http_status_code() == 504
+    with pytest.raises(MlflowException, match="not above 0"):
+        model.predict(EXAMPLE, params={"timeout_s": 0.0})
+
+
+def test_a_full_queue_is_429(saved):
+    limits = Limits(rows=4, images=4, steps=4, pixels=64 * 96, queue=64 * 64 * 5)
+    narrow = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": limits.__dict__})
+    found: list[int] = []
+
+    def ask() -> None:
+        try:
+            narrow.predict(pd.DataFrame([{"prompt": "a", "num_inference_steps": 4}]))
+            found.append(200)
+        except MlflowException as refused:
+            found.append(refused.get_http_status_code())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(set(found)) == [200, 429]
+
+
+def test_what_mlflows_server_no_longer_waits_for_is_not_drawn(model, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0.000001")
+    with pytest.raises(MlflowException) as refused:
+        model.predict(EXAMPLE)
+    assert refused.value.get_http_status_code() == 504
+
+
+def test_a_picture_that_fails_is_an_error_with_a_name_and_without_the_prompt(model, monkeypatch, caplog):
+    inner = model.unwrap_python_model()
+    monkeypatch.setattr(inner.engine, "_draw", lambda painter, batch: inner.engine._failed(batch, RuntimeError("full")))
+    with pytest.raises(MlflowException, match=r"RuntimeError.*log has it under mine") as failed:
+        model.predict(pd.DataFrame([{"prompt": "a marchioness"}]), params={"request_id": "mine"})
+    assert failed.value.get_http_status_code() == 500
+    assert "request mine" in caplog.text
+    assert "marchioness" not in caplog.text
+    monkeypatch.undo()
+    assert len(model.predict(EXAMPLE)) == 1
+
+
+def test_a_model_that_is_dropped_ends_its_thread(saved):
+    before = threading.active_count()
+    other = mlflow.pyfunc.load_model(str(saved[1]))
+    thread = other.unwrap_python_model().engine._thread
+    assert thread.is_alive()
+    other.unwrap_python_model().engine.close()
+    thread.join(20)
+    assert threading.active_count() <= before
 
 
 def test_requests_are_read_while_another_is_drawn_and_change_nothing_in_it(model):
@@ -154,9 +194,8 @@ def test_requests_are_read_while_another_is_drawn_and_change_nothing_in_it(model
     assert all(picture == wanted for picture in pictures)
 
 
-def test_requests_from_many_threads_do_not_mix(model):
-    """The adapter's scale is a state of the one pipeline: unlocked, one request would draw with another's."""
-    wanted = {scale: _picture(model, scale) for scale in (0.0, 1.0)}
+def _of_eight_threads(model) -> list[tuple[float, bytes]]:
+    """Pictures of one prompt at two scales, asked for at the same time."""
     got: list[tuple[float, bytes]] = []
     threads = [threading.Thread(target=lambda s=scale: got.append((s, _picture(model, s)))) for scale in (0.0, 1.0) * 4]
     for thread in threads:
@@ -164,7 +203,26 @@ def test_requests_from_many_threads_do_not_mix(model):
     for thread in threads:
         thread.join()
     assert len(got) == 8
-    assert all(wanted[scale] == picture for scale, picture in got)
+    return got
+
+
+def test_requests_from_many_threads_are_drawn_together_and_do_not_mix(model):
+    """Beside others a kernel may add in another order, which moves a pixel by a grey level or two and no further."""
+    wanted = {scale: np.frombuffer(_picture(model, scale), np.uint8).astype(int) for scale in (0.0, 1.0)}
+    meter = model.unwrap_python_model().engine.meter
+    steps, rows = meter.steps, meter.rows
+    for scale, picture in _of_eight_threads(model):
+        assert np.abs(np.frombuffer(picture, np.uint8) - wanted[scale]).max() <= 2
+    assert (meter.rows - rows) / (meter.steps - steps) > 1
+    assert np.abs(wanted[0.0] - wanted[1.0]).max() > 20
+
+
+def test_pictures_drawn_one_at_a_time_are_the_same_to_the_byte_whoever_else_is_there(saved):
+    """`max_batch: 1`, for whoever wants bytes rather than speed."""
+    limits = Limits(rows=4, images=4, steps=4, pixels=64 * 96, batch=1)
+    single = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": limits.__dict__})
+    wanted = {scale: _picture(single, scale) for scale in (0.0, 1.0)}
+    assert all(wanted[scale] == picture for scale, picture in _of_eight_threads(single))
 
 
 def _picture(model, scale: float) -> bytes:
@@ -185,10 +243,17 @@ def test_rows_with_and_without_a_seed_pass_through_the_scoring_server(model):
     assert len(answer) == 3
 
 
-def test_the_signature_names_every_input_and_requires_the_prompt_alone(model):
+def test_the_signature_names_every_input_and_param_and_requires_the_prompt_alone(model):
     inputs = model.metadata.get_input_schema()
     assert set(inputs.input_names()) == set(INPUTS)
     assert inputs.required_input_names() == ["prompt"]
+    assert [param.name for param in model.metadata.signature.params] == list(PARAMS)
+
+
+def test_for_unity_catalog_every_type_is_a_concrete_one():
+    inputs = package.signature(concrete=True).inputs
+    assert {str(column.type) for column in inputs} == {"DataType.string", "DataType.double"}
+    assert inputs.input_names() == package.signature().inputs.input_names()
 
 
 def test_the_model_holds_its_weights_and_no_pickle(saved):

@@ -70,6 +70,11 @@ def test_a_subject_is_mentioned_as_the_text_encoders_read_it_in_any_case_and_bes
     assert read({"prompt": prompt, "subject": "zwvchr"})[0].prompt == prompt
 
 
+@pytest.mark.parametrize("subject", ["zwvchr,", "Zwvchr", '"zwvchr"'])
+def test_a_subject_is_known_as_a_person_writes_it(read, subject):
+    assert read({"prompt": "a photo of a {subject}", "subject": subject})[0].prompt == "a photo of a zwvchr chair"
+
+
 def test_control_characters_do_not_reach_the_model(read):
     assert read({"prompt": " a\x00photo\n\tof \ud800 a chair "})[0].prompt == "a photo of a chair"
 
@@ -79,12 +84,16 @@ def test_control_characters_do_not_reach_the_model(read):
     [
         ({}, "prompt is missing"),
         ({"prompt": "  "}, "prompt is missing"),
-        ({"prompt": 7}, "prompt must be text, not int 7"),
+        ({"prompt": 7}, "prompt must be text, not int '7'"),
         ({"prompt": "a", "seed": 1.5}, r"seed 1\.5 is not a whole number"),
         ({"prompt": "a", "seed": -1}, "seed -1 is outside 0 to 4294967295"),
         ({"prompt": "a", "seed": 2**32}, "seed 4294967296 is outside"),
         ({"prompt": "a", "seed": float("inf")}, "seed inf is not a whole number"),
         ({"prompt": "a", "seed": "seven"}, "seed must be a number, not 'seven'"),
+        ({"prompt": "a", "seed": True}, "seed must be a number, not 'True'"),
+        ({"prompt": "a", "width": [64]}, r"width must be a number, not '\[64\]'"),
+        ({"prompt": "a" * 4001}, "prompt is 4,001 characters long; at most 4,000"),
+        ({"prompt": "a", "sed": 1}, "'sed' is not known; did you mean 'seed'?"),
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps 0 is outside 1 to 50"),
         ({"prompt": "a", "num_inference_steps": 51}, "num_inference_steps 51 is outside 1 to 50"),
         ({"prompt": "a", "guidance_scale": -1}, "guidance_scale -1 is outside 0 to 30"),
