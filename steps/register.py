@@ -25,7 +25,6 @@ from personalize.recipe import HOW_NOT_WHAT, Input, Inputs, RecipeError, StepCon
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.models.model import ModelInfo
 
     from personalize.photographs.prompts import Subject
     from personalize.serving.endpoint import Prediction
@@ -35,6 +34,8 @@ NEEDS = ("train", "evaluate")
 ACTS = True
 CODE = ("personalize/serving/model.py",)
 
+MADE_AS = "registered_as"
+"""Tag of a version: the fingerprint of the step that registered it, by which a killed one finds what it has done."""
 ADAPTER = "lora/pytorch_lora_weights.safetensors"
 
 
@@ -101,29 +102,37 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     train, scores = inputs["train"].path, _scores(inputs["evaluate"].path)
     subjects = load_subjects(train)
     example = _example(subjects)
-    print("packing base weights and adapter into a model", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        adapter = _gathered(train, Path(folder))
-        tags = _tags(config, inputs, subjects, scores)
-        info = package.log(
-            local_folder(config.base_model, config.base_revision, config.dtype),
-            adapter,
-            input_example=example,
-            fingerprint=inputs["train"].fingerprint,
-            device=config.device,
-            dtype=config.dtype,
-            defaults=_defaults(config),
-            limits=_limits(config),
-            tags=tags,
-            state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
-        )
+    tags = _tags(config, inputs, subjects, scores)
+    earlier = registry.with_tag(config.name, MADE_AS, tags.get(MADE_AS, ""))
+    if earlier is not None:
+        print(f"version {earlier.version} is this very model, of a run that did not end; it is taken up", flush=True)
+        model_uri, model_id = f"models:/{config.name}/{earlier.version}", registry.model_id(earlier)
+    else:
+        print("packing base weights and adapter into a model", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            info = package.log(
+                local_folder(config.base_model, config.base_revision, config.dtype),
+                _gathered(train, Path(folder)),
+                input_example=example,
+                fingerprint=inputs["train"].fingerprint,
+                device=config.device,
+                dtype=config.dtype,
+                defaults=_defaults(config),
+                limits=_limits(config),
+                tags=tags,
+                state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
+            )
+        model_uri, model_id = info.model_uri, info.model_id
     metrics = _headline(inputs["evaluate"].metrics)
-    if metrics:
-        mlflow.log_metrics(metrics, model_id=info.model_id)
+    if metrics and model_id:
+        mlflow.log_metrics(metrics, model_id=model_id)
     print("loading it as a server would and asking it for a picture", flush=True)
-    sample = _ask(config, info, example)
+    sample = _ask(config, model_uri, example)
     description = _described(tags, scores["gates"], metrics, inputs["evaluate"])
-    version = registry.register(info.model_uri, config.name, tags, description)
+    if earlier is not None:
+        version = registry.challenge(earlier, description)
+    else:
+        version = registry.register(model_uri, config.name, tags, description)
     sample.open().save(outputs / "sample.png")
     answer = dict(sample.facts)
     write_json(outputs / "diagnostics/speed.json", {"latency_ms": answer.pop("latency_ms")})
@@ -133,7 +142,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             "name": version.name,
             "version": version.version,
             "uri": version.uri,
-            "model_id": str(info.model_id or ""),
+            "model_id": str(model_id or ""),
             "alias": registry.CHALLENGER,
             "verdict": scores["verdict"],
             "gates": scores["gates"],
@@ -216,6 +225,7 @@ def _tags(config: Config, inputs: Inputs, subjects: Sequence[Subject], scores: M
         "rights": config.rights,
         "card": inputs["evaluate"].card,
         "fingerprint": inputs["train"].fingerprint,
+        MADE_AS: run.data.tags.get("recipe.fingerprint", "") if run else "",
         "subjects": ", ".join(subject.name for subject in subjects),
         "tokens": ", ".join(subject.token for subject in subjects),
         "base_model": config.base_model,
@@ -284,13 +294,13 @@ def _earlier(file: Path) -> str:
     return str(len(found) or "")
 
 
-def _ask(config: Config, info: ModelInfo, example: pd.DataFrame) -> Prediction:
+def _ask(config: Config, model_uri: str, example: pd.DataFrame) -> Prediction:
     """Loads what was logged, from where it was logged to, and draws the example. Raises where it does not answer."""
     import mlflow
 
     from personalize.serving.endpoint import check_smoke, predictions
 
-    model = mlflow.pyfunc.load_model(info.model_uri)
+    model = mlflow.pyfunc.load_model(model_uri)
     asked = {"width": config.resolution, "height": config.resolution}
     return check_smoke(lambda _: predictions({"predictions": model.predict(example).to_dict("records")}), asked)
 

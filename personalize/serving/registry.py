@@ -98,11 +98,44 @@ def register(model_uri: str, name: str, tags: Mapping[str, str], description: st
     """A logged model becomes the newest version of `name` and its challenger. description: Markdown."""
     import mlflow
 
-    version = mlflow.register_model(model_uri, name, await_registration_for=1800, tags=dict(tags))
+    return challenge(mlflow.register_model(model_uri, name, await_registration_for=1800, tags=dict(tags)), description)
+
+
+def challenge(version: RegisteredVersion, description: str) -> ModelVersion:
+    """A registered version becomes the challenger. description: Markdown."""
+    import mlflow
+
     client = mlflow.MlflowClient()
-    client.update_model_version(name, version.version, description)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    client.update_model_version(version.name, version.version, description)
+    client.set_registered_model_alias(version.name, CHALLENGER, version.version)
     return _concrete(version)
+
+
+def model_id(version: RegisteredVersion) -> str:
+    """The logged model that a version was registered from; empty where that is not known."""
+    source = str(version.source or "").removeprefix("models:/")
+    return str(version.model_id or "") or (source if source.startswith("m-") else "")
+
+
+def with_tag(name: str, key: str, value: str, newest: int = 20) -> RegisteredVersion | None:
+    """The newest version of a model, among so many, that is ready and has this tag; None where `value` is empty.
+
+    Unity Catalog neither searches versions by tags nor lists their tags, so each is asked for.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if not value:
+        return None
+    client = mlflow.MlflowClient()
+    try:
+        numbers = sorted((int(each.version) for each in client.search_model_versions(f"name='{name}'")), reverse=True)
+        versions = [client.get_model_version(name, str(number)) for number in numbers[:newest]]
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            return None
+        raise
+    return next((each for each in versions if each.status == "READY" and each.tags.get(key) == value), None)
 
 
 def best_version(name: str) -> ModelVersion:

@@ -179,3 +179,24 @@ def test_scores_without_a_verdict_and_a_missing_adapter_are_named(store, tiny_mo
         (empty / "subjects.json").write_bytes((inputs["train"].path / "subjects.json").read_bytes())
         with pytest.raises(RecipeError, match=r"pytorch_lora_weights\.safetensors is missing; run train again"):
             register.run(config(tiny_models), Inputs({**inputs, "train": Input("", "", lambda: empty)}), tmp_path)
+
+
+def test_what_a_killed_run_has_registered_is_taken_up(store, trained, tiny_models, tmp_path, monkeypatch, capsys):
+    def made(name: str, fingerprint: str) -> dict:
+        with mlflow.start_run(tags={"recipe.fingerprint": fingerprint}):
+            perform("register", config(tiny_models), trained("passed"), tmp_path / name)
+        return json.loads((tmp_path / name / "model_version.json").read_text())
+
+    client = mlflow.MlflowClient()
+    with monkeypatch.context() as killed:
+        killed.setattr("personalize.serving.registry.challenge", lambda *_: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            made("killed", "f9" * 32)
+    assert not client.get_registered_model("chairs").aliases
+    first = made("again", "f9" * 32)
+    assert "version 1 is this very model" in capsys.readouterr().out
+    assert first["version"] == "1"
+    assert client.get_model_version("chairs", "1").source == f"models:/{first['model_id']}"
+    assert str(client.get_model_version_by_alias("chairs", "challenger").version) == "1"
+    assert len(client.search_model_versions("name='chairs'")) == 1
+    assert made("another", "e7" * 32)["version"] == "2"
