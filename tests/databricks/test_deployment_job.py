@@ -89,15 +89,16 @@ def test_a_version_without_a_verdict_or_an_approval_goes_no_further(registry, ca
 
 def test_the_approve_button_and_promote_speak_of_the_same_approval(registry):
     from steps import promote
+    from steps.evidence import Chain
 
     client = mlflow.MlflowClient(registry_uri="databricks-uc")
     config = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check")
     client.set_model_version_tag(MODEL, "2", "Approval_Check", "Approved")
-    approval, lacks = promote.find_approval(config, client.get_model_version(MODEL, "2"), None)
+    approval, lacks = promote.find_approval(config, client.get_model_version(MODEL, "2"), Chain([]))
     assert (approval.by, lacks) == ("the workspace's Approve button", [])
     assert "Approval_Check" in approval.reason
     spoken = promote.Config(name=MODEL, version="2", approval_tag="Approval_Check", approved_by="a", reason="the legs")
-    assert promote.find_approval(spoken, client.get_model_version(MODEL, "2"), None)[0].by == "a"
+    assert promote.find_approval(spoken, client.get_model_version(MODEL, "2"), Chain([]))[0].by == "a"
 
 
 def test_what_cannot_be_made_is_said(registry, project, capsys):

@@ -263,7 +263,7 @@ def test_what_a_workspace_would_refuse_is_explained(endpoint, change, words):
 
 def test_a_version_that_one_may_not_execute_is_refused_before_anything_is_built(endpoint, registry, monkeypatch):
     model = resolve(f"models:/{MODEL}/1")
-    monkeypatch.setattr("personalize.databricks.serving.inputs_of", lambda uri: (("prompt",), ()))
+    monkeypatch.setattr("personalize.databricks.serving.inputs_of", lambda uri: ({"prompt", "width", "height"}, set()))
     monkeypatch.setattr(registry.catalog, "owners", dict.fromkeys(registry.catalog.owners, "other@example.com"))
     with pytest.raises(EndpointError, match=r"does not have (USE CATALOG|EXECUTE) on"):
         endpoint.deploy(model, SMOKE)

@@ -195,11 +195,12 @@ def test_on_a_small_card_the_parts_take_turns(tiny_models: Path, monkeypatch):
     from personalize.dreambooth import backbone
 
     take_turns = diffusers.DiffusionPipeline.enable_model_cpu_offload
-    monkeypatch.setattr(backbone, "card_bytes", lambda device: 8_000_000_000)
+    monkeypatch.setattr(backbone, "takes_turns", lambda device: True)
     monkeypatch.setattr(
         diffusers.DiffusionPipeline, "enable_model_cpu_offload", lambda p, device="cpu": take_turns(p, None, device)
     )
     pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu")
+    assert hasattr(pipe.unet, "_hf_hook")
     denoising = Denoising(pipe)
     [expected] = sample(pipe, [PROMPT], [1], FAST)
     assert drawn(denoising, [denoising.begin(PROMPT, 1, FAST)])[0].tobytes() == expected.tobytes()

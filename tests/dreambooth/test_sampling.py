@@ -112,7 +112,7 @@ def test_on_a_small_card_the_parts_take_turns_and_draw_the_same_picture(tiny_mod
     """The CPU is given out as a card of 8 GB; what moves the parts is the same."""
     whole = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter)
     take_turns = DiffusionPipeline.enable_model_cpu_offload
-    monkeypatch.setattr(backbone, "card_bytes", lambda device: 8_000_000_000)
+    monkeypatch.setattr(backbone, "takes_turns", lambda device: True)
     monkeypatch.setattr(
         DiffusionPipeline, "enable_model_cpu_offload", lambda p, device="cpu": take_turns(p, None, device)
     )

@@ -96,7 +96,7 @@ def test_every_misuse_is_one_sentence_that_names_it(store, tmp_path):
         ((made.evaluate, made.evaluate), r"are the same evaluation"),
         ((made.evaluate, elsewhere.evaluate), r"no question in common .*A: brkchr, zwvchr in 6 prompts"),
         ((made.evaluate, judged.evaluate), r"not drawn and judged alike: judges .* and .*another"),
-        ((made.evaluate, broken.evaluate), r"is no evaluation that can be compared: .* has no verdict"),
+        ((made.evaluate, broken.evaluate), r"is no evaluation that can be compared: .* scores.json was changed"),
     ]:
         with mlflow.start_run(), pytest.raises(RecipeError, match=words) as refused:
             compare.run(compare.Config(runs=",".join(runs)), Inputs({}), tmp_path / "none")

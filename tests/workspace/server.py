@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import threading
 import urllib.parse
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+
+import pytest
 
 from tests.workspace.catalog import Catalog
 from tests.workspace.errors import Refused, missing
@@ -87,9 +88,10 @@ class Workspace:
         with self.lock:
             if Workspace.tracked is not self:
                 Workspace.tracked, handlers._tracking_store = self, None
-                os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{self.folder}/tracking.db"
-                os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(self.folder / "artifacts")
-                app.test_client().get("/api/2.0/mlflow/experiments/get?experiment_id=0")  # makes the store, once
+                with pytest.MonkeyPatch.context() as told:  # and no process that is started later
+                    told.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{self.folder}/tracking.db")
+                    told.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(self.folder / "artifacts"))
+                    app.test_client().get("/api/2.0/mlflow/experiments/get?experiment_id=0")  # makes the store, once
         answer = app.test_client().open(path, method=method, data=data, content_type="application/json")
         if mlflow.get_tracking_uri() != ours:  # the server's first request makes its store this process's own
             mlflow.set_tracking_uri(ours)
