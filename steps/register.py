@@ -37,6 +37,8 @@ CODE = ("personalize/serving/model.py",)
 MADE_AS = "registered_as"
 """Tag of a version: the fingerprint of the step that registered it, by which a killed one finds what it has done."""
 ADAPTER = "lora/pytorch_lora_weights.safetensors"
+CARRIED = (ADAPTER, "subjects.json")
+"""Of what train made, what the model carries."""
 
 
 class Config(StepConfig):
@@ -100,6 +102,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
     registry.check_name(config.name)
     train, scores = inputs["train"].path, _scores(inputs["evaluate"].path)
+    if missing := next((name for name in CARRIED if not (train / name).is_file()), ""):
+        raise RecipeError(f"{train / missing} is missing; run train again.")
     subjects = load_subjects(train)
     example = _example(subjects)
     tags = _tags(config, inputs, subjects, scores)
@@ -169,9 +173,7 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 def _gathered(train: Path, folder: Path) -> Path:
     """The adapter and its subjects in one folder, as the package wants them."""
-    for name in (ADAPTER, "subjects.json"):
-        if not (train / name).is_file():
-            raise RecipeError(f"{train / name} is missing; run train again.")
+    for name in CARRIED:
         shutil.copyfile(train / name, folder / Path(name).name)
     return folder
 
