@@ -4,6 +4,7 @@ Real runs of the miniature, real evidence, a served model in a process of its ow
 """
 
 import json
+import os
 import shlex
 import shutil
 import time
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from personalize.databricks.workspace import connect
+from personalize.evidence import keys
 from tests.databricks.conftest import CLUSTER, ROOT, committed, mlflow_run, signed_in
 from tests.workspace import emulated
 from tests.workspace.containers import Container
@@ -61,7 +63,8 @@ def empty(tmp_path_factory, monkeypatch):
         mlflow.set_tracking_uri("databricks")
         mlflow.set_registry_uri("databricks-uc")
         workspace.serving.kind, workspace.serving.looks_until_ready = Container, 0
-        workspace.jobs.variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        team = {keys.SETTING: os.environ[keys.SETTING]}  # a team's key, which a job gets as a secret
+        workspace.jobs.variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **team}
         yield workspace
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
