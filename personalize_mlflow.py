@@ -33,7 +33,7 @@ def served_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> A
     """
     from mlflow.tracking._tracking_service.utils import _get_rest_store
 
-    if _is_mlflow_run():
+    if is_mlflow_run():
         with contextlib.suppress(ImportError):
             from personalize.recipe.tracking import refuse_unanswered
 
@@ -46,7 +46,7 @@ class ProjectExperiment:
 
     def in_context(self) -> bool:
         """Whether this process is such a run."""
-        if not _is_mlflow_run():
+        if not is_mlflow_run():
             return False
         try:
             from personalize.databricks import sign_in
@@ -61,5 +61,6 @@ class ProjectExperiment:
         return sign_in.project_experiment()
 
 
-def _is_mlflow_run() -> bool:
+def is_mlflow_run() -> bool:
+    """Whether this process is `mlflow run`, as a person types it."""
     return sys.argv[1:2] == ["run"] and Path(sys.argv[0]).name in ("mlflow", "mlflow.exe", "__main__.py")

@@ -23,7 +23,7 @@ from personalize.evaluation.prompt_sets import SETS
 from personalize.evaluation.questions import Questions, as_prompts
 from personalize.files import file_digest, write_json
 from personalize.hub import Device, Dtype
-from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
+from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig, machine
 
 if TYPE_CHECKING:
     import torch
@@ -174,5 +174,4 @@ def _will_compute_on(device: Device) -> str:
         device = "cuda" if has_cuda else "mps" if sys.platform == "darwin" else "cpu"
     if device != "cpu":
         return device
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu, at most {os.environ.get('OMP_NUM_THREADS') or processors} threads"
+    return f"cpu, at most {machine.threads()} threads"

@@ -71,12 +71,9 @@ def champions(name: str) -> list[ModelVersion]:
         return []
     try:
         champion = registry.alias_or_none(name, registry.CHAMPION)
-        if champion is None:
-            return []
-        before = champion.tags.get("compared_with", "")
-        return [champion, *([registry.version_of(name, before)] if before.isdigit() else [])]
-    except registry.RegistryError:
-        return [champion] if champion else []
+        before = champion.tags.get("compared_with", "") if champion else ""
+        found = [champion, registry.alias_or_none(name, before) if before.isdigit() else None]
+        return [version for version in found if version is not None]
     except MlflowException as error:
         print(f"the registry does not say who the champion of {name} is: {error}", flush=True)
         return []

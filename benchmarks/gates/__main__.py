@@ -125,10 +125,10 @@ def cases(bench: Bench, wanted: Callable[[str], bool]) -> Iterator[tuple[str, st
         return measure(photographs, {"base": base, "tuned": tuned}, bench.judges, {})
 
     for number in range(bench.questions):
-        if wanted(GOOD[0].name):
-            yield GOOD[0].worth, GOOD[0].name, number, lambda n=number: answers(GOOD[0], n)
-        edits = {name: edit for name, edit in EDITS.items() if wanted(name)}
         spoil = Spoiling(bench, number)
+        if wanted(GOOD[0].name):
+            yield GOOD[0].worth, GOOD[0].name, number, lambda s=spoil: s.scores
+        edits = {name: edit for name, edit in EDITS.items() if wanted(name)}
         for name, edit in edits.items():
             yield "broken", name, number, lambda e=edit, s=spoil: s.by(e)
     for number in range(bench.questions):
@@ -147,15 +147,21 @@ class Spoiling:
         self.bench, self.number = bench, number
 
     @cached_property
-    def given(self) -> tuple[Given, Scores]:
-        base, tuned, photographs = self.bench.drawn(GOOD[0], self.number)
-        shown = [[open_rgb(one.path) for one in of] for of in photographs]
-        scores = measure(photographs, {"base": base, "tuned": tuned}, self.bench.judges, {})
-        return Given(opened(tuned), opened(base), shown), scores
+    def drawn(self) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
+        return self.bench.drawn(GOOD[0], self.number)
+
+    @cached_property
+    def scores(self) -> Scores:
+        base, tuned, photographs = self.drawn
+        return measure(photographs, {"base": base, "tuned": tuned}, self.bench.judges, {})
+
+    @cached_property
+    def given(self) -> Given:
+        base, tuned, photographs = self.drawn
+        return Given(opened(tuned), opened(base), [[open_rgb(one.path) for one in of] for of in photographs])
 
     def by(self, edit: Edit) -> Scores:
-        given, scores = self.given
-        return spoilt(scores, edit(given), self.bench.judges)
+        return spoilt(self.scores, edit(self.given), self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, number: int) -> Scores:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personalize_mlflow import is_mlflow_run
+
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
@@ -37,7 +39,7 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None, **_: Any) ->
         client = connect(profile=profile_of(store_uri))
     except WorkspaceError as error:
         raise ExecutionException(str(error)) from error
-    if _is_mlflow_run(sys.argv) and client.config.auth_type not in HANDED_ON:
+    if is_mlflow_run() and client.config.auth_type not in HANDED_ON:
         _renew_for_children(client)
         store_uri = "databricks"
     return _get_databricks_rest_store(store_uri)
@@ -48,7 +50,7 @@ def wants_experiment() -> bool:
     from mlflow.tracking import get_tracking_uri
 
     begun = any("_mlflow_local_backend_run_id" in word for word in sys.argv)
-    return _is_mlflow_run(sys.argv) and not begun and get_tracking_uri().startswith("databricks")
+    return is_mlflow_run() and not begun and get_tracking_uri().startswith("databricks")
 
 
 def project_experiment() -> str | None:
@@ -83,10 +85,6 @@ def project_experiment() -> str | None:
         return str(found.experiment_id) if found else str(client.create_experiment(name))
     except ExecutionException:
         return None
-
-
-def _is_mlflow_run(words: list[str]) -> bool:
-    return Path(words[0]).name in ("mlflow", "mlflow.exe", "__main__.py") and words[1:2] == ["run"]
 
 
 def _renew_for_children(client: WorkspaceClient) -> None:

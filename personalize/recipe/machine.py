@@ -1,5 +1,6 @@
 """The machine that a run was made on, as far as it decides the last bits of a result: sums in another order differ."""
 
+import functools
 import os
 import platform
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "processor": " ".join([_maker(), *_features()]).strip(),
-        "threads": os.environ.get("OMP_NUM_THREADS") or str(_processors()),
+        "threads": threads(),
         "gpus": ", ".join(_gpus()),
     }
     return {name: fact for name, fact in facts.items() if fact}
@@ -38,10 +39,13 @@ def apart(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def threads() -> str:
+    """How many threads compute at most, foretold without torch."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return os.environ.get("OMP_NUM_THREADS") or str(processors)
 
 
+@functools.cache
 def _cpuinfo() -> dict[str, str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()

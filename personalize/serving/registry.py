@@ -72,7 +72,7 @@ def version_of(name: str, which: str) -> RegisteredVersion:
 
 
 def alias_or_none(name: str, alias: str) -> RegisteredVersion | None:
-    """The version that carries the alias, if any does."""
+    """The version that carries the alias, or has the number, if any does."""
     try:
         return version_of(name, alias)
     except RegistryError:

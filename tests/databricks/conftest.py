@@ -1,8 +1,10 @@
 """A workspace on loopback, and models registered in it through MLflow's own `databricks-uc` client."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -107,6 +109,25 @@ def committed(folder, message="first"):
     git(folder, "add", ".")
     git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", message)
     return folder
+
+
+def small_project(folder, mlproject, entry):
+    """A folder with this project's driver, an MLproject and its `entry.py`."""
+    (folder / "personalize" / "databricks").mkdir(parents=True)
+    for name in ("__init__.py", "databricks/__init__.py", "databricks/driver.py", "databricks/renewal.py"):
+        shutil.copy(ROOT / "personalize" / name, folder / "personalize" / name)
+    (folder / "MLproject").write_text(mlproject)
+    (folder / "entry.py").write_text(entry)
+    return folder
+
+
+def results(workspace, number):
+    """What each task of a job's run came to, once it has ended, and what they said."""
+    while workspace.jobs.run(number)["alive"]:
+        time.sleep(0.2)
+    tasks = workspace.jobs.run(number)["tasks"]
+    logs = [task["output"].read_text()[-3000:] for task in tasks if task["output"].is_file()]
+    return {task["task"]["task_key"]: task["result"] for task in tasks}, "\n".join(logs)
 
 
 def pushed(folder, monkeypatch):

@@ -22,7 +22,7 @@ from personalize.databricks.compute import check_config
 from personalize.databricks.job import JobRun
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.workspace import WorkspaceError
-from tests.databricks.conftest import CLUSTER, ROOT, VOLUME, committed, pushed
+from tests.databricks.conftest import CLUSTER, ROOT, VOLUME, committed, pushed, small_project
 from tests.workspace import Fault
 from tests.workspace.jobs import can_isolate
 
@@ -66,12 +66,7 @@ needs_mounts = pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: th
 @pytest.fixture
 def project(tmp_path):
     """A small project under Git, with this project's driver in it."""
-    folder = tmp_path / "project"
-    (folder / "personalize" / "databricks").mkdir(parents=True)
-    for name in ("__init__.py", "databricks/__init__.py", "databricks/driver.py", "databricks/renewal.py"):
-        shutil.copy(ROOT / "personalize" / name, folder / "personalize" / name)
-    (folder / "MLproject").write_text(PROJECT)
-    (folder / "entry.py").write_text(ENTRY)
+    folder = small_project(tmp_path / "project", PROJECT, ENTRY)
     (folder / "patient.py").write_text(PATIENT)
     (folder / ".gitignore").write_text("secret.env\n")
     (folder / "secret.env").write_text("TOKEN=1")

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import time
 
 import mlflow
 import pytest
 
 from personalize.databricks import deployment_job
 from personalize.databricks.workspace import WorkspaceError, connect
-from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed
+from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed, results
 from tests.workspace.jobs import can_isolate
 
 CONFIG = {"accelerator": "GPU_1xA10", "volume": VOLUME}
@@ -105,15 +104,6 @@ def test_what_cannot_be_made_is_said(registry, project, capsys):
     (project / "cluster.json").write_text(json.dumps(CONFIG))
     assert deployment_job.main(["--config", "cluster.json", "--on", "tuesday"]) == 2
     assert "on=version or on=alias" in capsys.readouterr().err
-
-
-def results(workspace, number):
-    """What each task came to, once the run has ended, and what they said."""
-    while workspace.jobs.run(number)["alive"]:
-        time.sleep(0.2)
-    tasks = workspace.jobs.run(number)["tasks"]
-    logs = [task["output"].read_text()[-3000:] for task in tasks if task["output"].is_file()]
-    return {task["task"]["task_key"]: task["result"] for task in tasks}, "\n".join(logs)
 
 
 @pytest.mark.end_to_end

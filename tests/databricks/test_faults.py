@@ -6,7 +6,6 @@ is refused, Ctrl-C while one waits (test_serving); a token that ends during a tr
 alias that belongs to somebody else, a large model's upload that is cut.
 """
 
-import shutil
 import threading
 import time
 
@@ -20,7 +19,7 @@ from personalize.databricks.job import JobRun
 from personalize.databricks.serving import DatabricksEndpoint
 from personalize.serving import registry as versions
 from personalize.serving.endpoint import EndpointError
-from tests.databricks.conftest import CLUSTER, MODEL, ROOT, VOLUME, committed
+from tests.databricks.conftest import CLUSTER, MODEL, ROOT, VOLUME, committed, small_project
 from tests.serving.test_local import SIGNATURE
 from tests.workspace import ME, Fault
 from tests.workspace.jobs import can_isolate
@@ -52,12 +51,7 @@ needs_mounts = pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: th
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project that trains for minutes, and goes on from where it was when it is run again."""
-    folder = tmp_path / "project"
-    (folder / "personalize" / "databricks").mkdir(parents=True)
-    for name in ("__init__.py", "databricks/__init__.py", "databricks/driver.py", "databricks/renewal.py"):
-        shutil.copy(ROOT / "personalize" / name, folder / "personalize" / name)
-    (folder / "MLproject").write_text(PROJECT)
-    (folder / "entry.py").write_text(ENTRY)
+    folder = small_project(tmp_path / "project", PROJECT, ENTRY)
     monkeypatch.setattr(JobRun.__init__, "__defaults__", (0.1,))
     return committed(folder)
 

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import time
 from pathlib import Path
 
 import mlflow
@@ -17,7 +16,7 @@ from PIL import Image
 
 from personalize.databricks.workspace import connect
 from personalize.evidence import keys
-from tests.databricks.conftest import CLUSTER, ROOT, committed, mlflow_run, signed_in
+from tests.databricks.conftest import CLUSTER, ROOT, committed, mlflow_run, results, signed_in
 from tests.workspace import emulated
 from tests.workspace.containers import Container
 from tests.workspace.jobs import can_isolate
@@ -114,15 +113,6 @@ def run(project, installed):
         return said
 
     return run
-
-
-def results(workspace, number):
-    """What each task of a job's run came to, once it has ended, and what they said."""
-    while workspace.jobs.run(number)["alive"]:
-        time.sleep(0.2)
-    tasks = workspace.jobs.run(number)["tasks"]
-    logs = [task["output"].read_text()[-3000:] for task in tasks if task["output"].is_file()]
-    return {task["task"]["task_key"]: task["result"] for task in tasks}, "\n".join(logs)
 
 
 def shares(workspace):
