@@ -25,6 +25,7 @@ from personalize.recipe import HOW_NOT_WHAT, Input, Inputs, RecipeError, StepCon
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
     from personalize.photographs.prompts import Subject
     from personalize.serving.endpoint import Prediction
@@ -108,6 +109,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     example = _example(subjects)
     tags = _tags(config, inputs, subjects, scores)
     earlier = registry.with_tag(config.name, MADE_AS, tags.get(MADE_AS, ""))
+    if earlier is not None and not _carries(earlier, tags["adapter_md5"]):
+        earlier = None  # a tag is not believed
     if earlier is not None:
         print(f"version {earlier.version} is this very model, of a run that did not end; it is taken up", flush=True)
         model_uri, model_id = f"models:/{config.name}/{earlier.version}", registry.model_id(earlier)
@@ -133,10 +136,11 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     print("loading it as a server would and asking it for a picture", flush=True)
     sample = _ask(config, model_uri, example)
     description = _described(tags, scores["gates"], metrics, inputs["evaluate"])
-    if earlier is not None:
-        version = registry.challenge(earlier, description)
-    else:
-        version = registry.register(model_uri, config.name, tags, description)
+    version = (
+        registry.challenge(earlier, description)
+        if earlier is not None
+        else registry.register(model_uri, config.name, tags, description)
+    )
     sample.open().save(outputs / "sample.png")
     answer = dict(sample.facts)
     write_json(outputs / "diagnostics/speed.json", {"latency_ms": answer.pop("latency_ms")})
@@ -169,6 +173,13 @@ def _scores(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise RecipeError(f"{folder / 'scores.json'} has no verdict ({error}); run evaluate again.") from error
     return {"verdict": scores["verdict"], "gates": gates}
+
+
+def _carries(version: RegisteredVersion, adapter_md5: str) -> bool:
+    """Whether a registered version has this very adapter in it."""
+    from personalize.serving.package import adapter_of
+
+    return file_digest(adapter_of(version.name, version.version) / Path(ADAPTER).name) == adapter_md5
 
 
 def _gathered(train: Path, folder: Path) -> Path:

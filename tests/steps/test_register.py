@@ -200,3 +200,6 @@ def test_what_a_killed_run_has_registered_is_taken_up(store, trained, tiny_model
     assert str(client.get_model_version_by_alias("chairs", "challenger").version) == "1"
     assert len(client.search_model_versions("name='chairs'")) == 1
     assert made("another", "e7" * 32)["version"] == "2"
+    adapter = Path(mlflow.artifacts.download_artifacts("models:/chairs/2/artifacts/adapter"))
+    (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"others")  # where it lies, on this disk
+    assert made("forged", "e7" * 32)["version"] == "3", "a tag is not believed"
