@@ -202,9 +202,12 @@ def file_digest(path: str | Path, algorithm: str = "md5") -> str:
 
 
 def tree_files(path: str | Path, leave_out: str = "") -> dict[str, str]:
-    """sha256 of each file below a folder by its name there. leave_out: a folder at its top that does not count."""
+    """sha256 of each file below a folder, whatever DVC leaves out, by its name there.
+
+    leave_out: a folder at its top that does not count.
+    """
     root = Path(path)
-    names = {file.relative_to(root): file for file in files_under(root)}
+    names = {file.relative_to(root): file for file in files_under(root, dvcignore=False)}
     return {
         name.as_posix(): file_digest(file, "sha256")
         for name, file in sorted(names.items())

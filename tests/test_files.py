@@ -240,3 +240,12 @@ def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
         files.keep_private(path)
     assert (tmp_path / "card.json").stat().st_mode & 0o777 == 0o600
     assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_dvc_leaves_out_is_named_among_the_files_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvcignore").write_text("Thumbs.db\n")
+    (tmp_path / "made").mkdir()
+    for name in ("a.txt", "Thumbs.db"):
+        (tmp_path / "made" / name).write_text("x")
+    assert set(files.tree_files(tmp_path / "made")) == {"a.txt", "Thumbs.db"}
