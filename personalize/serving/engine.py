@@ -214,7 +214,7 @@ class Engine:
         with self._changed:
             if not self.alive:
                 raise Closed("The engine has ended.")
-            backlog = sum(job.left for job in self._jobs)
+            backlog = self.backlog
             if backlog and backlog + cost > self.queue:
                 self.meter.refused += 1
                 raise Busy(self.retry_after(min(backlog, backlog + cost - self.queue)))
