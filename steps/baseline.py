@@ -1,8 +1,8 @@
 """Baseline: what the base model draws when it is asked what the tuned model will be.   needs: caption   gives: images/
 
-Every subject in every prompt, and the plain class noun too, from seeds that chose no checkpoint. The base knows no
-token; what it draws is what the tuned model is compared with. No training changes it, so one baseline serves all.
-`questions.json` says what was asked and under which conditions; the draw step asks the same.
+The plain class noun in every prompt, from seeds that chose no checkpoint: the base knows no token, so that its answer
+about a noun is its answer about every subject of that noun. No training changes it, so one baseline serves all.
+`questions.json` says what was asked and under which conditions; the draw step asks the same, about the subjects too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Config(StepConfig):
         description="{category: {name: text}} with {token_noun} for the subject, or a set: objects, animals, "
         "miniature. More prompts, rather than seeds, settle a verdict; fewer than five settle nothing",
     )
-    seeds_per_prompt: int = Field(2, ge=1, description="Pictures that each model draws of each subject in each prompt")
+    seeds_per_prompt: int = Field(2, ge=1, description="Pictures that are drawn of each subject in each prompt")
     questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")
     sampling_steps: int = Field(25, ge=1, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
@@ -88,7 +88,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
 
 def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | None = None) -> dict[str, float]:
-    """Every answer of the base, or of the base with the adapter `lora` merged: the one difference between the two.
+    """Every answer of the base, or of the base with the adapter `lora` merged, which is asked about the subjects too.
 
     Returns how many pictures there are, how many were drawn now, and in how many seconds. `who` is shown as it draws.
     """
@@ -104,6 +104,7 @@ def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | 
         config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
     )
     conditions = _conditions(config)
+    drawn = drawings.Drawings(outputs, questions, conditions, plain=lora is None)
     adapter = file_digest(adapter_file(lora)) if lora else ""
     book = drawings.Sketchbook(Path(config.work), {**conditions, "adapter": adapter})
 
@@ -124,15 +125,15 @@ def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | 
 
     spent: list[tuple[int, float]] = []
     pictures: dict[int, Path] = {}
-    with tqdm(total=len(rows), desc=f"{who} draws", unit="picture") as bar:
-        for batch in questions.batches(config.batch_size):
+    with tqdm(total=len(drawn.files), desc=f"{who} draws", unit="picture") as bar:
+        for batch in questions.batches(config.batch_size, drawn.plain):
             files = book.drawn([rows[row] for row in batch], answer)
             pictures |= dict(zip(batch, files, strict=True))
             bar.update(len(batch))
-    drawings.save(outputs, questions, conditions, pictures)
+    drawings.save(drawn, pictures)
     book.tidy()
-    drawn, seconds = sum(count for count, _ in spent), sum(taken for _, taken in spent)
-    return {"pictures": len(rows), "drawn_now": drawn, "seconds": round(seconds, 1)}
+    now, seconds = sum(count for count, _ in spent), sum(taken for _, taken in spent)
+    return {"pictures": len(drawn.files), "drawn_now": now, "seconds": round(seconds, 1)}
 
 
 def report(speed: Mapping[str, float], outputs: Path, name: str = "speed") -> None:

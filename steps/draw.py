@@ -1,4 +1,5 @@
-"""Draw: the tuned model answers what the base was asked, from the same noise.   needs: caption, train   gives: images/
+"""Draw: the tuned model is asked about every subject what the base was about its class noun, from the same noise.
+needs: caption, train   gives: images/
 
 So does the champion, where the registry has one: which of two good models is better shows side by side (`champion/`).
 The Config extends baseline's, and recipe.yaml names no question for this step: what `baseline:` says there holds for

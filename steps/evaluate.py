@@ -66,7 +66,9 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     examined = examine(jury, *examined_on(photographs, base))
     unfit = {name: found["words"] for name, found in examined.items() if not found["fit"]}
     with tqdm(
-        total=len(drawn) * len(base.paths.flat) + sum(map(len, photographs)), desc="scored", unit="picture"
+        total=sum(len(each.files) for each in drawn.values()) + sum(map(len, photographs)),
+        desc="scored",
+        unit="picture",
     ) as bar:
         scores = measure(photographs, drawn, jury, unfit, bar.update)
     names = [[photograph.name for photograph in of] for of in photographs]

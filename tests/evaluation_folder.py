@@ -92,10 +92,10 @@ def make(
     }
     drawn = {}
     for name, (amount, heard) in sides.items():
-        _draw(at[name], questions, amount, heard, mixed_up, side, distinct)
-        drawn[name] = drawings.Drawings(at[name], questions, _conditions(side))
+        drawn[name] = drawings.Drawings(at[name], questions, _conditions(side), plain=name == "base")
+        _draw(drawn[name], amount, heard, mixed_up, side, distinct)
         write_json(at[name] / "questions.json", drawn[name].as_json())
-        speed = {"pictures": len(drawn[name].paths.flat), "drawn_now": len(drawn[name].paths.flat), "seconds": 61.5}
+        speed = {"pictures": len(drawn[name].files), "drawn_now": len(drawn[name].files), "seconds": 61.5}
         step, file = (folders["draw"], "champion") if name == "champion" else (at[name], "speed")
         write_json(step / "diagnostics" / f"{file}.json", speed)
     scores = _scores(questions, sides, mixed_up)
@@ -184,14 +184,16 @@ def _photographs(
 
 
 def _draw(
-    folder: Path, questions: Questions, amount: float, heard: float, mixed_up: Sequence[int], side: int, distinct: int
+    made: drawings.Drawings, amount: float, heard: float, mixed_up: Sequence[int], side: int, distinct: int
 ) -> None:
     drawn: list[Path] = []
+    questions = made.questions
     names, subjects = questions.names, len(questions.subjects)
-    for row, file in enumerate(questions.files):
+    for row, target in enumerate(made.paths.flat):
         n, rest = divmod(row, len(questions.prompts) * questions.seeds_per_prompt)
+        if made.plain and n < subjects:
+            continue
         p, k = divmod(rest, questions.seeds_per_prompt)
-        target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if distinct and len(drawn) >= distinct:
             target.unlink(missing_ok=True)

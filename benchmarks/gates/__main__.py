@@ -184,7 +184,8 @@ def rescaled(bench: Bench, scale: float, number: int) -> Scores:
         files = book.drawn(asked, lambda some: sample(pipe, *zip(*some, strict=True), sampling, len(some)))
         pictures |= dict(zip(batch, files, strict=True))
     folder = Path("build/gates") / value_digest(about)[:16] / str(number)
-    drawn = drawings.save(folder, base.questions, how, pictures)
+    drawn = drawings.Drawings(folder, base.questions, how)
+    drawings.save(drawn, pictures)
     return measure(photographs, {"base": base, "tuned": drawn}, bench.judges, {})
 
 

@@ -53,11 +53,18 @@ def encode_all(sources: Sequence[Any], budget: int, sides: Sequence[int], width:
 
 
 def _side_by_side(sources: Sequence[Any], width: int, side: int) -> list[Picture]:
-    """PIL lets go of Python while it decodes, shrinks and encodes."""
+    """Each once, however often it is shown. PIL lets go of Python while it decodes, shrinks and encodes."""
+    once = {_key(source): source for source in sources}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(
-            threads.map(lambda source: _encoded(source, width or max(side // DENSITY, min(side, LEAST)), side), sources)
+        found = threads.map(
+            lambda source: _encoded(source, width or max(side // DENSITY, min(side, LEAST)), side), once.values()
         )
+        encoded = dict(zip(once, found, strict=True))
+    return [encoded[_key(source)] for source in sources]
+
+
+def _key(source: Any) -> Any:
+    return id(source) if is_picture(source) else source
 
 
 def _cost(found: Sequence[Picture]) -> int:

@@ -31,15 +31,27 @@ def open_rgb(path: Path) -> Image:
 
 @dataclass(frozen=True)
 class Drawings:
-    """One model's pictures in `folder`, one for each row of `questions`. `conditions` are plain values for JSON."""
+    """One model's pictures in `folder`. `conditions` are plain values for JSON.
+
+    There is one for each row of `questions`, or, of a model that was asked about the class nouns alone (`plain`), one
+    for each row about a noun.
+    """
 
     folder: Path
     questions: Questions
     conditions: Mapping[str, Any]
+    plain: bool = False
 
     @cached_property
     def paths(self) -> Answers[Path]:
-        return Answers(self.questions, [self.folder / name for name in self.questions.files])
+        """The answer to each row; of a `plain` model several rows have the same."""
+        files = self.questions.plain_files if self.plain else self.questions.files
+        return Answers(self.questions, [self.folder / name for name in files])
+
+    @property
+    def files(self) -> list[Path]:
+        """Every picture there is, once."""
+        return list(dict.fromkeys(self.paths.flat))
 
     def as_json(self) -> dict[str, Any]:
         """What was asked, and under which conditions: the content of questions.json."""
@@ -52,6 +64,7 @@ class Drawings:
             },
             "seeds_per_prompt": asked.seeds_per_prompt,
             "seed": asked.seed,
+            "plain": self.plain,
             "conditions": dict(self.conditions),
         }
 
@@ -69,14 +82,13 @@ class Photograph:
         return f"{self.path.name} (held out)" if self.held_out else self.path.name
 
 
-def save(folder: Path, questions: Questions, conditions: Mapping[str, Any], pictures: Mapping[int, Path]) -> Drawings:
-    """Copies the picture of each row of `questions` to its place, lossless, so that anybody can score it again."""
-    drawings = Drawings(folder, questions, conditions)
-    for row, path in enumerate(drawings.paths.flat):
+def save(drawings: Drawings, pictures: Mapping[int, Path]) -> None:
+    """Copies the picture of each row that was asked to its place, lossless, so that anybody can score it again."""
+    for row, picture in pictures.items():
+        path = drawings.paths.flat[row]
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(pictures[row], path)
-    write_json(folder / "questions.json", drawings.as_json())
-    return drawings
+        shutil.copyfile(picture, path)
+    write_json(drawings.folder / "questions.json", drawings.as_json())
 
 
 class Sketchbook:
@@ -124,9 +136,9 @@ def load(folder: Path) -> Drawings:
     content = read_json(file)
     try:
         subjects = [(subject["token"], subject["class_noun"]) for subject in content.pop("subjects")]
-        conditions = content.pop("conditions")
+        conditions, plain = content.pop("conditions"), content.pop("plain")
         prompts = as_prompts(content.pop("prompts"))
-        return Drawings(folder, Questions(subjects, prompts, **content), conditions)
+        return Drawings(folder, Questions(subjects, prompts, **content), conditions, plain)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} does not say what was asked ({type(error).__name__}: {error})") from error
 
@@ -134,4 +146,5 @@ def load(folder: Path) -> Drawings:
 def differences(base: Drawings, tuned: Drawings) -> list[str]:
     """What two models were not asked alike, in words: "sampling_steps 25 and 30". Empty when they can be compared."""
     ours, theirs = ({**content.pop("conditions"), **content} for content in (base.as_json(), tuned.as_json()))
-    return [f"{key} {ours.get(key)} and {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)]
+    asked = [key for key in ours if key != "plain"]
+    return [f"{key} {ours.get(key)} and {theirs.get(key)}" for key in asked if ours[key] != theirs.get(key)]

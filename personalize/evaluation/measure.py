@@ -27,7 +27,7 @@ def measure(
     unfit: Mapping[str, str],
     on_pictures: Callable[[int], object] = lambda count: None,
 ) -> Scores:
-    """Reads each subject's photographs and every model's answers once; `on_pictures` hears how many were read.
+    """Reads each subject's photographs and every model's pictures once; `on_pictures` hears how many were read.
 
     Raises ValueError where no judge reads texts, or none decides.
     """
@@ -55,10 +55,12 @@ def measure(
         return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
     def answered(drawings: Drawings) -> Pictures:
-        features, qualities, residuals = seen(drawings.paths.flat, measured=True)
+        features, qualities, residuals = seen(drawings.files, measured=True)
+        place = {file: row for row, file in enumerate(drawings.files)}
+        rows = [place[file] for file in drawings.paths.flat]
         shape = len(questions.names), len(questions.prompts), questions.seeds_per_prompt
-        of_judges = {name: values.reshape(*shape, -1) for name, values in features.items()}
-        return Pictures(of_judges, quality.by_name(qualities, residuals, shape))
+        of_judges = {name: values[rows].reshape(*shape, -1) for name, values in features.items()}
+        return Pictures(of_judges, quality.by_name(qualities[rows], residuals[rows], shape))
 
     return Scores(
         [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],

@@ -1,4 +1,8 @@
-"""What both models are asked: every subject in every prompt from the same seeds, and the plain class noun too."""
+"""What models are asked: every subject in every prompt, and the plain class noun too, from the same noise.
+
+The base knows no subject, so it is asked about the class nouns alone: what it draws for a noun, prompt and seed is its
+answer about every subject of that noun.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +56,11 @@ def as_prompts(named: Mapping[str, Mapping[str, str]]) -> tuple[Prompt, ...]:
 
 @dataclass(frozen=True)
 class Questions:
-    """`subjects` are (token, class noun). Every picture has a seed of its own.
+    """`subjects` are (token, class noun).
 
-    A seed follows from what its picture shows and which of that kind it is, so that more prompts or seeds leave the
-    pictures there are as they are; another `seed` is another draw of all of them. Seeds are below 2³¹.
+    A picture's seed follows from class noun, prompt and which of that kind it is: so a subject and the plain thing of
+    its class are drawn from the same noise, and more subjects, prompts or seeds leave the pictures there are as they
+    are. Another `seed` is another draw of all of them. Seeds are below 2³¹.
     """
 
     subjects: Sequence[tuple[str, str]]
@@ -77,16 +82,20 @@ class Questions:
         """`[names, prompts, seeds]`."""
         import numpy as np
 
-        return np.array(
-            [
-                [[self._seed(name, prompt, k) for k in range(self.seeds_per_prompt)] for prompt in self.prompts]
-                for name in self.names
-            ],
-            np.int64,
-        )
+        of_nouns = [
+            [[self._seed(noun, prompt, k) for k in range(self.seeds_per_prompt)] for prompt in self.prompts]
+            for noun in self.nouns
+        ]
+        return np.array([of_nouns[noun] for noun in self.noun_of], np.int64)
 
-    def _seed(self, name: str, prompt: Prompt, k: int) -> int:
-        what = f"evaluation\n{self.seed}\n{name}\n{prompt.text}\n{k}"
+    @property
+    def noun_of(self) -> list[int]:
+        """Which of `nouns` each of `names` is, or is about."""
+        nouns = self.nouns
+        return [nouns.index(noun) for _, noun in self.subjects] + list(range(len(nouns)))
+
+    def _seed(self, noun: str, prompt: Prompt, k: int) -> int:
+        what = f"evaluation\n{self.seed}\n{noun}\n{prompt.text}\n{k}"
         return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big") % 2**31
 
     @property
@@ -109,22 +118,35 @@ class Questions:
             for seed in of_prompt
         ]
 
+    @property
+    def plain_files(self) -> list[str]:
+        """For each row the file of the plain class picture from the same noise: the base's answer."""
+        files, each = self.files, len(self.prompts) * self.seeds_per_prompt
+        first = len(self.subjects)
+        return [file for n in self.noun_of for file in files[(first + n) * each : (first + n + 1) * each]]
+
     def rows(self) -> tuple[list[str], list[int]]:
         """Prompts and seeds, one per picture, in the order in which `Answers` takes them."""
         prompts = [p.about(name) for name in self.names for p in self.prompts for _ in range(self.seeds_per_prompt)]
         return prompts, [int(seed) for seed in self.seeds.ravel()]
 
-    def batches(self, size: int) -> list[list[int]]:
+    def batches(self, size: int, plain: bool = False) -> list[list[int]]:
         """Rows to be drawn together, at most `size`: seed by seed, prompt by prompt, all names of a prompt in a row.
 
         So more prompts at the end, or more seeds, leave all full batches as they were, and with them every last bit.
+        Class nouns are drawn apart from subjects, and so alike where they alone are asked for (`plain`).
         """
-        names, prompts, seeds = len(self.names), len(self.prompts), self.seeds_per_prompt
-        found = []
-        for k in range(seeds):
-            order = [(name * prompts + p) * seeds + k for p in range(prompts) for name in range(names)]
-            found += [order[start : start + size] for start in range(0, len(order), size)]
-        return found
+        of_nouns = range(len(self.subjects), len(self.names))
+        return [
+            order[start : start + size]
+            for names in ([of_nouns] if plain else [range(len(self.subjects)), of_nouns])
+            for order in [self._order(names, k) for k in range(self.seeds_per_prompt)]
+            for start in range(0, len(order), size)
+        ]
+
+    def _order(self, names: Sequence[int], k: int) -> list[int]:
+        prompts, seeds = len(self.prompts), self.seeds_per_prompt
+        return [(name * prompts + p) * seeds + k for p in range(prompts) for name in names]
 
 
 @dataclass(frozen=True)

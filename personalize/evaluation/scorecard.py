@@ -222,7 +222,8 @@ def _by_prompt(scores: Scores, questions: Questions) -> list[dict[str, Any]]:
 
 
 def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    rows, files, seeds = [], Answers(questions, questions.files), questions.seeds
+    rows, seeds = [], questions.seeds
+    files, plain = Answers(questions, questions.files), Answers(questions, questions.plain_files)
     of, rivals = scores.of("tuned"), [side for side in ("base", "champion") if side in scores.drawn]
     called = [*scores.tokens, *(f"any {noun}" for noun in scores.nouns)]
     closest = scores.closest_pairs(scores.lookers[0])
@@ -234,7 +235,7 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                     {
                         "at": list(at),
                         "file": files.of(*at),
-                        **{f"{side}_file": files.of(*at) for side in rivals},
+                        **{f"{side}_file": (plain if side == "base" else files).of(*at) for side in rivals},
                         "token": token,
                         "class_noun": noun,
                         "label": prompt.name,

@@ -15,7 +15,8 @@ from steps.baseline import Config
 
 def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     card.text(
-        "The base model has not learnt the subjects: it draws some thing of their class, wherever it is asked to."
+        "The base model has not learnt the subjects: it is asked for any thing of their class, where the "
+        "tuned model is asked for them, from the same noise."
     )
     answers("base", outputs, card)
 
@@ -28,7 +29,7 @@ def answers(side: str, outputs: Path, card: Card) -> None:
     now = speed.get("drawn_now", speed["pictures"])
     card.facts(
         {
-            "pictures": len(drawn.paths.flat),
+            "pictures": len(drawn.files),
             "drawn in this run": now,
             "seconds a picture": round(speed["seconds"] / now, 2) if now else None,
             "base model": how["base_model"],
@@ -52,6 +53,7 @@ def answers(side: str, outputs: Path, card: Card) -> None:
                 [name, prompt.category, prompt.name, f"{k + 1} of {asked.seeds_per_prompt}"],
             )
             for n, name in enumerate(asked.names)
+            if not drawn.plain or n >= len(asked.subjects)
             for p, prompt in enumerate(asked.prompts)
             for k in range(asked.seeds_per_prompt)
         ],

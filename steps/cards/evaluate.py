@@ -119,8 +119,9 @@ def method(evaluation: Evaluation, card: Card) -> None:
     count = len(questions.prompts) * questions.seeds_per_prompt
     card.text(
         f"All models answered the same {len(questions.prompts)} prompts from the same seeds, {count} pictures of each "
-        "subject. Each picture has a seed of its own, which follows from what it shows; none helped to choose the "
-        "checkpoint. What is compared is tuned minus base, picture by picture. Intervals are about prompts: pictures "
+        "subject; the base, which knows no subject, was asked for any thing of its class. A seed follows from class "
+        "noun and prompt, so that both start from the same noise; none helped to choose the checkpoint. What is "
+        "compared is tuned minus base, picture by picture. Intervals are about prompts: pictures "
         "of one prompt resemble each other, so another prompt tells more than another seed. They hold for these "
         "subjects and for prompts like these. In CLIP-T the token is replaced by its class noun, which the judge "
         "knows. A subject that does not look like its class lowers CLIP-T in every place; whether a picture fits its "

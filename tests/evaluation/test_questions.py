@@ -22,11 +22,33 @@ def test_every_subject_and_every_plain_class_noun_is_asked_for_in_every_prompt()
     assert prompts.count("a photo of a chair on the beach") == 2
 
 
-def test_every_picture_has_a_seed_of_its_own_that_can_be_typed_again():
+def test_a_subject_and_the_plain_thing_of_its_class_start_from_the_same_noise():
+    asked = Questions(SUBJECTS, PROMPTS, 2, 0)
+    names = dict(zip(asked.names, asked.seeds.tolist(), strict=True))
+    assert names["zwv chair"] == names["brk chair"] == names["chair"]
+    assert names["lmp lamp"] == names["lamp"]
+
+
+def test_every_noise_has_a_seed_of_its_own_that_can_be_typed_again():
     _, seeds = Questions(SUBJECTS, PROMPTS, 2, 0).rows()
-    assert len(set(seeds)) == 20
+    assert len(set(seeds)) == 2 * 2 * 2
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert not set(seeds) & set(Questions(SUBJECTS, PROMPTS, 2, 1).rows()[1])
+
+
+def test_the_base_is_asked_about_class_nouns_alone_in_batches_that_the_tuned_model_draws_too():
+    asked = Questions(SUBJECTS, PROMPTS, 2, 0)
+    plain = asked.batches(3, plain=True)
+    assert sorted(itertools.chain(*plain)) == list(range(3 * 2 * 2, 20))
+    assert [batch for batch in asked.batches(3) if batch in plain] == plain
+
+
+def test_the_bases_answer_about_a_subject_is_its_answer_about_the_class_noun():
+    asked = Questions(SUBJECTS, PROMPTS, 2, 0)
+    plain, files = Answers(asked, asked.plain_files), Answers(asked, asked.files)
+    for name, noun in enumerate((0, 0, 1, 0, 1)):
+        for prompt, k in itertools.product(range(2), range(2)):
+            assert plain.of(name, prompt, k) == files.plain(noun, prompt, k)
 
 
 def test_more_prompts_or_seeds_leave_the_pictures_there_are_as_they_are():
@@ -43,11 +65,11 @@ def test_full_batches_stay_what_they_were_when_prompts_or_seeds_are_added():
         rows = list(zip(*questions.rows(), strict=True))
         return [tuple(rows[row] for row in batch) for batch in questions.batches(size)]
 
-    few = batches(Questions(SUBJECTS, PROMPTS, 2, 0), 5)
+    few = batches(Questions(SUBJECTS, PROMPTS, 2, 0), 2)
     assert sorted(itertools.chain(*Questions(SUBJECTS, PROMPTS, 2, 0).batches(5))) == list(range(20))
-    assert all(len(batch) == 5 for batch in few)
+    assert all(len(batch) == 2 for batch in few)
     for many in (Questions(SUBJECTS, MORE, 2, 0), Questions(SUBJECTS, PROMPTS, 3, 0)):
-        assert set(few) < set(batches(many, 5))
+        assert set(few) < set(batches(many, 2))
 
 
 def test_answers_are_found_by_subject_prompt_and_seed():

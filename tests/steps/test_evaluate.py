@@ -104,8 +104,8 @@ def test_a_model_that_did_not_learn_the_subjects_fails_and_says_why(done):
 
 def test_every_score_names_the_pictures_it_is_of_so_that_anybody_can_check_it(done, inputs):
     assert len(done.scores["pictures"]) == len(SUBJECTS) * len(PROMPTS)
-    seeds = [row["seed"] for row in done.scores["pictures"]]
-    assert len(set(seeds)) == len(seeds)
+    files = [row["file"] for row in done.scores["pictures"]]
+    assert len(set(files)) == len(files)
     for row in done.scores["pictures"]:
         tuned, base = (
             Image.open(inputs[step].path / row[f]) for step, f in (("draw", "file"), ("baseline", "base_file"))
