@@ -37,7 +37,8 @@ def advise(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice
         unfinished = history.get("chosen", {}).get("verdict") in UNFINISHED
         found = [
             *_about_judges(scores),
-            *(_about_training(scores, history, "undecided") if unfinished else ()),
+            *(_about_training(scores, history, "undecided") if unfinished or _on_the_line(scores) else ()),
+            *(_about_pictures(scores, history, "undecided") if _on_the_line(scores) else ()),
             *_about_prompts(scores),
         ]
     else:
@@ -147,14 +148,14 @@ def _times(value: float | None, factor: float) -> str:
     return str(round(value * factor)) if isinstance(value, int) else f"{value * factor:.3g}"
 
 
-def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice]:
+def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any], of: str = "failed") -> list[Advice]:
     """What other photographs, captions or settings do."""
     advice = []
-    if gates := _failed(scores, ("recognised",)):
+    if gates := _failed(scores, ("recognised",), of):
         mixed = _mixed_up(scores, {answer["subject"] for gate in gates for answer in gate["answers"]})
         do = "Give subjects that are mixed up more photographs, above all of what tells them apart."
         advice.append(Advice(f"{_named(gates)} {mixed}".strip(), do))
-    elif gates := _failed(scores, LIKENESS):
+    elif gates := _failed(scores, LIKENESS, of):
         advice.append(
             Advice(
                 _named(gates), "More, and more varied, photographs of each subject help likeness more than settings do."
@@ -163,22 +164,22 @@ def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any]) -> li
     if left_out := [(of["token"], name, why) for of in scores["subjects"] for name, why in of["left_out"].items()]:
         listed = "; ".join(f"{token}: {name} {why}" for token, name, why in left_out[:4])
         advice.append(Advice(f"Left out when judging: {listed}.", "Take these photographs out, or replace them."))
-    if gates := _failed(scores, PROMPT):
+    if gates := _failed(scores, PROMPT, of):
         do = "Say in each photograph's caption where it was taken, so that the token need not learn the place."
         advice.append(Advice(_named(gates), do, command(captioner="blip")))
-    if gates := _failed(scores, CLASS):
+    if gates := _failed(scores, CLASS, of):
         weight = history.get("settings", {}).get("prior_loss_weight")
         more = command(**{"train.prior_loss_weight": _times(weight, 2.0)})
         advice.append(
             Advice(_named(gates), "Preserve the class more (prior preservation, with more class images).", more)
         )
-    if gates := _failed(scores, SAMENESS):
+    if gates := _failed(scores, SAMENESS, of):
         do = (
             "Give each subject photographs in more different places: what is the same in all of them is learnt with it."
         )
         advice.append(Advice(_named(gates), do))
     known = {*LIKENESS, *PROMPT, *CLASS, *SAMENESS}
-    if gates := [gate for gate in scores["gates"] if gate["verdict"] == "failed" and gate["metric"] not in known]:
+    if gates := [gate for gate in scores["gates"] if gate["verdict"] == of and gate["metric"] not in known]:
         do = (
             "Look whether the photographs have the same fault (blur, noise, a watermark, wrong proportions), which is "
             "learnt with the subject. If they have not, training went too far: a lower rate."
@@ -200,16 +201,19 @@ def _mixed_up(scores: Mapping[str, Any], asked: set[str]) -> str:
     return f"{'; '.join(listed)}." if listed else ""
 
 
+def _on_the_line(scores: Mapping[str, Any]) -> bool:
+    """Whether what was found lies so near a line that a better model decides sooner than more pictures of this one."""
+    there, wanted = len(scores["prompts"]), scores["prompts_wanted"]
+    return wanted is not None and wanted > MANY * there
+
+
 def _about_prompts(scores: Mapping[str, Any]) -> list[Advice]:
     """Whether more prompts would decide, and how many."""
     there, wanted = len(scores["prompts"]), scores["prompts_wanted"]
     if wanted is None or wanted <= there:
         return []
-    if wanted > MANY * there:
-        do = (
-            f"About {wanted} prompts would decide (there are {there}), more than it is worth: a better model decides "
-            "sooner than more pictures of this one."
-        )
+    if _on_the_line(scores):
+        do = f"Make a better model. (About {wanted} prompts would decide about this one; it was asked {there}.)"
         return [Advice("What was found lies almost on the line of what is required.", do)]
     do = (
         f"Ask about {wanted} prompts in all (there are {there}): add {wanted - there} at the end of baseline.prompts "

@@ -80,7 +80,7 @@ def test_undecided_says_how_many_prompts_in_all_decide():
 
 
 def test_undecided_where_training_was_not_at_its_end_asks_for_more_of_it_first():
-    first, second = advise(scores("undecided", [gate("likeness", "undecided")], wanted=121), RISING)
+    first, second = advise(scores("undecided", [gate("likeness", "undecided")], wanted=90), RISING)
     assert "Train again for longer" in first.do
     assert first.because.startswith("Undecided: likeness. Training said: ")
     assert "prompts" in second.do
@@ -88,10 +88,12 @@ def test_undecided_where_training_was_not_at_its_end_asks_for_more_of_it_first()
     assert "prompts" in alone.do, "longer training is no answer to what training did not speak of"
 
 
-def test_nobody_is_sent_to_draw_ten_times_as_much():
-    (advice,) = advise(scores("undecided", [gate("likeness", "undecided")], wanted=900), KNEE)
-    assert "better model" in advice.do
-    assert not advice.command
+def test_nobody_is_sent_to_draw_ten_times_as_much_but_told_how_the_model_gets_better():
+    first, second, last = advise(scores("undecided", [gate("recognised", "undecided")], wanted=900), KNEE)
+    assert "rank=" in first.command
+    assert "photographs" in second.do
+    assert "better model" in last.do
+    assert "900" in last.do
 
 
 def test_judges_that_disagree_are_not_settled_by_more_prompts():
