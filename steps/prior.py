@@ -2,10 +2,12 @@
 
 Training on five photographs of one chair teaches a model that all chairs look like it. Class images, drawn by the base
 model before it learns, are shown to it all along so that "a photo of a chair" keeps its meaning (Sec. 3.3, Ruiz et al.
-2023). Prompts that name surroundings keep the meaning of these as well.
+2023). Prompts that name surroundings keep the meaning of these as well. `{caption}` stands for what the photographs'
+own captions say, with the token left out: where one subject alone was photographed in a forest, "forest" would come to
+mean that subject.
 
-Pictures are kept in `build/prior` by what decides them (base model, class noun, prompts, settings, seed). So new
-captions, another subject of a known class or a larger `images_per_class` draw only what is not there yet.
+Pictures are kept in `build/prior` by what decides them (base model, prompts drawn together, settings, seed). So another
+subject of a known class, new captions or a larger `images_per_class` draw only what is not there yet.
 """
 
 from __future__ import annotations
@@ -14,21 +16,23 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from personalize import hub
-from personalize.files import whole, write_json, write_rows, write_text
+from personalize.files import read_rows, whole, write_json, write_rows, write_text
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 NEEDS = ("caption",)
 
 KEPT = Path("build/prior")
 
-ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}")]
+CAPTION = "{caption}"
+ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}|^\{caption\}$")]
 
 
 class Config(StepConfig):
@@ -36,7 +40,9 @@ class Config(StepConfig):
     base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
     images_per_class: int = Field(20, ge=0, description="Class images for each class noun; 0 leaves them all out")
     prompts: tuple[ClassPrompt, ...] = Field(
-        ("a photo of a {class_noun}",), min_length=1, description="Class prompts, taken in turn"
+        ("a photo of a {class_noun}",),
+        min_length=1,
+        description="Class prompts, taken in turn; {caption} is the photographs' captions without the token, in turn",
     )
     negative_prompt: str = Field("", description="What class images should keep away from")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
@@ -58,33 +64,47 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
     from personalize.photographs.prompts import load_subjects
 
-    nouns = sorted({subject.class_noun for subject in load_subjects(inputs["caption"].path)})
-    kept = {noun: _kept_folder(config, noun) for noun in nouns}
-    lacking = [(noun, i) for noun in nouns for i in range(config.images_per_class) if not _usable(kept[noun], i)]
+    batches: dict[Path, Batch] = {}
+    images = []
+    for noun in sorted({subject.class_noun for subject in load_subjects(inputs["caption"].path)}):
+        captions = _captions(inputs["caption"].path, noun)
+        for start in range(0, config.images_per_class, config.batch_size):
+            numbers = range(start, start + config.batch_size)
+            batch = Batch([(_prompt(config, noun, captions, i), _seed(config, noun, i)) for i in numbers])
+            folder = _kept_folder(config, batch)
+            batches[folder] = batch
+            here = zip(range(start, config.images_per_class), batch.rows, strict=False)
+            images += [(noun, i, folder / f"{i - start:04}.png", row) for i, row in here]
+    lacking = [file for _, _, file, _ in images if not _usable(file)]
     begun = time.perf_counter()
     if lacking:
-        _draw(config, kept, sorted({(noun, i // config.batch_size) for noun, i in lacking}))
+        _draw(config, {folder: batches[folder] for folder in dict.fromkeys(file.parent for file in lacking)})
     seconds = time.perf_counter() - begun
 
     rows = []
-    for noun in nouns:
+    for noun, i, file, (prompt, seed) in images:
         (outputs / noun).mkdir(parents=True, exist_ok=True)
-        for i in range(config.images_per_class):
-            name = f"{noun}/{i:04}.png"
-            shutil.copyfile(kept[noun] / f"{i:04}.png", outputs / name)
-            prompt, seed = _prompt(config, noun, i), _seed(config, noun, i)
-            rows.append({"file_name": name, "class_noun": noun, "text": prompt, "seed": seed})
+        name = f"{noun}/{i:04}.png"
+        shutil.copyfile(file, outputs / name)
+        rows.append({"file_name": name, "class_noun": noun, "text": prompt, "seed": seed})
     write_rows(outputs / "metadata.jsonl", rows)
     write_json(outputs / "diagnostics" / "drawing.json", {"drawn": len(lacking), "seconds": round(seconds, 1)})
     mlflow.log_metrics({"class_images": len(rows), "class_images_drawn": len(lacking), "drawing_seconds": seconds})
 
 
-def _draw(config: Config, kept: Mapping[str, Path], batches: list[tuple[str, int]]) -> None:
-    """Draws batch by batch and keeps each at once, so a run that is killed has lost one batch.
+@dataclass(frozen=True)
+class Batch:
+    """Class images drawn together: prompt and seed of each.
 
-    A class's picture i always sits in batch i // batch_size, which is always drawn whole: what else is lacking must not
-    change a picture, not even by the rounding of another batch's shape.
+    A batch is always drawn whole: what else is lacking must not change a picture, not even by the rounding of another
+    batch's shape.
     """
+
+    rows: Sequence[tuple[str, int]]
+
+
+def _draw(config: Config, batches: Mapping[Path, Batch]) -> None:
+    """Draws batch by batch and keeps each at once in its folder, so a run that is killed has lost one batch."""
     from tqdm import tqdm
 
     from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
@@ -94,40 +114,36 @@ def _draw(config: Config, kept: Mapping[str, Path], batches: list[tuple[str, int
         config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
     )
     with tqdm(total=len(batches) * config.batch_size, desc="class images", unit="picture") as bar:
-        for noun, batch in batches:
-            numbers = range(batch * config.batch_size, (batch + 1) * config.batch_size)
-            prompts, seeds = zip(*((_prompt(config, noun, i), _seed(config, noun, i)) for i in numbers), strict=True)
+        for folder, batch in batches.items():
+            prompts, seeds = zip(*batch.rows, strict=True)
             pictures = sample(pipe, prompts, seeds, sampling, batch_size=config.batch_size)
-            for i, picture in zip(numbers, pictures, strict=True):
-                with whole(kept[noun] / f"{i:04}.png") as part:
+            for i, picture in enumerate(pictures):
+                with whole(folder / f"{i:04}.png") as part:
                     picture.save(part, "png")
-            bar.update(len(numbers))
+            bar.update(len(pictures))
 
 
-def _usable(folder: Path, number: int) -> bool:
+def _usable(file: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(folder / f"{number:04}.png") as picture:
+        with Image.open(file) as picture:
             picture.load()
     except (OSError, SyntaxError, ValueError):  # absent or damaged: Pillow has all three words for it
         return False
     return True
 
 
-def _kept_folder(config: Config, noun: str) -> Path:
-    """Named after everything that decides the pictures but their number; what that was is told in `about.json`."""
+def _kept_folder(config: Config, batch: Batch) -> Path:
+    """Named after everything that decides the pictures; what that was is told in `about.json`."""
     about = {
         "base": hub.identity(config.base_model, config.base_revision),
-        "prompts": config.prompts,
+        "rows": list(batch.rows),
         "negative_prompt": config.negative_prompt,
         "sampling_steps": config.sampling_steps,
         "guidance_scale": config.guidance_scale,
         "resolution": config.resolution,
         "dtype": config.dtype,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "class_noun": noun,
     }
     text = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
     folder = KEPT / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -135,8 +151,19 @@ def _kept_folder(config: Config, noun: str) -> Path:
     return folder
 
 
-def _prompt(config: Config, noun: str, number: int) -> str:
-    return config.prompts[number % len(config.prompts)].replace("{class_noun}", noun)
+def _captions(captioned: Path, noun: str) -> list[str]:
+    """What the captions of a class's photographs say without the token, each once, in order."""
+    from personalize.photographs.prompts import without_token
+
+    rows = [row for row in read_rows(captioned / "metadata.jsonl") if row["class_noun"] == noun]
+    return sorted({without_token(row["text"], row["token"]) for row in rows})
+
+
+def _prompt(config: Config, noun: str, captions: Sequence[str], number: int) -> str:
+    turn, place = divmod(number, len(config.prompts))
+    if config.prompts[place] != CAPTION:
+        return config.prompts[place].replace("{class_noun}", noun)
+    return captions[(turn * config.prompts.count(CAPTION) + config.prompts[:place].count(CAPTION)) % len(captions)]
 
 
 def _seed(config: Config, noun: str, number: int) -> int:

@@ -1,6 +1,7 @@
 """Prior: class images of the base model, drawn once for each thing that decides them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from personalize.cards import Card
-from personalize.files import tree_digest
+from personalize.files import tree_digest, write_rows
 from personalize.photographs.prompts import Subject, save_subjects
 from personalize.recipe import Inputs
 from steps import prior
@@ -20,12 +21,20 @@ def run(store: Path, tiny_models: Path):
     """Runs the step for some class nouns; gives its outputs and the numbers it logged."""
     count = 0
 
-    def run(*nouns: str, **changes) -> tuple[Path, dict[str, float], Card]:
+    def run(
+        *nouns: str, captions: Sequence[str] = ("a photo of a {} on a rug",), **changes
+    ) -> tuple[Path, dict[str, float], Card]:
         nonlocal count
         count += 1
         caption, outputs = store / f"caption{count}", store / f"outputs{count}"
         caption.mkdir()
         save_subjects(caption, [Subject(f"tok{i}", noun, 5) for i, noun in enumerate(nouns)])
+        told = [
+            {"file_name": f"{i}.png", "token": f"tok{i}", "class_noun": noun, "text": text.format(f"tok{i} {noun}")}
+            for i, noun in enumerate(nouns)
+            for text in captions
+        ]
+        write_rows(caption / "metadata.jsonl", told)
         fast = {"images_per_class": 4, "batch_size": 2, "resolution": 64, "sampling_steps": 1, "device": "cpu"}
         config = prior.Config(base_model=str(tiny_models / "sdxl"), **{**fast, **changes})
         with mlflow.start_run() as active:
@@ -59,6 +68,21 @@ def test_prompts_are_taken_in_turn(run):
     assert "a chair in a studio" in card.html()
     with pytest.raises(ValueError, match="class_noun"):
         run("chair", prompts=["a photo of a chair"])
+
+
+def test_captions_bring_every_place_of_the_photographs_without_any_token(run):
+    places = ("a photo of a {} in the forest", "a photo of a {} on a rug", "a photo of a {} in the forest")
+    outputs, _, _ = run("chair", "chair", captions=places, prompts=["a photo of a {class_noun}", "{caption}"])
+    plain = "a photo of a chair"
+    assert [row["text"] for row in rows(outputs)] == [plain, f"{plain} in the forest", plain, f"{plain} on a rug"]
+
+
+def test_a_caption_more_draws_the_batches_that_it_is_in(run):
+    asked = {"prompts": ["{caption}"], "batch_size": 1}
+    first, _, _ = run("chair", captions=("a {} at A", "a {} at B"), **asked)
+    again, metrics, _ = run("chair", captions=("a {} at A", "a {} at B", "a {} at C"), **asked)
+    assert metrics["class_images_drawn"] == 2, "the third and fourth show C and A"
+    assert list(pictures(again).values())[:2] == list(pictures(first).values())[:2]
 
 
 def test_seeds_differ_between_pictures_and_classes(run):
@@ -101,9 +125,9 @@ def test_what_decides_the_pictures_draws_them_anew(run, change):
 
 def test_a_lost_or_damaged_picture_is_drawn_again_and_is_the_same(run, store: Path):
     first, _, _ = run("chair")
-    (kept,) = (store / "build/prior").iterdir()
-    (kept / "0001.png").write_bytes((kept / "0001.png").read_bytes()[:200])
-    (kept / "0002.png").unlink()
+    one, other = (store / "build/prior").iterdir()
+    (one / "0001.png").write_bytes((one / "0001.png").read_bytes()[:200])
+    (other / "0000.png").unlink()
     again, metrics, _ = run("chair")
     assert metrics["class_images_drawn"] == 2
     assert pictures(again) == pictures(first)
