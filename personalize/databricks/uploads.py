@@ -38,18 +38,22 @@ def resuming(client: WorkspaceClient) -> ResumingFiles:
 class Session:
     """An upload that has begun: what the workspace answered, and the parts that it has by number.
 
-    Kept in `file` after every part; parts: (ETag, md5 of the bytes).
+    Kept in `file` after every part; parts: (ETag, md5 of the bytes). outdated: the token of one of the same path that
+    was of a file of another size.
     """
 
     def __init__(self, file: Path, size: int, part_size: int) -> None:
         self.file, self.size, self.part_size = file, size, part_size
         self.answer: dict[str, Any] = {}
         self.parts: dict[str, tuple[str, str]] = {}
+        self.outdated = ""
         self._lock = threading.Lock()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = read_json(file)
             if (known["size"], known["part_size"]) == (size, part_size):
                 self.answer, self.parts = known["answer"], {key: tuple(part) for key, part in known["parts"].items()}
+            else:
+                self.outdated = known["answer"]["multipart_upload"]["session_token"]
 
     def begin(self, answer: dict[str, Any]) -> None:
         """A new session; nothing is there yet."""
@@ -125,6 +129,9 @@ class ResumingFiles(FilesExt):
         session = self._sessions.get(ctx.target_path)
         if session is None:
             return super()._initiate_multipart_upload(ctx)
+        if session.outdated:
+            with contextlib.suppress(Exception):  # its parts cost storage, and nothing else
+                super()._abort_multipart_upload(ctx, session.outdated)
         if not session.answer:
             session.begin(super()._initiate_multipart_upload(ctx))
         return session.answer

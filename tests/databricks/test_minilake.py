@@ -102,10 +102,11 @@ def either(request, monkeypatch, tmp_path_factory):
 
 
 def test_what_is_lacking_to_register_a_model_is_what_was_not_granted(either):
-    client, designer = connect(), {"designer@example.com"}
+    client, somebody = connect(), "designer@example.com"
+    designer = {somebody}
 
     def grant(kind, name, *privileges):
-        client.grants.update(kind, name, changes=[PermissionsChange(add=[*privileges], principal=[*designer][0])])
+        client.grants.update(kind, name, changes=[PermissionsChange(add=[*privileges], principal=somebody)])
 
     wanted = [
         "USE CATALOG ON CATALOG studio",
@@ -117,7 +118,7 @@ def test_what_is_lacking_to_register_a_model_is_what_was_not_granted(either):
     assert governance.lacking(client, "studio.chairs", designer) == [wanted[0], wanted[2]]
     grant("catalog", "studio", Privilege.USE_CATALOG, Privilege.CREATE_MODEL)
     assert governance.lacking(client, "studio.chairs", designer) == [], "what a catalog grants its schemas have"
-    change = PermissionsChange(remove=[Privilege.CREATE_MODEL], principal=[*designer][0])
+    change = PermissionsChange(remove=[Privilege.CREATE_MODEL], principal=somebody)
     client.grants.update("catalog", "studio", changes=[change])
     assert governance.lacking(client, "studio.chairs", designer) == [wanted[2]]
 
