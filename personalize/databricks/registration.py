@@ -34,12 +34,13 @@ def register(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion
         MlflowException: it is refused, or a file could not be sent; the same call again goes on from there.
     """
     import mlflow
+    from mlflow.store._unity_catalog.registry.utils import get_uc_model_registry_store_class
     from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
     from mlflow.tracking._model_registry.utils import _get_store_registry
 
-    stores = _get_store_registry()
-    stores.register("databricks-uc", Store)
-    ModelRegistryStoreRegistry._get_store_with_resolved_uri.cache_clear()  # it may have made one before
+    if get_uc_model_registry_store_class() is UcModelRegistryStore:  # not where MLflow is told to take its other one
+        _get_store_registry().register("databricks-uc", Store)
+        ModelRegistryStoreRegistry._get_store_with_resolved_uri.cache_clear()  # it may have made one before
     return mlflow.register_model(model_uri, name, await_registration_for=AWAIT_S, tags=dict(tags))
 
 

@@ -139,18 +139,27 @@ def with_tag(name: str, key: str, value: str, newest: int = 20) -> RegisteredVer
 
 
 def logged_with_tag(key: str, value: str) -> str:
-    """Address of the newest logged model of this run's experiment that is whole and has this tag; empty without one."""
+    """Address of the newest logged model of this run's experiment that is whole and has this tag.
+
+    Empty without one, and where a server does not search for tags.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     run = mlflow.active_run()
     if not value or run is None:
         return ""
-    found = mlflow.search_logged_models(
-        [run.info.experiment_id],
-        f"tags.`{key}` = '{value}'",
-        order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-        output_format="list",
-    )
+    try:
+        found = mlflow.search_logged_models(
+            [run.info.experiment_id],
+            f"tags.`{key}` = '{value}'",
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+            output_format="list",
+        )
+    except MlflowException as error:
+        if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            raise
+        return ""
     return next((each.model_uri for each in found if each.status == "READY"), "")
 
 

@@ -102,9 +102,9 @@ def test_a_full_volume_is_said_and_a_rerun_finishes(empty, project, capsys):
     assert setup.main(words) == 0
 
 
-def test_a_file_of_many_parts_is_whole_after_a_part_was_lost(empty, project):
+def test_a_file_of_many_parts_is_whole_after_a_part_was_lost(empty, project, small_parts):
     big = project / "data" / "chair" / "zwvchr" / "big.jpg"
-    big.write_bytes(bytes(range(256)) * (210 * 1024))  # above the 50 MiB from which the SDK sends parts
+    big.write_bytes(bytes(range(256)) * (21 * 1024))  # above the size from which the SDK sends parts
     empty.faults.append(Fault("PUT /presigned/", 503, times=2))
     words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
     assert setup.main([*words, "--MODEL_NAME", "studio.chairs.chair"]) == 0

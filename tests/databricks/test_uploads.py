@@ -15,25 +15,21 @@ from personalize.databricks import registration
 from personalize.databricks.uploads import MEMORY
 from personalize.databricks.volumes import upload
 from personalize.databricks.workspace import connect
-from tests.databricks.conftest import ROOT, VOLUME
+from tests.databricks.conftest import MIB, PARTS, ROOT, VOLUME
 from tests.serving.test_local import SIGNATURE
 from tests.workspace import Fault
 
-MIB = 2**20
 SIZE = 6 * MIB + 5
-PARTS = {"files_ext_multipart_upload_min_stream_size": 5 * MIB, "files_ext_multipart_upload_part_size_options": [MIB]}
-"""Of the SDK's configuration: parts of 1 MiB from 5 MiB on, where they are of 10 from 50 on. The last is smaller."""
+"""Six parts, and a seventh that is smaller."""
 REMOTE = f"{VOLUME}/models/unet.safetensors"
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch, workspace):
+def weights(tmp_path, monkeypatch, workspace, small_parts):
     """A folder with one large file; the working directory. Nothing of it is in the volume."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Config, "experimental_files_ext_cloud_api_max_retries", 1)  # what is lost is lost at once
     monkeypatch.setattr(Config, "files_ext_multipart_upload_max_retries", 0)
-    for name, value in PARTS.items():
-        monkeypatch.setattr(Config, name, value)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "unet.safetensors").write_bytes(random.Random(1).randbytes(SIZE))
     yield tmp_path / "models"
