@@ -25,6 +25,7 @@ from databricks.sdk.service.catalog import PermissionsChange, Privilege
 
 from personalize.databricks import deployment_job, governance, setup
 from personalize.databricks.backend import submit
+from personalize.databricks.compute import check_config
 from personalize.databricks.job import JobRun
 from personalize.databricks.volumes import download
 from personalize.databricks.workspace import connect
@@ -136,7 +137,7 @@ def project(tmp_path, monkeypatch):
 
 def test_a_job_is_submitted_once_told_of_and_ends(either, project, caplog):
     run, client = mlflow.MlflowClient().create_run("0").info.run_id, connect()
-    config = {**CLUSTER, "volume": STUDIO}
+    config = check_config({**CLUSTER, "volume": STUDIO})
     arguments = ["--entry-point", "main", "--run-id", run, "--tracking-uri", mlflow.get_tracking_uri()]
     job = submit(client, config, project, arguments, run)
     assert submit(client, config, project, arguments, run).job_run_id == job.job_run_id, "the same token, the same job"
@@ -151,7 +152,7 @@ def test_a_job_is_submitted_once_told_of_and_ends(either, project, caplog):
 
 def test_a_deployment_job_is_made_once_and_brought_up_to_date(either, project, monkeypatch):
     monkeypatch.setattr(deployment_job, "link", lambda *_: None)  # neither MLflow's registry nor its models are here
-    client, config = connect(), {**CLUSTER, "volume": STUDIO}
+    client, config = connect(), check_config({**CLUSTER, "volume": STUDIO})
     others = client.jobs.create(name="somebody's", tasks=[]).job_id if either == "minilake" else 0
     number = deployment_job.make(client, project, config, "studio.chairs.chair", "databricks", "/a", "version")
     (project / "new.py").write_text("1")

@@ -68,7 +68,7 @@ class Files:
             self.write(target, data)
             return 204, b""
         if not target.is_file():
-            raise missing(f"'{remote}' does not exist")
+            raise Refused(404, "NOT_FOUND", "The file being accessed is not found.")
         if method == "DELETE":
             target.unlink()
             return 204, b""
@@ -81,7 +81,7 @@ class Files:
             target.mkdir(parents=True, exist_ok=True)
             return 204, b""
         if not target.is_dir():
-            raise missing(f"Directory '{remote}' does not exist")
+            raise Refused(404, "NOT_FOUND", "The directory being accessed is not found.")
         if method == "HEAD":
             return 200, b""
         entries = []
@@ -119,7 +119,7 @@ class Files:
             return {"abort_upload_url": {"url": f"{host}/presigned/{q['session_token']}/0", "headers": []}}
         self.allow(q["path"], principal, "READ_VOLUME")
         if not self.path(q["path"]).is_file():
-            raise missing(f"'{q['path']}' does not exist")
+            raise Refused(404, "NOT_FOUND", "The file being accessed is not found.")
         return {"url": f"{host}/presigned/download{urllib.parse.quote(q['path'])}", "headers": []}
 
     def presigned(self, method: str, rest: str, data: bytes, covers: str) -> Any:

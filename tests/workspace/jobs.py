@@ -85,7 +85,7 @@ class Jobs:
         self.registry: Any = None
         self.policies: dict[str, set[str]] = {}
         self.uninstallable: set[str] = set()
-        self.aliases_set: list[tuple[str, str]] = []
+        self.noted: set[int] = set()
 
     # --- what is asked for ------------------------------------------------------------------------------------------
 
@@ -214,24 +214,19 @@ class Jobs:
         self.registry.catalog.need(watched, principal, "EXECUTE")
 
     def alias_set(self, model: str, alias: str) -> None:
-        self.aliases_set.append((model, alias))
+        """What the triggers that there are take note of."""
+        for number, job in self.jobs.items():
+            trigger = (job["settings"].get("trigger") or {}).get("model") or {}
+            watched = str(trigger.get("securable_name") or "").lower()
+            if alias in trigger.get("aliases", []) and watched in (model.lower(), model.lower().rpartition(".")[0]):
+                self.noted.add(number)
 
     def poll(self) -> list[int]:
         """A minute later: the runs that triggers have begun, one a job, however often its alias was set."""
-        happened, self.aliases_set = self.aliases_set, []
-        begun = []
-        for job in self.jobs.values():
-            trigger = (job["settings"].get("trigger") or {}).get("model") or {}
-            watched = str(trigger.get("securable_name") or "")
-            if (job["settings"].get("trigger") or {}).get("pause_status") == "PAUSED":
-                continue
-            if any(
-                alias in trigger.get("aliases", [])
-                and watched.lower() in (model.lower(), model.lower().rpartition(".")[0])
-                for model, alias in happened
-            ):
-                begun.append(self.start(job["settings"], job["job_id"], job["creator_user_name"], {}))
-        return begun
+        noted, self.noted = self.noted, set()
+        jobs = [job for number, job in self.jobs.items() if number in noted]
+        jobs = [job for job in jobs if job["settings"]["trigger"].get("pause_status") != "PAUSED"]
+        return [self.start(job["settings"], job["job_id"], job["creator_user_name"], {}) for job in jobs]
 
     # --- how it goes ------------------------------------------------------------------------------------------------
 
