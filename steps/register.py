@@ -111,15 +111,15 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     earlier = registry.with_tag(config.name, MADE_AS, tags.get(MADE_AS, ""))
     if earlier is not None and not _carries(f"models:/{config.name}/{earlier.version}", tags["adapter_md5"]):
         earlier = None  # a tag is not believed
-    logged = registry.logged_with_tag(MADE_AS, tags.get(MADE_AS, "")) if earlier is None else ""
-    if logged and not _carries(logged, tags["adapter_md5"]):
-        logged = ""
+    logged = registry.logged_with_tag(MADE_AS, tags.get(MADE_AS, "")) if earlier is None else None
+    if logged is not None and not _carries(logged.artifact_location, tags["adapter_md5"]):
+        logged = None
     if earlier is not None:
         print(f"version {earlier.version} is this very model, of a run that did not end; it is taken up", flush=True)
         model_uri, model_id = f"models:/{config.name}/{earlier.version}", registry.model_id(earlier)
-    elif logged:
-        print(f"{logged} is this very model, of a run that did not register it; it is taken up", flush=True)
-        model_uri, model_id = logged, logged.removeprefix("models:/")
+    elif logged is not None:
+        print(f"{logged.model_uri} is this very model, of a run that did not register it; it is taken up", flush=True)
+        model_uri, model_id = logged.model_uri, logged.model_id
     else:
         print("packing base weights and adapter into a model", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -177,11 +177,11 @@ def _scores(folder: Path) -> dict[str, Any]:
     return {"verdict": scores["verdict"], "gates": gates}
 
 
-def _carries(model_uri: str, adapter_md5: str) -> bool:
-    """Whether a model has this very adapter in it."""
+def _carries(address: str, adapter_md5: str) -> bool:
+    """Whether the model at an address has this very adapter in it."""
     from personalize.serving.package import adapter_in
 
-    return file_digest(adapter_in(model_uri) / Path(ADAPTER).name) == adapter_md5
+    return file_digest(adapter_in(address) / Path(ADAPTER).name) == adapter_md5
 
 
 def _registered(model_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion:

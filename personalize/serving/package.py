@@ -175,11 +175,11 @@ def adapter_of(name: str, version: str | int) -> Path:
     return adapter_in(f"models:/{name}/{version}")
 
 
-def adapter_in(model_uri: str) -> Path:
-    """The same of a model by its address."""
+def adapter_in(address: str) -> Path:
+    """The same of a model by the address of its files, where `models:/` has names and versions only."""
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{model_uri}/artifacts/adapter"))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/adapter"))
 
 
 def _code(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from personalize.cards import command
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
 CHALLENGER = "challenger"
@@ -138,17 +139,17 @@ def with_tag(name: str, key: str, value: str, newest: int = 20) -> RegisteredVer
     return next((each for each in versions if each.status == "READY" and each.tags.get(key) == value), None)
 
 
-def logged_with_tag(key: str, value: str) -> str:
-    """Address of the newest logged model of this run's experiment that is whole and has this tag.
+def logged_with_tag(key: str, value: str) -> LoggedModel | None:
+    """The newest logged model of this run's experiment that is whole and has this tag.
 
-    Empty without one, and where a server does not search for tags.
+    None without one, and where a server does not search for tags.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     run = mlflow.active_run()
     if not value or run is None:
-        return ""
+        return None
     try:
         found = mlflow.search_logged_models(
             [run.info.experiment_id],
@@ -159,8 +160,8 @@ def logged_with_tag(key: str, value: str) -> str:
     except MlflowException as error:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
-        return ""
-    return next((each.model_uri for each in found if each.status == "READY"), "")
+        return None
+    return next((each for each in found if each.status == "READY"), None)
 
 
 def best_version(name: str) -> ModelVersion:
