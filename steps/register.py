@@ -109,11 +109,17 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     example = _example(subjects)
     tags = _tags(config, inputs, subjects, scores)
     earlier = registry.with_tag(config.name, MADE_AS, tags.get(MADE_AS, ""))
-    if earlier is not None and not _carries(earlier, tags["adapter_md5"]):
+    if earlier is not None and not _carries(f"models:/{config.name}/{earlier.version}", tags["adapter_md5"]):
         earlier = None  # a tag is not believed
+    logged = registry.logged_with_tag(MADE_AS, tags.get(MADE_AS, "")) if earlier is None else None
+    if logged is not None and not _carries(logged.artifact_location, tags["adapter_md5"]):
+        logged = None
     if earlier is not None:
         print(f"version {earlier.version} is this very model, of a run that did not end; it is taken up", flush=True)
         model_uri, model_id = f"models:/{config.name}/{earlier.version}", registry.model_id(earlier)
+    elif logged is not None:
+        print(f"{logged.model_uri} is this very model, of a run that did not register it; it is taken up", flush=True)
+        model_uri, model_id = logged.model_uri, logged.model_id
     else:
         print("packing base weights and adapter into a model", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -136,11 +142,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     print("loading it as a server would and asking it for a picture", flush=True)
     sample = _ask(config, model_uri, example)
     description = _described(tags, scores["gates"], metrics, inputs["evaluate"])
-    version = (
-        registry.challenge(earlier, description)
-        if earlier is not None
-        else registry.register(model_uri, config.name, tags, description)
-    )
+    version = registry.challenge(earlier or _registered(model_uri, config.name, tags), description)
     sample.open().save(outputs / "sample.png")
     answer = dict(sample.facts)
     write_json(outputs / "diagnostics/speed.json", {"latency_ms": answer.pop("latency_ms")})
@@ -175,11 +177,24 @@ def _scores(folder: Path) -> dict[str, Any]:
     return {"verdict": scores["verdict"], "gates": gates}
 
 
-def _carries(version: RegisteredVersion, adapter_md5: str) -> bool:
-    """Whether a registered version has this very adapter in it."""
-    from personalize.serving.package import adapter_of
+def _carries(address: str, adapter_md5: str) -> bool:
+    """Whether the model at an address has this very adapter in it."""
+    from personalize.serving.package import adapter_in
 
-    return file_digest(adapter_of(version.name, version.version) / Path(ADAPTER).name) == adapter_md5
+    return file_digest(adapter_in(address) / Path(ADAPTER).name) == adapter_md5
+
+
+def _registered(model_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion:
+    """A logged model as the newest version of `name`; into Unity Catalog, an upload that was cut goes on."""
+    import mlflow
+
+    from personalize.serving import registry
+
+    if str(mlflow.get_registry_uri()).startswith("databricks-uc"):
+        from personalize.databricks import registration
+
+        return registration.register(model_uri, name, tags)
+    return registry.register(model_uri, name, tags)
 
 
 def _gathered(train: Path, folder: Path) -> Path:

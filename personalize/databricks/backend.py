@@ -13,7 +13,7 @@ what runs is always what lies here. Keys of the backend config:
     volume                /Volumes/<catalog>/<schema>/<volume> for snapshots; not needed when the commit is pushed
     git_provider          only for a Git host that is not known by its name
     timeout_minutes       after which the workspace stops the job
-    budget_policy_id      to whom serverless compute is charged
+    budget_policy_id      to whom serverless compute is charged; a cluster has custom_tags
     wait                  true: stay, tell how it goes, cancel it on Ctrl-C, and fail where it fails
 
 MLflow finds the backend by an entry point of the installed project, which `make setup` installs. The tracking server

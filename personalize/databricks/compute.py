@@ -40,6 +40,11 @@ def check_config(backend_config: dict[str, Any]) -> dict[str, Any]:
         )
     if "accelerator" in config:
         _accelerator(config["accelerator"])
+    elif config.get("budget_policy_id"):
+        raise WorkspaceError(
+            "budget_policy_id of the backend config is of serverless compute, and would tag nothing here: give it with "
+            'accelerator, or tag the cluster in its place: "new_cluster": {"custom_tags": {"cost_centre": "..."}}.'
+        )
     if "new_cluster" in config:
         config["new_cluster"] = whole_cluster(config["new_cluster"])
     return config

@@ -83,10 +83,12 @@ def make(
         git_source=source.git,
         parameters=[JobParameterDefinition("model_name", model), JobParameterDefinition("model_version", "")],
         trigger=trigger,
+        budget_policy_id=config.get("budget_policy_id"),
         max_concurrent_runs=1 if on == "alias" else 10,
     )
     with explained(f"making the deployment job of {model}"):
-        known = next(iter(client.jobs.list(name=settings.name)), None)
+        named = client.jobs.list(name=settings.name)  # whatever its case
+        known = next((job for job in named if job.settings and job.settings.name == settings.name), None)
         if known is not None and known.job_id is not None:
             client.jobs.reset(known.job_id, settings)
             number = known.job_id

@@ -56,17 +56,27 @@ def check_model(client: WorkspaceClient, full_name: str) -> None:
 
 
 def check_quota(client: WorkspaceClient, kind: str, parent: str, quota: str) -> None:
-    """Raises WorkspaceError where nothing more goes into `parent`, as far as one may know."""
-    from databricks.sdk.errors import DatabricksError
+    """Raises WorkspaceError where nothing more goes into `parent`, as far as one may know.
+
+    The documentation names few of the quotas: where there is none of this name, the list is asked for the parent's one
+    that is about models.
+    """
+    from databricks.sdk.errors import DatabricksError, InvalidParameterValue, NotFound
 
     try:
-        used = client.resource_quotas.get_quota(kind, parent, quota).quota_info
+        try:
+            used = client.resource_quotas.get_quota(kind, parent, quota).quota_info
+        except (InvalidParameterValue, NotFound):
+            listed = client.resource_quotas.list_quotas(max_results=500)
+            used = next(
+                (one for one in listed if one.parent_full_name == parent and "model" in str(one.quota_name)), None
+            )
     except DatabricksError:
         return
     if used is not None and used.quota_limit and (used.quota_count or 0) >= used.quota_limit:
         raise WorkspaceError(
-            f"{parent} is full: {used.quota_count} of {used.quota_limit} ({quota}). Delete what nobody needs, or take "
-            "another name: -P MODEL_NAME=<catalog>.<schema>.<model>."
+            f"{parent} is full: {used.quota_count} of {used.quota_limit} ({used.quota_name}). Delete what nobody "
+            "needs, or take another name: -P MODEL_NAME=<catalog>.<schema>.<model>."
         )
 
 

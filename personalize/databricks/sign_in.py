@@ -33,15 +33,21 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None, **_: Any) ->
     from mlflow.exceptions import ExecutionException
     from mlflow.tracking._tracking_service.utils import _get_databricks_rest_store
 
-    from personalize.databricks.workspace import WorkspaceError, connect, profile_of
+    from personalize.databricks.workspace import WorkspaceError, connect, explained, profile_of
 
+    profile = profile_of(store_uri)
     try:
-        client = connect(profile=profile_of(store_uri))
+        client = connect(profile=profile)
+        if is_mlflow_run():
+            with explained("signing in"):
+                client.current_user.me()  # what is refused is refused before anything is begun
     except WorkspaceError as error:
         raise ExecutionException(str(error)) from error
     if is_mlflow_run() and client.config.auth_type not in HANDED_ON:
         _renew_for_children(client)
         store_uri = "databricks"
+    elif profile and not is_mlflow_run():  # MLflow asks the SDK for artifacts, and does not tell it the profile
+        os.environ.setdefault("DATABRICKS_CONFIG_PROFILE", profile)
     return _get_databricks_rest_store(store_uri)
 
 

@@ -32,24 +32,27 @@ THREADS = 8
 def upload(client: WorkspaceClient, folder: Path, volume: str) -> list[str]:
     """Copy a folder's files below a volume path; a file there of the same name and size is left as it is.
 
-    Returns the remote paths that were written. Symbolic links are followed when they stay inside the folder.
+    A large file whose upload was cut is gone on with (`uploads`). Returns the remote paths that were written. Symbolic
+    links are followed when they stay inside the folder.
 
     Raises:
         WorkspaceError: `folder` is not a folder, or `volume` is not a volume path.
     """
+    from personalize.databricks.uploads import resuming
+
     root = check_volume(volume)
     if not folder.is_dir():
         raise WorkspaceError(f"There is no folder {folder} to upload.")
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.resolve().is_relative_to(folder.resolve())
     ]
-    there = dict(_walk(client, str(root)))
+    there, files_api = dict(_walk(client, str(root))), resuming(client)
 
     def send(path: Path) -> str | None:
         remote = str(root / path.relative_to(folder).as_posix())
         if there.get(remote) == path.stat().st_size:
             return None
-        client.files.upload_from(remote, str(path), overwrite=True)
+        files_api.upload_from(remote, str(path), overwrite=True)
         return remote
 
     for parent in sorted({str(root / path.relative_to(folder).parent.as_posix()) for path in files}):

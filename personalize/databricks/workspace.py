@@ -84,7 +84,9 @@ def explained(doing: str) -> Iterator[None]:
     try:
         yield
     except (PermissionDenied, Unauthenticated) as error:
-        raise WorkspaceError(f"The workspace does not allow {doing}: {_first_line(error)}") from error
+        said = _first_line(error)
+        way_out = f" {WAYS_IN}" if isinstance(error, Unauthenticated) or "access token" in said else ""
+        raise WorkspaceError(f"The workspace does not allow {doing}: {said}{way_out}") from error
     except DatabricksError as error:
         raise WorkspaceError(f"The workspace refuses {doing}: {_first_line(error)}") from error
     except (TimeoutError, RequestException) as error:

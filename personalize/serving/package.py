@@ -172,9 +172,14 @@ def log(
 
 def adapter_of(name: str, version: str | int) -> Path:
     """The folder of the adapter that a registered version carries: its weights and `subjects.json`, not the base's."""
+    return adapter_in(f"models:/{name}/{version}")
+
+
+def adapter_in(address: str) -> Path:
+    """The same of a model by the address of its files, where `models:/` has names and versions only."""
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}/artifacts/adapter"))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/adapter"))
 
 
 def _code(folder: Path) -> Path:

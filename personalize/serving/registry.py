@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from personalize.cards import command
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
 CHALLENGER = "challenger"
@@ -94,11 +95,11 @@ def resolve(address: str) -> ModelVersion:
     return _concrete(version_of(name, which))
 
 
-def register(model_uri: str, name: str, tags: Mapping[str, str], description: str) -> ModelVersion:
-    """A logged model becomes the newest version of `name` and its challenger. description: Markdown."""
+def register(model_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion:
+    """A logged model becomes the newest version of `name`."""
     import mlflow
 
-    return challenge(mlflow.register_model(model_uri, name, await_registration_for=1800, tags=dict(tags)), description)
+    return mlflow.register_model(model_uri, name, await_registration_for=1800, tags=dict(tags))
 
 
 def challenge(version: RegisteredVersion, description: str) -> ModelVersion:
@@ -136,6 +137,31 @@ def with_tag(name: str, key: str, value: str, newest: int = 20) -> RegisteredVer
             return None
         raise
     return next((each for each in versions if each.status == "READY" and each.tags.get(key) == value), None)
+
+
+def logged_with_tag(key: str, value: str) -> LoggedModel | None:
+    """The newest logged model of this run's experiment that is whole and has this tag.
+
+    None without one, and where a server does not search for tags.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run = mlflow.active_run()
+    if not value or run is None:
+        return None
+    try:
+        found = mlflow.search_logged_models(
+            [run.info.experiment_id],
+            f"tags.`{key}` = '{value}'",
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+            output_format="list",
+        )
+    except MlflowException as error:
+        if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            raise
+        return None
+    return next((each for each in found if each.status == "READY"), None)
 
 
 def best_version(name: str) -> ModelVersion:

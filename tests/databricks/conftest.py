@@ -19,6 +19,20 @@ VOLUME = "/Volumes/main/personalize/files"
 CLUSTER = {"new_cluster": {"spark_version": "17.3.x-gpu-ml-scala2.13", "node_type_id": "g5.4xlarge"}}
 
 
+MIB = 2**20
+PARTS = {"files_ext_multipart_upload_min_stream_size": 5 * MIB, "files_ext_multipart_upload_part_size_options": [MIB]}
+"""Of the SDK's configuration: parts of 1 MiB from 5 MiB on, where they are of 10 from 50 on."""
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Files are large from 5 MiB on."""
+    from databricks.sdk.config import Config
+
+    for name, value in PARTS.items():
+        monkeypatch.setattr(Config, name, value)
+
+
 def signed_in(patch, workspace):
     """The environment's credentials lead to this workspace."""
     for stale in ("DATABRICKS_CONFIG_PROFILE", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"):

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -21,9 +22,9 @@ from personalize.databricks.backend import JobsBackend
 from personalize.databricks.compute import check_config
 from personalize.databricks.job import JobRun
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
-from personalize.databricks.workspace import WorkspaceError
+from personalize.databricks.workspace import WorkspaceError, connect
 from tests.databricks.conftest import CLUSTER, ROOT, VOLUME, committed, pushed, small_project
-from tests.workspace import Fault
+from tests.workspace import ME, Fault
 from tests.workspace.jobs import can_isolate
 
 PROJECT = """\
@@ -53,10 +54,10 @@ with mlflow.start_run():
 PATIENT = """\
 import time, mlflow
 with mlflow.start_run():
-    for step in range(7):
+    for step in range(6):
         mlflow.log_metric("step", step)
-        print("step", step, "of 7", flush=True)
-        time.sleep(2.5)
+        print("step", step, "of 6", flush=True)
+        time.sleep(1.6)
 """
 PROMPT = 'it\'s a "büro" chair; $(touch oops) {{job.run_id}}'
 
@@ -134,15 +135,15 @@ def test_credentials_outlive_the_token_that_the_job_began_with(
     workspace, tracking, project, quick, monkeypatch, caplog
 ):
     caplog.set_level("INFO", "personalize")
-    monkeypatch.setattr(workspace.identity, "lasts_s", 12)
+    monkeypatch.setattr(workspace.identity, "lasts_s", 8)
     before = workspace.identity.issued
     job = submit(project, tracking, {**CLUSTER, "volume": VOLUME}, entry_point="patient")
     assert job.wait(), job.why(job.look())
-    assert mlflow.get_run(job.run_id).data.metrics["step"] == 6
+    assert mlflow.get_run(job.run_id).data.metrics["step"] == 5
     assert workspace.identity.issued - before > 1
-    for step in range(6):
-        assert f"  step {step} of 7" in caplog.text, "the log is shown as it grows"
-    assert caplog.text.count("  step 3 of 7") == 1
+    for step in range(5):
+        assert f"  step {step} of 6" in caplog.text, "the log is shown as it grows"
+    assert caplog.text.count("  step 3 of 6") == 1
 
 
 def test_a_job_without_a_machine_says_what_the_cloud_said(workspace, tracking, project, quick, caplog, monkeypatch):
@@ -224,6 +225,56 @@ def test_a_workspace_without_clusters_says_what_to_ask_for(workspace, tracking, 
         submit(project, tracking, {**CLUSTER, "volume": VOLUME})
 
 
+def test_serverless_gpus_are_charged_to_a_budget_policy_that_one_may_use(workspace, tracking, project, monkeypatch):
+    monkeypatch.setattr(workspace.jobs, "no_capacity", True)
+    config = {"accelerator": "GPU_1xA10", "volume": VOLUME, "budget_policy_id": "studio-policy"}
+    with pytest.raises(
+        ExecutionException, match=r"submitting the job.*not have permission to use budget policy studio"
+    ):
+        submit(project, tracking, config)
+    monkeypatch.setitem(workspace.jobs.policies, "studio-policy", {ME})
+    job = submit(project, tracking, config)
+    assert workspace.jobs.runs[job.job_run_id]["body"]["budget_policy_id"] == "studio-policy"
+    with pytest.raises(ExecutionException, match=r"is of serverless compute.*custom_tags"):
+        submit(project, tracking, {**CLUSTER, "volume": VOLUME, "budget_policy_id": "studio-policy"})
+    tagged = {"new_cluster": {**CLUSTER["new_cluster"], "custom_tags": {"cost_centre": "studio"}}, "volume": VOLUME}
+    job = submit(project, tracking, tagged)
+    cluster = workspace.jobs.runs[job.job_run_id]["body"]["tasks"][0]["new_cluster"]
+    assert cluster["custom_tags"] == {"ResourceClass": "SingleNode", "cost_centre": "studio"}
+
+
+@needs_mounts
+@pytest.mark.parametrize("there", [True, False], ids=["installed", "missing"])
+def test_a_clusters_libraries_are_there_before_a_task_or_the_reason_why_not(workspace, tracking, there, caplog):
+    """Our jobs name none, for they build an environment of their own; a job that somebody else has made may."""
+    from databricks.sdk.service.compute import ClusterSpec, Library, LibraryInstallStatus, PythonPyPiLibrary
+    from databricks.sdk.service.jobs import SparkPythonTask, SubmitTask
+
+    client, wheel = connect(), f"{VOLUME}/chairs-1-py3-none-any.whl"
+    workspace.path(f"{VOLUME}/task.py").write_text("import chairs\nprint(chairs.LEGS)\n")
+    workspace.path(wheel).unlink(missing_ok=True)
+    if there:
+        with zipfile.ZipFile(workspace.path(wheel), "w") as made:
+            made.writestr("chairs.py", "LEGS = 'four legs'\n")
+    task = SubmitTask(
+        task_key="personalize",
+        spark_python_task=SparkPythonTask(f"{VOLUME}/task.py"),
+        new_cluster=ClusterSpec.from_dict(check_config(dict(CLUSTER))["new_cluster"]),
+        libraries=[Library(pypi=PythonPyPiLibrary("wordfreq==3.1.1")), Library(whl=wheel)],
+    )
+    number = client.jobs.submit(tasks=[task]).response.run_id
+    job = JobRun(client, number, mlflow.MlflowClient().create_run(tracking).info.run_id, poll_s=0.1)
+    assert job.wait() is there
+    seen = job.look().tasks[0]
+    states = [one.status for one in client.libraries.cluster_status(seen.cluster_instance.cluster_id)]
+    if there:
+        assert states == [LibraryInstallStatus.INSTALLED, LibraryInstallStatus.INSTALLED]
+        assert "four legs" in job.output(seen.run_id)[1]
+    else:
+        assert states == [LibraryInstallStatus.INSTALLED, LibraryInstallStatus.FAILED]
+        assert f"Library installation failed for library due to user error for whl {wheel}" in caplog.text
+
+
 def test_the_backend_config_is_checked_before_anything_is_sent():
     with pytest.raises(WorkspaceError, match="Unknown key 'new_clutser'"):
         check_config({"new_clutser": {}})
@@ -248,7 +299,6 @@ def test_the_runtime_is_the_newest_with_long_term_support(workspace):
     from databricks.sdk.service.jobs import SparkPythonTask
 
     from personalize.databricks.compute import task_on
-    from personalize.databricks.workspace import connect
 
     config = check_config({"new_cluster": {"node_type_id": "g5.4xlarge"}})
     task, _ = task_on(connect(), config, SparkPythonTask("/Volumes/a/b/c/x.py"))
@@ -407,8 +457,6 @@ def runtime(workspace, monkeypatch, tmp_path):
 @pytest.fixture
 def wheels(tmp_path):
     """A folder with a build of torch of this machine's own, as small as can be."""
-    import zipfile
-
     version = "2.13.0+own"
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / f"torch-{version}-py3-none-any.whl", "w") as wheel:

@@ -1,5 +1,6 @@
 """The deployment job: made once, started by every new version, stopped until somebody approves."""
 
+import itertools
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 from personalize.databricks import deployment_job
 from personalize.databricks.workspace import WorkspaceError, connect
 from tests.databricks.conftest import MODEL, ROOT, VOLUME, committed, results
+from tests.workspace import ME
 from tests.workspace.jobs import can_isolate
 
 CONFIG = {"accelerator": "GPU_1xA10", "volume": VOLUME}
@@ -54,6 +56,52 @@ def test_a_job_may_follow_the_alias_instead(registry, project):
     trigger = settings["trigger"]["model"]
     assert (trigger["condition"], trigger["aliases"]) == ("MODEL_ALIAS_SET", ["champion"])
     assert [task["task_key"] for task in settings["tasks"]] == ["Deployment"]
+
+
+@pytest.fixture
+def on_alias(registry, project):
+    """The id of a job that follows the alias champion of the model."""
+    yield deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Shared/personalize", "alias")
+    registry.jobs.jobs.clear()
+
+
+def test_the_champions_alias_starts_the_job_that_deploys_the_champion(registry, on_alias, monkeypatch):
+    monkeypatch.setattr(registry.jobs, "no_capacity", True)  # what it runs, it runs here
+    client = mlflow.MlflowClient(registry_uri="databricks-uc")
+    assert registry.jobs.poll() == []
+    client.set_registered_model_alias(MODEL, "challenger", "2")
+    assert registry.jobs.poll() == [], "promote alone moves the champion"
+    client.set_registered_model_alias(MODEL, "champion", "2")
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    [number] = registry.jobs.poll()
+    run = registry.jobs.runs[number]
+    assert run["job_id"] == on_alias
+    [task] = run["body"]["tasks"]
+    words = [registry.jobs.expand(word, run) for word in task["spark_python_task"]["parameters"]]
+    given = [after for word, after in itertools.pairwise(words) if word == "--parameter"]
+    deployed = []
+    monkeypatch.setattr("personalize.recipe.__main__.main", lambda words: deployed.append(words) or 0)
+    assert deployment_job.main([word for one in given for word in ("--" + one).split("=", 1)]) == 0
+    assert deployed == [
+        ["run", "--profile", "databricks", "--MODEL_NAME", MODEL, "--step", "deploy", "--deploy.model", MODEL]
+    ], "whatever is the champion when it runs, not what it was told of"
+
+
+def test_an_alias_job_of_a_model_that_one_may_not_execute_is_refused(registry, project, monkeypatch):
+    owners = dict.fromkeys(registry.catalog.owners, "other@example.com")
+    monkeypatch.setattr(registry.catalog, "owners", {**owners, "main.personalize.files": "designers"})
+    registry.catalog.grant("main", "designers", "USE_CATALOG", "USE_SCHEMA")
+    with pytest.raises(WorkspaceError, match=r"does not allow making the deployment job.*EXECUTE"):
+        deployment_job.make(connect(), project, CONFIG, MODEL, "databricks", "/Shared/personalize", "alias")
+    registry.catalog.grants.clear()
+
+
+def test_a_deployment_job_is_charged_to_the_budget_policy_of_its_compute(registry, project):
+    registry.jobs.policies["studio-policy"] = {ME}
+    config = {**CONFIG, "budget_policy_id": "studio-policy"}
+    number = deployment_job.make(connect(), project, config, MODEL, "databricks", "/Shared/personalize", "version")
+    assert registry.jobs.jobs[number]["settings"]["budget_policy_id"] == "studio-policy"
+    registry.registry.models[MODEL]["deployment_job_id"] = ""
 
 
 def test_a_new_version_starts_the_job_with_its_name_and_number(registry, made, monkeypatch):
@@ -108,7 +156,12 @@ def test_what_cannot_be_made_is_said(registry, project, capsys):
 
 @pytest.mark.end_to_end
 @pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: this machine allows no mount namespace")
-def test_an_approval_in_the_workspace_does_not_stand_for_an_evaluation(registry, tracking, project):
+def test_an_approval_in_the_workspace_does_not_stand_for_an_evaluation(registry, tracking, project, monkeypatch):
+    def only_the_last(run, task):  # what the two before say of these tags is known from above
+        return execute(run, task) if task["task"]["task_key"] == "Deployment" else "SUCCESS"
+
+    execute = registry.jobs.execute
+    monkeypatch.setattr(registry.jobs, "execute", only_the_last)
     client = mlflow.MlflowClient(registry_uri="databricks-uc")
     client.set_model_version_tag(MODEL, "2", "card", "runs:/1/card.html")
     client.set_model_version_tag(MODEL, "2", "verdict", "passed")

@@ -147,10 +147,12 @@ def test_an_alias_of_somebody_elses_model_leaves_the_version_and_a_second_try_se
     client.set_registered_model_alias(MODEL, "champion", before)
 
 
-def test_a_model_with_a_large_file_arrives_whole_in_parts_of_which_some_are_lost(registry, faults, tmp_path):
+def test_a_model_with_a_large_file_arrives_whole_in_parts_of_which_some_are_lost(
+    registry, faults, tmp_path, small_parts
+):
     big = tmp_path / "model" / "weights"
     big.parent.mkdir()
-    big.write_bytes(bytes(range(256)) * (205 * 1024))  # above the 50 MiB from which the SDK sends parts
+    big.write_bytes(bytes(range(256)) * (21 * 1024))  # above the size from which the SDK sends parts
     painter = ROOT / "tests" / "serving" / "painter.py"
     mlflow.pyfunc.save_model(
         str(tmp_path / "saved"),

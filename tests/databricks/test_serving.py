@@ -1,6 +1,7 @@
 """Model Serving, from registration to rollback, through the unmodified SDK and MLflow clients."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import pytest
@@ -13,6 +14,8 @@ from personalize.databricks.workspace import WorkspaceError
 from personalize.serving.endpoint import EndpointError
 from personalize.serving.registry import ModelVersion, resolve
 from tests.databricks.conftest import MODEL
+from tests.workspace import ME
+from tests.workspace.containers import Container
 
 SMOKE = {"prompt": "a chair", "width": 24, "height": 16}
 
@@ -205,6 +208,33 @@ def test_everything_asked_of_an_endpoint_is_on_it(endpoint, registry):
     endpoint.inference_table = "main.personalize"
     endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
     assert made["ai_gateway"]["inference_table_config"]["schema_name"] == "personalize", "not only on create"
+
+
+def test_an_endpoint_is_charged_to_a_budget_policy_that_one_may_use(endpoint, registry, monkeypatch):
+    endpoint.budget_policy_id = "studio-policy"
+    with pytest.raises(EndpointError, match=r"does not allow deploying.*budget policy studio-policy"):
+        endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert "chairs" not in registry.serving.endpoints
+    monkeypatch.setitem(registry.serving.policies, "studio-policy", {ME})
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    assert registry.serving.endpoints["chairs"]["budget_policy_id"] == "studio-policy"
+
+
+@pytest.mark.parametrize(("asked", "workers"), [({}, 1), ({"MLFLOW_MODELS_WORKERS": "3"}, 3)], ids=["ours", "three"])
+def test_a_container_has_one_worker_or_as_many_as_are_asked_for(endpoint, registry, monkeypatch, asked, workers):
+    monkeypatch.setattr(registry.serving, "kind", Container)
+    monkeypatch.setattr(registry.serving, "loaded", {})
+    endpoint.environment = asked
+    try:
+        endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+        [container] = registry.serving.loaded.values()
+        assert container.workers() == workers, "each has a copy of the model on the GPU"
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda seed: endpoint.query({**SMOKE, "seed": seed}), range(8)))
+        assert [answer[0].facts["seed"] for answer in answers] == list(range(8))
+    finally:
+        for container in registry.serving.loaded.values():
+            container.close()
 
 
 def test_where_a_workspace_has_no_gateway_requests_are_logged_by_telemetry(endpoint, registry, monkeypatch):

@@ -102,9 +102,9 @@ def test_a_full_volume_is_said_and_a_rerun_finishes(empty, project, capsys):
     assert setup.main(words) == 0
 
 
-def test_a_file_of_many_parts_is_whole_after_a_part_was_lost(empty, project):
+def test_a_file_of_many_parts_is_whole_after_a_part_was_lost(empty, project, small_parts):
     big = project / "data" / "chair" / "zwvchr" / "big.jpg"
-    big.write_bytes(bytes(range(256)) * (210 * 1024))  # above the 50 MiB from which the SDK sends parts
+    big.write_bytes(bytes(range(256)) * (21 * 1024))  # above the size from which the SDK sends parts
     empty.faults.append(Fault("PUT /presigned/", 503, times=2))
     words = ["--profile", "databricks", "--VOLUME", STUDIO, "--DATA", f"{STUDIO}/photographs"]
     assert setup.main([*words, "--MODEL_NAME", "studio.chairs.chair"]) == 0
@@ -184,6 +184,22 @@ def test_a_quota_that_is_used_up_is_said_before_a_training_to_who_may_read_it(em
     empty.catalog.quotas["function", "main.default.chair", "model-version-quota"] = (10_000, 10_000)
     with pytest.raises(WorkspaceError, match=r"main\.default\.chair is full"):
         check_model(connect(), "main.default.chair")
+    del empty.catalog.quotas["function", "main.default.chair", "model-version-quota"]
+    empty.catalog.quotas["model", "main.default.chair", "model-versions-quota"] = (10_000, 10_000)
+    with pytest.raises(WorkspaceError, match=r"main\.default\.chair is full: .*model-versions-quota"):
+        check_model(connect(), "main.default.chair")
+
+
+def test_a_quota_that_nobody_told_of_is_said_by_the_registry(empty):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    empty.catalog.add("main", ME)
+    empty.catalog.add("main.default", ME)
+    empty.catalog.quotas["schema", "main.default", "registered-model-quota"] = (1000, 1000)
+    check_model(connect(), "main.default.chair")
+    with pytest.raises(MlflowException, match=r"Cannot create 1 registered-model.*limit: 1000"):
+        mlflow.MlflowClient(registry_uri="databricks-uc").create_registered_model("main.default.chair")
 
 
 def test_the_files_command_explains_what_it_may_not_do(empty, project, monkeypatch, capsys):

@@ -4,12 +4,14 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from personalize.databricks import renewal
 from personalize.databricks.workspace import WorkspaceError, connect, profile_of
 from tests.databricks.conftest import ROOT, VOLUME, committed, mlflow_run
+from tests.serving.test_local import SIGNATURE
 from tests.workspace import ME, TOKEN
 
 SIGNED_OUT = ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE", "MLFLOW_TRACKING_URI")
@@ -19,7 +21,8 @@ SIGNED_OUT = ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE"
 def signed_out(workspace, monkeypatch, tmp_path):
     """No credentials in the environment; ~/.databrickscfg is `tmp_path/cfg`."""
     for variable in SIGNED_OUT:
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "cfg"))
     return tmp_path / "cfg"
 
@@ -65,15 +68,28 @@ def test_a_login_of_the_cli_is_a_way_in(workspace, cli, monkeypatch):
     assert connect().current_user.me().user_name == ME
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a model."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    painter = str(ROOT / "tests" / "serving" / "painter.py")
+    mlflow.pyfunc.save_model(str(folder), python_model=painter, signature=SIGNATURE, pip_requirements=["mlflow"])
+    return folder
+
+
 @pytest.mark.parametrize("way", ["token", "profile", "service principal", "login of the cli"])
-def test_every_sign_in_submits_registers_and_looks_at_an_endpoint(
-    workspace, signed_out, monkeypatch, request, project, way
+def test_every_sign_in_submits_registers_promotes_and_deploys(
+    workspace, signed_out, monkeypatch, request, project, model, way
 ):
     import mlflow
 
+    from personalize.databricks import registration
     from personalize.databricks.backend import JobsBackend
     from personalize.databricks.serving import DatabricksEndpoint
     from personalize.recipe.tracking import registry_beside
+    from personalize.serving.registry import resolve
 
     uri = "databricks"
     if way == "token":
@@ -83,12 +99,12 @@ def test_every_sign_in_submits_registers_and_looks_at_an_endpoint(
         workspace.catalog.owners |= dict.fromkeys(("main", "main.personalize", "main.personalize.files"), "users")
         for name, value in {"HOST": workspace.url, "CLIENT_ID": "client-1", "CLIENT_SECRET": "secret-1"}.items():
             monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    elif way == "profile":
+        uri = "databricks://tokens"
+        signed_out.write_text(f"[tokens]\nhost = {workspace.url}\ntoken = {TOKEN}\n")
     else:
         uri = "databricks://studio"
-        if way == "profile":
-            signed_out.write_text(f"[studio]\nhost = {workspace.url}\ntoken = {TOKEN}\n")
-        else:
-            request.getfixturevalue("cli")
+        request.getfixturevalue("cli")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(workspace.jobs, "no_capacity", True)  # what a job runs is another test
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
@@ -100,12 +116,53 @@ def test_every_sign_in_submits_registers_and_looks_at_an_endpoint(
         job = JobsBackend().run(str(committed(project)), "main", {}, None, config, uri, experiment)
         assert job.job_run_id in workspace.jobs.runs
         name = f"main.personalize.{way.replace(' ', '_')}"
-        mlflow.MlflowClient().create_registered_model(name)
-        assert name in workspace.registry.models
-        assert DatabricksEndpoint("none").status().state == "stopped"
+        assert registration.register(str(model), name, {"verdict": "passed"}).status == "READY"
+        # what promote does there: it reads what is in the version, tags it and moves the alias
+        assert Path(mlflow.artifacts.download_artifacts(f"models:/{name}/1"), "MLmodel").is_file()
+        client = mlflow.MlflowClient()
+        client.set_model_version_tag(name, "1", "Approval_Check", "Approved")
+        client.set_registered_model_alias(name, "champion", "1")
+        endpoint = DatabricksEndpoint(way.replace(" ", "-"), poll_s=0.01, report=lambda _: None)
+        assert endpoint.deploy(resolve(f"models:/{name}@champion"), {"prompt": "a chair"}).version == "1"
+        assert len(endpoint.query({"prompt": "a chair"})) == 1
+        endpoint.delete()
     finally:
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("no such profile", r"nobody.*databricks auth login --profile NAME"),
+        ("no cli", r"No way into a Databricks workspace.*databricks auth login"),
+        ("wrong secret", r"No way into a Databricks workspace.*DATABRICKS_CLIENT_SECRET"),
+        ("a token that has ended", r"does not allow signing in: Invalid access token\. Sign in with"),
+    ],
+)
+def test_a_sign_in_that_leads_nowhere_is_refused_before_anything_is_begun(
+    workspace, signed_out, monkeypatch, request, way, says
+):
+    from mlflow.exceptions import ExecutionException
+
+    from personalize.databricks import sign_in
+
+    uri = {"no such profile": "databricks://nobody", "no cli": "databricks://studio"}.get(way, "databricks")
+    if way == "no cli":
+        request.getfixturevalue("cli").unlink()
+    elif way == "wrong secret":
+        for name, value in {"HOST": workspace.url, "CLIENT_ID": "client-1", "CLIENT_SECRET": "wrong"}.items():
+            monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    elif way == "a token that has ended":
+        monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", workspace.identity.issue(ME, lasts_s=-1)["access_token"])
+    else:
+        signed_out.write_text(f"[studio]\nhost = {workspace.url}\ntoken = {TOKEN}\n")
+    monkeypatch.setattr(sys, "argv", ["mlflow", "run", str(ROOT), "-e", "promote"])
+    before = len(workspace.requests)
+    with pytest.raises(ExecutionException, match=says):
+        sign_in.tracking_store(uri)
+    assert not [path for _, path in workspace.requests[before:] if "mlflow" in path]
 
 
 def test_a_host_where_nothing_answers_is_named_within_seconds(signed_out, monkeypatch):

@@ -203,3 +203,24 @@ def test_what_a_killed_run_has_registered_is_taken_up(store, trained, tiny_model
     adapter = Path(mlflow.artifacts.download_artifacts("models:/chairs/2/artifacts/adapter"))
     (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"others")  # where it lies, on this disk
     assert made("forged", "e7" * 32)["version"] == "3", "a tag is not believed"
+
+
+def test_a_model_that_was_packed_and_not_registered_is_not_packed_again(
+    store, trained, tiny_models, tmp_path, monkeypatch, capsys
+):
+    def made(name: str) -> dict:
+        with mlflow.start_run(tags={"recipe.fingerprint": "d4" * 32}):
+            perform("register", config(tiny_models), trained("passed"), tmp_path / name)
+        return json.loads((tmp_path / name / "model_version.json").read_text())
+
+    with monkeypatch.context() as killed:
+        killed.setattr("personalize.serving.registry.register", lambda *_: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            made("killed")
+    [logged] = mlflow.search_logged_models(output_format="list")
+    capsys.readouterr()
+    assert made("again")["model_id"] == logged.model_id
+    said = capsys.readouterr().out
+    assert f"models:/{logged.model_id} is this very model" in said
+    assert "packing" not in said
+    assert len(mlflow.search_logged_models(output_format="list")) == 1

@@ -3,16 +3,17 @@
 Rules (docs/data-governance/unity-catalog/manage-privileges/privileges): privileges are inherited from catalog to schema
 to what is in it; USE CATALOG and USE SCHEMA are needed beside every other; an owner, and an owner of what is above, may
 do everything. Names are lower-cased (cli). Where a workspace has Default Storage, CREATE CATALOG over the API without a
-storage location is refused (the accelerator's own fallback, commit 8ee55fc). A quota is asked for by its parent; its
-name is that of the child with `-quota`, a model as a parent is a function; only administrators may ask
-(resource-quotas).
+storage location is refused (the accelerator's own fallback, commit 8ee55fc). Grants are read by who has any there and
+changed by an owner, there or above (docs/api/workspace/grants). A quota is asked for by its parent; its name is that of
+the child with `-quota`, a model as a parent is a function; only administrators may ask, one by one or for all
+(docs/data-governance/unity-catalog/resource-quotas). It holds for everybody: one more than it allows is not made.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.workspace.errors import denied, exists, invalid, missing
+from tests.workspace.errors import Refused, denied, exists, invalid, missing
 from tests.workspace.identity import GROUPS
 
 KINDS = {"catalogs": 1, "schemas": 2, "volumes": 3}
@@ -78,19 +79,45 @@ class Catalog:
         if not any(self.owners.get(".".join(levels[: depth + 1])) in who for depth in range(len(levels))):
             raise denied(f"User is not an owner of '{full_name}'.")
 
+    def room(self, parent: str, child: str) -> None:
+        """One more child goes into a parent, as the quota that its parent has of such says."""
+        for (_, full_name, quota), (count, limit) in self.quotas.items():
+            if full_name == parent and child in quota and count >= limit:
+                raise Refused(
+                    400,
+                    "QUOTA_EXCEEDED",
+                    f"Cannot create 1 {child}(s) in {parent} (estimated count: {count}, limit: {limit}).",
+                )
+
     def rest(self, method: str, rest: str, q: dict[str, Any], principal: str) -> dict[str, Any]:
         """/api/2.1/unity-catalog/..."""
         kind, _, name = rest.partition("/")
-        if kind == "effective-permissions":
+        if kind in ("effective-permissions", "permissions"):
             securable, _, full_name = name.partition("/")
+            securable = securable.rpartition(".")[2].lower()  # the SDK writes SecurableType.SCHEMA
             if full_name.lower() not in self.owners:
                 raise missing(f"{securable} '{full_name}' does not exist.")
             if not self.privileges(full_name, principal):
                 raise denied(f"User does not have BROWSE on '{full_name}'.")
+            if method == "PATCH":
+                self.own(full_name, principal)
+                for change in q["changes"]:
+                    given = self.grants.setdefault(full_name.lower(), {}).setdefault(change["principal"], set())
+                    given |= set(change.get("add") or [])
+                    given -= set(change.get("remove") or [])
+            if kind == "permissions":
+                direct = self.grants.get(full_name.lower(), {})
+                return {
+                    "privilege_assignments": [{"principal": who, "privileges": sorted(direct[who])} for who in direct]
+                }
             return {"privilege_assignments": self.assignments(full_name)}
         if kind == "resource-quotas":
             if principal not in self.administrators:
                 raise denied("Only an account admin can read resource quotas.")
+            if name == "all-resource-quotas":
+                keys = ("parent_securable_type", "parent_full_name", "quota_name", "quota_count", "quota_limit")
+                found = [(*where, *used) for where, used in self.quotas.items()]
+                return {"quotas": [dict(zip(keys, one, strict=True)) for one in found]}
             parent, full_name, quota = name.split("/")
             if (parent.lower(), full_name, quota) not in self.quotas:
                 raise missing(f"Quota '{quota}' of '{full_name}' does not exist.")

@@ -1,7 +1,8 @@
 """What a served version runs in: this process, for tests of the endpoint, or a server process of its own.
 
 A container has what the version brought and nothing of this checkout, the entity's environment variables with secrets
-in their place, and MLflow's own server (docs/machine-learning/model-serving/custom-models).
+in their place, and MLflow's own server (docs/machine-learning/model-serving/custom-models), of as many workers as
+MLFLOW_MODELS_WORKERS says, or one for each CPU (mlflow/models/container/__init__.py), each with a copy of the model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 START_S = 300
+CPUS = 4
 
 
 class InProcess:
@@ -61,7 +65,9 @@ class Container:
         environment |= {"HOME": self.home.name, "NO_PROXY": "*", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": "297"}
         environment |= {name: re.sub(r"\{\{secrets/.*\}\}", "secret", value) for name, value in variables.items()}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        workers = environment.setdefault("MLFLOW_MODELS_WORKERS", str(CPUS))
         serve = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "-m", str(folder), "-p", str(self.port)]
+        serve += ["--workers", workers]
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *serve], cwd=self.home.name, env=environment, stdout=output, stderr=output
@@ -75,6 +81,12 @@ class Container:
                 self.close()
                 raise RuntimeError(said)
             time.sleep(0.2)
+
+    def workers(self) -> int:
+        """Processes that have loaded the model: the server's own where it is one, else those that it has started."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        spawned = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        return len(spawned) or 1
 
     def ask(self, data: bytes) -> tuple[int, bytes]:
         asked = urllib.request.Request(

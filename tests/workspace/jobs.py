@@ -9,6 +9,17 @@ the output of a task is the last 5 MB of its log, with `error` where it raised. 
 configuration (docs/compute/configure), Unity Catalog's volumes need dedicated access on an ML runtime. A serverless
 workspace refuses `new_cluster`.
 
+`libraries` are a cluster's: a task on serverless compute takes none (docs/jobs/run-serverless-jobs), each is one of
+pypi, whl, requirements, jar, maven, cran, and is PENDING, then INSTALLED before the task begins; where one is FAILED
+the task does not run, and the run ends as INTERNAL_ERROR with LIBRARY_INSTALLATION_ERROR (SDK TerminationCodeCode,
+LibraryInstallStatus). A wheel in a volume is there for the task; packages of an index are named in `uninstallable` or
+taken for installed.
+
+A budget policy tags serverless usage only, and is chosen by who may use it (docs/admin/usage/budget-policies;
+`policies`: principals by id). A job's model trigger (docs/jobs/model-update-triggers) looks about once a minute, here
+when `poll` is called: what has happened since is one run; at most ten aliases, which go with MODEL_ALIAS_SET alone; its
+owner needs EXECUTE on the model; times between runs are 60 seconds and more (SDK ModelTriggerConfiguration).
+
 A task runs in a process in a mount namespace of its own: its checkout is read-only, the volumes are at /Volumes,
 nothing of this environment is handed on, and the SDK signs in as on a runtime. `python` is the runtime's Python.
 """
@@ -38,6 +49,7 @@ RUNTIMES = {
     "19.0.x-gpu-ml-scala2.13": "19.0 ML (includes GPU)",
     "17.3.x-scala2.13": "17.3 LTS",
 }
+LIBRARIES = {"pypi", "whl", "requirements", "jar", "maven", "cran"}
 ACCELERATORS = {"GPU_1xA10", "GPU_1xH100", "GPU_8xH100"}
 DEDICATED = {"SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED"}
 RUNTIME = Path(__file__).parent / "runtime"
@@ -47,6 +59,12 @@ ENDED = ("TERMINATED", "INTERNAL_ERROR", "SKIPPED")
 def can_isolate() -> bool:
     """Whether this machine lets a test have mounts of its own."""
     return subprocess.run([*isolation(), "true"], capture_output=True, check=False).returncode == 0
+
+
+def check_policy(policies: dict[str, set[str]], chosen: str | None, principal: str) -> None:
+    """A budget policy is there, and for whoever chooses it."""
+    if chosen and principal not in policies.get(chosen, set()):
+        raise denied(f"User {principal} does not have permission to use budget policy {chosen}.")
 
 
 def isolation() -> list[str]:
@@ -64,6 +82,10 @@ class Jobs:
         self.serverless_only = False
         self.variables: dict[str, str] = {}
         self.numbers = iter(range(1, 10**6))
+        self.registry: Any = None
+        self.policies: dict[str, set[str]] = {}
+        self.uninstallable: set[str] = set()
+        self.noted: set[int] = set()
 
     # --- what is asked for ------------------------------------------------------------------------------------------
 
@@ -86,8 +108,8 @@ class Jobs:
         if call == "jobs/create":
             return self.create(q, principal)
         if call == "jobs/reset":
+            self.check(q["new_settings"], principal)
             self.known(q["job_id"])["settings"] = q["new_settings"]
-            self.check(q["new_settings"])
             return {}
         if call == "jobs/get":
             return self.known(q["job_id"])
@@ -95,7 +117,8 @@ class Jobs:
             del self.jobs[int(q["job_id"])]
             return {}
         if call == "jobs/list":
-            found = [job for job in self.jobs.values() if q.get("name") in (None, job["settings"]["name"])]
+            wanted = str(q.get("name") or "").lower()  # exact, whatever its case (SDK)
+            found = [job for job in self.jobs.values() if wanted in ("", job["settings"]["name"].lower())]
             return {"jobs": found}
         if call == "jobs/run-now":
             job = self.known(q["job_id"])
@@ -109,7 +132,7 @@ class Jobs:
         return self.jobs[int(job_id)]
 
     def create(self, settings: dict[str, Any], principal: str) -> dict[str, Any]:
-        self.check(settings)
+        self.check(settings, principal)
         number = next(self.numbers)
         self.jobs[number] = {"job_id": number, "settings": settings, "creator_user_name": principal}
         return {"job_id": number}
@@ -119,10 +142,13 @@ class Jobs:
         for number, known in self.runs.items():
             if token and known["body"].get("idempotency_token") == token:
                 return {"run_id": number}
-        self.check(body)
+        self.check(body, principal)
         return {"run_id": self.start(body, 0, principal, {})}
 
-    def check(self, body: dict[str, Any]) -> None:
+    def check(self, body: dict[str, Any], principal: str) -> None:
+        check_policy(self.policies, body.get("budget_policy_id"), principal)
+        if (body.get("trigger") or {}).get("model"):
+            self.check_trigger(body["trigger"]["model"], principal)
         keys = [task["task_key"] for task in body["tasks"]]
         if len(set(keys)) != len(keys):
             raise invalid("task keys must be unique")
@@ -135,8 +161,11 @@ class Jobs:
                 raise invalid(f"task '{task['task_key']}' depends on an unknown task")
         if sum(place in task for place in ("new_cluster", "existing_cluster_id", "environment_key")) != 1:
             raise invalid("a task needs one of new_cluster, existing_cluster_id and environment_key")
-        if "libraries" in task:
-            raise invalid("libraries are not emulated")
+        for library in task.get("libraries") or []:
+            if "environment_key" in task:
+                raise invalid("libraries are of a cluster; serverless compute has dependencies of its environment")
+            if len(library) != 1 or not set(library) <= LIBRARIES:
+                raise invalid(f"a library is one of {', '.join(sorted(LIBRARIES))}, not {library}")
         if "new_cluster" in task:
             self.check_cluster(task["new_cluster"])
         if "environment_key" in task:
@@ -168,6 +197,37 @@ class Jobs:
         if not cluster.get("num_workers") and not single:
             raise invalid("A cluster without workers needs the single node profile in spark_conf.")
 
+    def check_trigger(self, trigger: dict[str, Any], principal: str) -> None:
+        condition, aliases = trigger.get("condition"), trigger.get("aliases") or []
+        if condition not in ("MODEL_CREATED", "MODEL_VERSION_READY", "MODEL_ALIAS_SET"):
+            raise invalid(f"'{condition}' is not a condition of a model trigger")
+        if bool(aliases) != (condition == "MODEL_ALIAS_SET") or len(aliases) > 10:
+            raise invalid("a trigger on MODEL_ALIAS_SET, and no other, names one to ten aliases")
+        for seconds in ("min_time_between_triggers_seconds", "wait_after_last_change_seconds"):
+            if trigger.get(seconds) is not None and trigger[seconds] < 60:
+                raise invalid(f"{seconds} is at least 60")
+        watched = trigger.get("securable_name") or ""
+        if not watched:
+            raise denied("Only a metastore admin can configure a trigger on all models.")
+        if watched.lower() not in self.registry.catalog.owners:
+            raise missing(f"'{watched}' does not exist.")
+        self.registry.catalog.need(watched, principal, "EXECUTE")
+
+    def alias_set(self, model: str, alias: str) -> None:
+        """What the triggers that there are take note of."""
+        for number, job in self.jobs.items():
+            trigger = (job["settings"].get("trigger") or {}).get("model") or {}
+            watched = str(trigger.get("securable_name") or "").lower()
+            if alias in trigger.get("aliases", []) and watched in (model.lower(), model.lower().rpartition(".")[0]):
+                self.noted.add(number)
+
+    def poll(self) -> list[int]:
+        """A minute later: the runs that triggers have begun, one a job, however often its alias was set."""
+        noted, self.noted = self.noted, set()
+        jobs = [job for number, job in self.jobs.items() if number in noted]
+        jobs = [job for job in jobs if job["settings"]["trigger"].get("pause_status") != "PAUSED"]
+        return [self.start(job["settings"], job["job_id"], job["creator_user_name"], {}) for job in jobs]
+
     # --- how it goes ------------------------------------------------------------------------------------------------
 
     def start(self, body: dict[str, Any], job_id: int, principal: str, parameters: dict[str, str]) -> int:
@@ -194,6 +254,8 @@ class Jobs:
             "task": task,
             "result": None,
             "process": None,
+            "libraries": [],
+            "termination": None,
             "output": self.folder / f"task-{number}.log",
         }
 
@@ -221,6 +283,9 @@ class Jobs:
         home.mkdir()
         mounts = []
         cluster = task["task"].get("new_cluster")
+        wheels = self.install(run, task)
+        if wheels is None:
+            return "INTERNAL_ERROR"
         if cluster is None or cluster.get("data_security_mode") in DEDICATED:
             (self.files.folder / "fs" / "Volumes").mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # it stays: to remove it would unmount it in other tests' jobs too
@@ -239,8 +304,8 @@ class Jobs:
         }
         variables |= {
             "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "DATABRICKS_RUNTIME_VERSION": "17.3",
-            "PYTHONPATH": str(RUNTIME), "EMULATED_HOST": self.host, "EMULATED_RUN": str(run["id"]), "NO_PROXY": "*",
-            "TMPDIR": str(home / "tmp"),
+            "PYTHONPATH": os.pathsep.join([str(RUNTIME), *wheels]),
+            "EMULATED_HOST": self.host, "EMULATED_RUN": str(run["id"]), "NO_PROXY": "*", "TMPDIR": str(home / "tmp"),
             **((cluster or {}).get("spark_env_vars") or {}), **self.variables,
         }  # fmt: skip
         words = " && ".join([*mounts, f'cd {cwd} && exec "$@"'])
@@ -259,6 +324,34 @@ class Jobs:
                 run["timed_out"] = True
                 return "TIMEDOUT"
         return "CANCELED" if run["canceled"] else "SUCCESS" if code == 0 else "FAILED"
+
+    def install(self, run: dict[str, Any], task: dict[str, Any]) -> list[str] | None:
+        """The cluster's libraries; the wheels among them as paths, or None where one cannot be installed."""
+        wheels: list[str] = []
+        for library in task["task"].get("libraries") or []:
+            [(kind, what)] = library.items()
+            name = what["package"] if kind in ("pypi", "cran") else what["coordinates"] if kind == "maven" else what
+            lost = name in self.uninstallable
+            if kind in ("whl", "jar", "requirements") and name.startswith("/Volumes/"):
+                lost = lost or not self.files.path(name).is_file()
+                wheels += [name] if kind == "whl" else []
+            task["libraries"].append({"library": library, "status": "FAILED" if lost else "INSTALLED"})
+            if lost:
+                why = f"Library installation failed for library due to user error for {kind} {name}"
+                task["libraries"][-1]["messages"] = [why]
+                task["termination"] = {"code": "LIBRARY_INSTALLATION_ERROR", "type": "CLIENT_ERROR", "message": why}
+                return None
+        return wheels
+
+    def library_statuses(self, cluster_id: str) -> dict[str, Any]:
+        """docs/api/workspace/libraries/clusterstatus"""
+        for run in self.runs.values():
+            for task in run["tasks"]:
+                if cluster_id == f"cluster-{task['id']}":
+                    waiting = task["task"].get("libraries") or []
+                    states = task["libraries"] or [{"library": one, "status": "PENDING"} for one in waiting]
+                    return {"cluster_id": cluster_id, "library_statuses": states}
+        raise missing(f"Cluster {cluster_id} does not exist")
 
     def checkout(self, folder: Path, source: dict[str, Any]) -> Path:
         clone = ["git", "clone", "--quiet", source["git_url"], str(folder)]
@@ -337,6 +430,7 @@ class Jobs:
         else:
             results = [task["result"] for task in run["tasks"]]
             worst = next((one for one in ("TIMEDOUT", "CANCELED", "FAILED") if one in results), "SUCCESS")
+            worst = "FAILED" if "INTERNAL_ERROR" in results else worst
             state = {"life_cycle_state": "TERMINATED", "result_state": worst}
             state["state_message"] = (
                 "" if worst == "SUCCESS" else "One or more tasks failed. Please check the task runs."
@@ -348,7 +442,15 @@ class Jobs:
                 own = {"life_cycle_state": "TERMINATED", "result_state": task["result"], "state_message": ""}
                 if task["result"] == "FAILED":
                     own["state_message"] = "Workload failed, see run output for details"
-            tasks.append({"run_id": task["id"], "task_key": task["task"]["task_key"], "state": own})
+                if task["termination"]:
+                    own |= {"life_cycle_state": "INTERNAL_ERROR", "result_state": "FAILED"}
+                    own["state_message"] = task["termination"]["message"]
+            about = {"run_id": task["id"], "task_key": task["task"]["task_key"], "state": own}
+            if "environment_key" not in task["task"]:
+                about["cluster_instance"] = {"cluster_id": f"cluster-{task['id']}"}
+            if task["termination"]:
+                about["status"] = {"state": "TERMINATED", "termination_details": task["termination"]}
+            tasks.append(about)
         page = f"{self.host}/#job/{run['job_id']}/run/{number}"
         return {"run_id": number, "job_id": run["job_id"], "state": state, "run_page_url": page, "tasks": tasks}
 

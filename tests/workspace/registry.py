@@ -4,7 +4,8 @@ Rules (docs/machine-learning/manage-model-lifecycle): a name has three levels; a
 and outputs; CREATE MODEL on the schema makes a model; a version needs ownership of the model or CREATE MODEL VERSION;
 **aliases need ownership**; EXECUTE loads; an alias that is not there is RESOURCE_DOES_NOT_EXIST. A tag's key has at
 most 256 characters and none of . , - = / : and its value at most 1000 (docs/database-objects/tags). Every new version
-starts the model's deployment job with `model_name` and `model_version` (docs/mlflow/deployment-job).
+starts the model's deployment job with `model_name` and `model_version` (docs/mlflow/deployment-job). A version is
+PENDING_REGISTRATION until its files are said to be all there (MLflow's rest_store.py).
 """
 
 from __future__ import annotations
@@ -24,13 +25,21 @@ UC = "/api/2.0/mlflow/unity-catalog"
 
 
 class Registry:
-    def __init__(self, catalog: Catalog, files: Files, on_version: Callable[[str, str, str], None]) -> None:
-        self.catalog, self.files, self.on_version = catalog, files, on_version
+    def __init__(
+        self,
+        catalog: Catalog,
+        files: Files,
+        on_version: Callable[[str, str, str], None],
+        on_alias: Callable[[str, str], None],
+    ) -> None:
+        self.catalog, self.files, self.on_version, self.on_alias = catalog, files, on_version, on_alias
         self.models: dict[str, dict[str, Any]] = {}
 
     def rest(self, method: str, call: str, q: dict[str, Any], principal: str) -> dict[str, Any]:
         if call == "registered-models:is-databricks-sdk-models-artifact-repository-enabled":
             return {"is_databricks_sdk_models_artifact_repository_enabled": True}
+        if call == "model-versions/search":
+            return self.search(q.get("filter", ""), principal)
         name = q.get("name") or q.get("full_name") or ""
         if call == "registered-models/create":
             return self.create(name, principal, q.get("deployment_job_id", ""))
@@ -52,6 +61,7 @@ class Registry:
         if call == "model-versions/create":
             if "CREATE_MODEL_VERSION" not in self.catalog.privileges(name, principal):
                 self.catalog.own(name, principal)
+            self.catalog.room(name, "model-version")
             version = str(len(model["versions"]) + 1)
             made = {"name": name, "version": version, "status": "PENDING_REGISTRATION", "source": q.get("source", "")}
             model["versions"][version] = {**made, "run_id": q.get("run_id", ""), "tags": q.get("tags", [])}
@@ -62,6 +72,8 @@ class Registry:
         if version is None:
             raise missing(f"Version '{q.get('version')}' of '{name}' does not exist")
         if call == "model-versions/finalize":
+            if version["status"] != "PENDING_REGISTRATION":
+                raise invalid(f"Version {version['version']} of '{name}' is {version['status']}")
             self.check_signature(name, version["version"])
             version["status"] = "READY"
             if model.get("deployment_job_id"):
@@ -86,10 +98,23 @@ class Registry:
         if schema.lower() not in self.catalog.owners:
             raise missing(f"Schema '{schema}' does not exist.")
         self.catalog.need(schema, principal, "CREATE_MODEL")
+        self.catalog.room(schema, "registered-model")
         self.catalog.add(name, principal)
         self.catalog.models.add(name.lower())
         self.models[name] = {"versions": {}, "aliases": {}, "tags": {}, "deployment_job_id": deployment_job_id}
         return {"registered_model": self.describe_model(name)}
+
+    def search(self, asked: str, principal: str) -> dict[str, Any]:
+        """By name or by run alone, without tags and aliases; versions that are not READY are among them (MLflow's
+        rest_store.py, search_model_versions; docs/api/workspace/modelversions/list)."""
+        found = re.fullmatch(r"\s*(name|run_id)\s*=\s*'([^']*)'\s*", asked)
+        if found is None:
+            raise invalid(f"'{asked}' is not a filter: name='...' or run_id='...'")
+        if found[1] == "name" and found[2] not in self.models:
+            raise missing(f"Model '{found[2]}' does not exist")
+        versions = [one for model in self.models.values() for one in model["versions"].values()]
+        wanted = [one for one in versions if one[found[1]] == found[2]]
+        return {"model_versions": [{k: v for k, v in one.items() if k not in ("tags", "aliases")} for one in wanted]}
 
     def alias(self, method: str, name: str, model: dict[str, Any], q: dict[str, Any], principal: str) -> dict[str, Any]:
         if method in ("POST", "DELETE"):
@@ -98,6 +123,7 @@ class Registry:
             if str(q["version"]) not in model["versions"]:
                 raise missing(f"Version '{q['version']}' of '{name}' does not exist")
             model["aliases"][q["alias"]] = str(q["version"])
+            self.on_alias(name, q["alias"])
             return {}
         if q["alias"] not in model["aliases"]:
             raise missing(f"Alias '{q['alias']}' of '{name}' does not exist")

@@ -7,7 +7,8 @@ one of the cloud's; more than one entity needs an explicit traffic_config (cli),
 entities; at most 30 environment variables an entity; `{{secrets/scope/key}}` must name a secret; one update at a time
 (409); a container is built before it answers, and a version that cannot load, or whose update is refused, leaves the
 configuration before in force; a body over 16 MB is refused; a request over 297 s is 504, however long it was that a
-version scaled to zero needed to come up, and that goes on coming up (model-serving-timeouts); at most 20 tags.
+version scaled to zero needed to come up, and that goes on coming up (model-serving-timeouts); at most 20 tags; a budget
+policy is one that the creator may use (docs/admin/usage/budget-policies).
 
 Requests are logged by the inference table of AI Gateway, which needs CREATE TABLE on its schema, or by telemetry, which
 is not there on Default Storage and is 409 while an update is in progress (custom-model-serving-uc-logs; cli). A
@@ -27,6 +28,7 @@ from typing import Any
 from tests.workspace.catalog import Catalog
 from tests.workspace.containers import Container, InProcess
 from tests.workspace.errors import Refused, denied, exists, invalid, missing
+from tests.workspace.jobs import check_policy
 from tests.workspace.registry import Registry
 
 CPUS = {"CPU", "CPU_MEDIUM", "CPU_LARGE"}
@@ -56,6 +58,7 @@ class Serving:
         self.asleep: set[str] = set()
         self.waking = threading.Lock()
         self.threads = ThreadPoolExecutor(8)
+        self.policies: dict[str, set[str]] = {}
         self.has_gateway, self.has_telemetry = True, True
         self.refuse_updates = ""
         self.build_fails = ""
@@ -208,6 +211,7 @@ class Serving:
         if name in self.endpoints:
             raise exists(f"Endpoint '{name}' already exists")
         self.check_config(body["config"], principal)
+        check_policy(self.policies, body.get("budget_policy_id"), principal)
         self.check_gateway(body.get("ai_gateway"), principal)
         self.check_telemetry(body.get("telemetry_config"), principal)
         self.endpoints[name] = {
