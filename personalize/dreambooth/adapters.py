@@ -132,11 +132,11 @@ class Adapters:
             for key, tensor in tensors.items():
                 path, _, kind = key.rpartition(".lora_")
                 grouped.setdefault(path, {})[kind] = tensor
-            products = {}
+            products, device = {}, self.pipe._execution_device  # which diffusers looks for in every module: once
             with self._reading:
                 for path, of in sorted(grouped.items()):
                     site = self._site(path)
-                    products[site.path] = self._product(site, of, _scale(said, path, of))
+                    products[site.path] = self._product(site, of, _scale(said, path, of), device)
         except Exception as error:  # whatever a damaged file, or one of another architecture, makes the readers raise
             words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"adapter {name} does not fit this base model: {words}") from error
@@ -194,7 +194,7 @@ class Adapters:
             layer.forward = functools.partial(_by_row, self._sites[key], self)
         return self._sites[key]
 
-    def _product(self, site: Site, of: Mapping[str, Tensor], scale: float) -> Product:
+    def _product(self, site: Site, of: Mapping[str, Tensor], scale: float, device: torch.device) -> Product:
         if set(of) - {"magnitude_vector"} != {"A.weight", "B.weight"}:
             raise ValueError(f"{site.path} has {', '.join(sorted(of))}")
         down, up = of["A.weight"], of["B.weight"]
@@ -202,18 +202,16 @@ class Adapters:
         fits = down.shape[1:] == weight.shape[1:] and up.shape[:2] == (len(weight), len(down))
         if not fits or up.shape[2:] != (1,) * (weight.dim() - 2) or getattr(site.layer, "groups", 1) != 1:
             raise ValueError(f"{site.path} is {tuple(weight.shape)}, not {tuple(up.shape)} by {tuple(down.shape)}")
-        dora = self._dora(site, of["magnitude_vector"], down, up) if "magnitude_vector" in of else None
-        device = self.pipe._execution_device
+        dora = self._dora(site, of["magnitude_vector"], down, up, device) if "magnitude_vector" in of else None
         return Product(down.to(device), up.to(device), scale, dora)
 
-    def _dora(self, site: Site, magnitude: Tensor, down: Tensor, up: Tensor) -> Dora:
+    def _dora(self, site: Site, magnitude: Tensor, down: Tensor, up: Tensor, device: torch.device) -> Dora:
         weight = site.layer.weight.detach()
         if magnitude.numel() != len(weight):
             raise ValueError(f"{site.path} has {magnitude.numel()} magnitudes for {len(weight)} outputs")
         own = weight.float() - (site.merged.delta().to(weight.device) if site.merged is not None else 0)
         change = Product(down.float(), up.float(), 1.0).delta().to(weight.device)
         sums = [(one * other).flatten(1).sum(1) for one, other in ((own, own), (own, change), (change, change))]
-        device = self.pipe._execution_device
         return Dora(magnitude.flatten().float().to(device), *(each.to(device) for each in sums))
 
 
