@@ -1,6 +1,7 @@
 """Serving speed: our endpoint beside others that serve the same base and adapter, in one run, as ratios.
 
     python -m benchmarks.serve --before <commit> --out benchmarks/results/serve.json
+    python -m benchmarks.serve --only adapters       # a hundred adapters through a bounded cache: benchmarks.adapters
 
 Beside ours: a pyfunc like the solution accelerator's (one row, a raw array), MLflow's own diffusers flavor, and this
 project at an earlier commit; and the pipeline alone in a process of its own, without any server. All servers are up
@@ -62,8 +63,7 @@ base, adapter, other, steps, side = sys.argv[1:]
 sampling = Sampling(steps=int(steps), width=int(side), height=int(side))
 pipe = load_pipeline(base, device="cpu", lora=adapter)
 rows = Denoising(load_pipeline(base, device="cpu"))
-for name, file in (("one__", adapter), ("two__", other)):
-    rows.adapters.load(file, name)
+one, two = (rows.adapters.load(file, name) for name, file in (("one", adapter), ("two", other)))
 
 def drawn(voices):
     begun = [rows.begin("a photo of a chair", seed, sampling, voice) for seed, voice in enumerate(voices)]
@@ -74,9 +74,9 @@ def drawn(voices):
 work = {
     "pipeline": lambda n: [sample(pipe, ["a photo of a chair"], [seed], sampling) for seed in range(n)],
     "eight at once": lambda n: sample(pipe, ["a photo of a chair"] * 8, list(range(8)), sampling),
-    "one adapter": lambda n: drawn([("one__", 1.0)] * 8),
-    "two adapters": lambda n: drawn([("one__", 1.0), ("two__", 1.0)] * 4),
-    "no adapter": lambda n: drawn([("", 0.0)] * 8),
+    "one adapter": lambda n: drawn([(one, 1.0)] * 8),
+    "two adapters": lambda n: drawn([(one, 1.0), (two, 1.0)] * 4),
+    "no adapter": lambda n: drawn([(None, 0.0)] * 8),
 }
 sample(pipe, ["a photo of a chair"], [0], Sampling(steps=1, width=int(side), height=int(side)))
 print("READY", flush=True)
@@ -95,11 +95,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of everybody; the machine's cores if not given")
+    parser.add_argument("--only", choices=["adapters"], help="measure this alone")
+    parser.add_argument("--adapters", type=int, default=100, help="adapters that go through the cache")
+    parser.add_argument("--adapter-rank", type=int, default=128, help="their rank, on all layers")
+    parser.add_argument("--adapter-memory", type=int, default=500, help="megabytes of them that are held")
+    parser.add_argument("--requests", type=int, default=300, help="pictures that are asked for of them")
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON")
     options = parser.parse_args()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     loads = [os.getloadavg()[0]]
+    if options.only == "adapters":
+        report({"adapters": measured_adapters(options), "machine": machine(options, loads)}, options.out)
+        return
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
         adapters = [make_adapter(options.base, work / name, seed) for seed, name in enumerate(("one", "two"))]
@@ -118,20 +126,47 @@ def main() -> None:
             print(f"round {number + 1}: {json.dumps(found)}", flush=True)
     result = {
         "what": {"steps": options.steps, "side": SIDE, "guidance_scale": 5.0, "adapter": "rank 32, all layers"},
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": options.threads or os.cpu_count(),
-            "load_average": loads,
-            "note": "The machine was shared with other work, as the load average says: ratios are what counts.",
-        },
+        "machine": machine(options, loads),
         "before": options.before,
         "ratios": ratios(rounds),
         "rounds": rounds,
+        "adapters": measured_adapters(options),
     }
     print(json.dumps(result["ratios"], indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    report(result, options.out)
+
+
+def report(result: dict[str, Any], out: Path | None) -> None:
+    """The numbers, on the terminal and in a file."""
+    print(json.dumps(result["adapters"], indent=1))
+    if out:
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measured_adapters(options: Any) -> dict[str, Any]:
+    """See `benchmarks.adapters`. One step and small pictures: what is measured is loading, not drawing."""
+    import torch
+
+    from benchmarks.adapters import measure
+    from personalize.dreambooth.sampling import Sampling
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    sampling, limit = Sampling(steps=2, width=SIDE, height=SIDE), options.adapter_memory * 1_000_000
+    return measure(
+        options.base, options.adapters, limit, options.adapter_rank, options.requests, sampling, 2 * options.rounds + 1
+    )
+
+
+def machine(options: Any, loads: list[float]) -> dict[str, Any]:
+    """What it was measured on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": options.threads or os.cpu_count(),
+        "load_average": loads,
+        "note": "The machine was shared with other work, as the load average says: ratios are what counts.",
+    }
 
 
 def make_adapter(base: Path, folder: Path, seed: int) -> Path:

@@ -13,6 +13,7 @@ itself; if it does not, nothing changes for callers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,14 @@ class Config(StepConfig):
 
     trial: bool = Field(False, description="local: serve what nobody approved, to 127.0.0.1 alone, to look at it")
     trust: Trust = Field(Trust(), description="The trust policy: whose results and approvals count")
+
+    adapters: list[str] = Field(
+        [], description="Registered models whose approved versions it draws with as well, by the row's model_version"
+    )
+    adapter_memory: int = Field(500, ge=1, description="Megabytes of their adapters that are held")
+    base_model: str = Field(
+        "", description="local: folder of the base for versions that refer to one; empty: where the version says"
+    )
 
     host: str = Field(
         "127.0.0.1", description="local: address to listen on; 127.0.0.1 is reached from this machine only"
@@ -155,12 +164,17 @@ def deploy(
     from personalize.serving.endpoint import curl_line
 
     version = find_version(config, inputs)
-    endpoint = pinned(endpoint, approved(config, version))
+    endpoint = told(config, endpoint, approved(config, version))
     print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
     request = trial_request(config, version)
     status = endpoint.deploy(version, request)
     trial = [keep(status.trial, str(request.get("prompt", "")), outputs, "trial")] if status.trial else []
-    line = curl_line(f"{status.url}/invocations", endpoint.body(request), token=config.target == "databricks")
+    line = curl_line(
+        f"{status.url}/invocations",
+        endpoint.body(request),
+        token=endpoint.token_variable,
+        here=config.target == "local",
+    )
     print(f"\nAsk for a picture from any shell:\n\n{line}\n", flush=True)
     return status, line, trial
 
@@ -207,12 +221,34 @@ def _look(version: ModelVersion) -> str:
     return statement.key
 
 
-def pinned(endpoint: Endpoint, key: str) -> Endpoint:
-    """The endpoint, whose server takes only a model that this key has signed; it looks whenever it starts."""
-    from personalize.evidence.package import TRUSTED
+def told(config: Config, endpoint: Endpoint, key: str) -> Endpoint:
+    """The endpoint, with what its server is to know.
 
+    It takes only a model that this key has signed, and looks whenever it starts; of other versions only what the trust
+    policy lets through.
+    """
+    import mlflow
+
+    from personalize.evidence.package import TRUSTED
+    from personalize.recipe.tracking import absolute
+    from personalize.serving import adapters, base, versions
+
+    said = {TRUSTED: key} if key else {}
+    if config.adapters:
+        said |= {
+            versions.NAMES: ",".join(config.adapters),
+            versions.POLICY: config.trust.resolved().model_dump_json(),
+            adapters.SETTING: str(config.adapter_memory * 1_000_000),
+        }
+    if config.target == "local":
+        if config.adapters:
+            said |= {"MLFLOW_TRACKING_URI": absolute(str(mlflow.get_tracking_uri()), Path.cwd())}
+            said |= {"MLFLOW_REGISTRY_URI": absolute(str(mlflow.get_registry_uri()), Path.cwd())}
+            said |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # a caller waits
+        if Path(config.base_model).is_dir() and config.base_model:
+            said[base.SETTING] = str(Path(config.base_model).resolve())
     known: Any = endpoint
-    return replace(known, environment={**known.environment, TRUSTED: key}) if key else endpoint
+    return replace(known, environment={**said, **known.environment, **({TRUSTED: key} if key else {})})
 
 
 def query(config: Config, endpoint: Endpoint, outputs: Path) -> list[dict[str, Any]]:
@@ -274,6 +310,7 @@ def endpoint_for(config: Config) -> Endpoint:
             patience_s=config.patience,
             report=tell_progress,
         )
+    from personalize.serving.app import TOKEN
     from personalize.serving.local import LocalEndpoint
 
     return LocalEndpoint(
@@ -285,6 +322,7 @@ def endpoint_for(config: Config) -> Endpoint:
         env_manager=config.env_manager,
         timeout_s=config.timeout,
         startup_timeout_s=config.startup_timeout,
+        token=os.environ.get(TOKEN, ""),
         report=tell_progress,
     )
 

@@ -105,6 +105,7 @@ def find_model(config: Config) -> Model:
 
     Raises RecipeError where nothing is registered yet, saying what to type.
     """
+    from personalize.serving.base import base_of
     from personalize.serving.endpoint import fetch_files
     from personalize.serving.registry import RegistryError, best_version, resolve
 
@@ -116,7 +117,7 @@ def find_model(config: Config) -> Model:
     artifacts = fetch_files(version, FETCHED / version.name) / "artifacts"
     if not (artifacts / "adapter").is_dir():
         raise RegistryError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
-    return Model(str(version), str(artifacts / "base"), None, artifacts / "adapter")
+    return Model(str(version), str(base_of(artifacts.parent, config.dtype)), None, artifacts / "adapter")
 
 
 def draw(config: Config, model: Model, rows: list[tuple[str, int]], sampling: Sampling) -> list[Image]:

@@ -1,7 +1,8 @@
 """Register: the trained model as a version that serves anywhere.   needs: train, evaluate   gives: model_version.json
 
-A pyfunc from code (no pickle) that carries base weights and adapter, so serving needs no network. It is logged, loaded
-again and asked for a picture; only what has answered is registered, as `challenger`, tagged with the verdict, the
+A pyfunc from code (no pickle) that carries base weights and adapter, so serving needs no network; or the adapter alone,
+and the digests of a base that the server finds (`base: referenced`). It is logged, loaded again and asked for a
+picture; only what has answered is registered, as `challenger`, tagged with the verdict, the
 card's address and where it comes from. What evaluate measured stands on the pages of the model and of its version.
 
 A model whose gates failed is registered as well: people want to look at it, and its card is the reason why not. It is
@@ -49,6 +50,14 @@ class Config(StepConfig):
     rights: str = Field("", description="Who allowed the use of the photographs; a tag of the version")
     base_model: str = Field("models/sdxl", description="Folder of the base model, or its Hugging Face name")
     base_revision: str | None = Field(None, description="Commit of a Hugging Face base model (40 hexadecimal digits)")
+    base: Literal["carried", "referenced"] = Field(
+        "carried", description="Whether a version has the base in it, or names it by digest and is some 20 MB"
+    )
+    base_version: str = Field(
+        "",
+        pattern=r"^(models:/.+)?$",
+        description="referenced: a registered version that carries the base, where servers find it: models:/x/1",
+    )
     resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where a request gives none")
     sampling_steps: int = Field(25, ge=1, description="Denoising steps where a request gives none")
     guidance_scale: float = Field(5.0, ge=0, description="Guidance where a request gives none")
@@ -92,6 +101,8 @@ def check(config: Config) -> None:
         from personalize.databricks.workspace import connect
 
         check_model(connect(), config.name)
+    if config.base_version:
+        _reference(config)
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -121,7 +132,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         print(f"{logged.model_uri} is this very model, of a run that did not register it; it is taken up", flush=True)
         model_uri, model_id = logged.model_uri, logged.model_id
     else:
-        print("packing base weights and adapter into a model", flush=True)
+        reference = _reference(config) if config.base == "referenced" else None
+        print(f"packing {'' if reference else 'base weights and '}the adapter into a model", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             info = package.log(
                 local_folder(config.base_model, config.base_revision, config.dtype),
@@ -133,6 +145,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
                 defaults=_defaults(config),
                 limits=_limits(config),
                 tags=tags,
+                reference=reference,
                 state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
             )
         model_uri, model_id = info.model_uri, info.model_id
@@ -162,6 +175,34 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         },
     )
     print(f"registered {version} (challenger), verdict {scores['verdict']}", flush=True)
+
+
+def _reference(config: Config) -> dict[str, Any]:
+    """What the version says of a base that it does not carry.
+
+    Raises RecipeError where the version that is said to carry it does not.
+    """
+    from personalize.dreambooth.backbone import local_folder
+    from personalize.evidence import package
+    from personalize.evidence.statement import EvidenceError
+    from personalize.serving import base, registry
+    from personalize.serving.checking import check_model
+
+    folder = local_folder(config.base_model, config.base_revision, config.dtype)
+    if not config.base_version:
+        return base.refer(folder, config.base_model, config.base_revision)
+    carrier = registry.resolve(config.base_version)
+    said = base.refer(folder, config.base_model, config.base_revision, carrier.uri)
+    try:
+        statement, _ = check_model(carrier)
+    except EvidenceError as error:
+        raise RecipeError(f"register.base_version: {carrier} has {error}.") from error
+    if package.reference(statement) is not None or package.base_files(statement) != said["files"]:
+        raise RecipeError(
+            f"register.base_version: {carrier} does not carry {hub.label(config.base_model, config.base_revision)}. "
+            "Name a version that was registered with base: carried and this base."
+        )
+    return said
 
 
 def _scores(folder: Path) -> dict[str, Any]:
@@ -258,6 +299,7 @@ def _tags(config: Config, inputs: Inputs, subjects: Sequence[Subject], scores: M
         "tokens": ", ".join(subject.token for subject in subjects),
         "base_model": config.base_model,
         "base_revision": sources(config)["base model"],
+        "base": config.base,
         "adapter_md5": file_digest(inputs["train"].path / ADAPTER),
         "train_run": inputs["train"].run_id,
         "evaluate_run": inputs["evaluate"].run_id,
@@ -301,6 +343,7 @@ def _statement(
         },
         "data": provenance.data(evaluated) if evaluated else {},
         "base": tags["base_revision"],
+        "trainer": provenance.dependency(evaluated, "train").get("annotations", {}).get("key", "") if evaluated else "",
         "lock": provenance.dependency(evaluated, "lock").get("digest", {}).get("sha256", "") if evaluated else "",
         "verdict": verdict_of(read_scores(scores)),
         "card": inputs["evaluate"].card,

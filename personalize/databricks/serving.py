@@ -178,6 +178,11 @@ class DatabricksEndpoint:
         """Ask the version that has the traffic for pictures."""
         return self._ask(self.body(request))
 
+    @property
+    def token_variable(self) -> str:
+        """The environment variable with the access token that a caller needs."""
+        return "DATABRICKS_TOKEN"
+
     def body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON body that `query` sends."""
         now = self.status()

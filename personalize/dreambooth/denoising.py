@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 REMEMBERED_TEXTS = 128
-"""Texts whose embeddings are kept: SDXL's take 320 kB each in half precision."""
+"""Texts whose embeddings are kept, by what the text encoders hear: SDXL's take 320 kB each in half precision."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Denoising:
             raise ValueError("this base was distilled to take its guidance as an input (LCM), which is not supported.")
         self.pipe = pipe
         self.adapters = adapters or Adapters(pipe)
-        self._texts: OrderedDict[tuple[str, Voice], tuple[Tensor, Tensor]] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, str, float], tuple[Tensor, Tensor]] = OrderedDict()
 
     @torch.inference_mode()
     def begin(self, prompt: str, seed: int, sampling: Sampling, voice: Voice = SILENT) -> Row:
@@ -103,7 +103,7 @@ class Denoising:
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> None:
         """One step for each row, all of one size; at most as many as memory allows, which the caller knows."""
-        rows = sorted(rows, key=lambda row: row.voice)
+        rows = sorted(rows, key=lambda row: _key(row.voice))
         times = [row.timesteps[row.done] for row in rows]
         inputs = [
             row.scheduler.scale_model_input(row.latents, time).expand(len(row.texts), -1, -1, -1)
@@ -143,14 +143,19 @@ class Denoising:
 
     def _encoded(self, text: str, voice: Voice) -> tuple[Tensor, Tensor]:
         """Hidden states [1, 77, d] and pooled [1, p] of a text, which are the same as prompt and as negative prompt."""
-        key = (text, self.adapters.heard_in_text(voice))
+        heard = voice if voice[0] is not None and voice[0].in_text else SILENT
+        key = (text, *_key(heard))
         if key not in self._texts:
-            self.adapters.speak_in_text(key[1])
-            hidden, _, pooled, _ = self.pipe.encode_prompt(
-                text, device=self.pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
-            )
+            with self.adapters.speaking([heard]):
+                hidden, _, pooled, _ = self.pipe.encode_prompt(
+                    text, device=self.pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
+                )
             self._texts[key] = hidden, pooled
             while len(self._texts) > REMEMBERED_TEXTS:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(key)
         return self._texts[key]
+
+
+def _key(voice: Voice) -> tuple[str, float]:
+    return (voice[0].name if voice[0] is not None else "", voice[1])

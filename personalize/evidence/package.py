@@ -2,7 +2,8 @@
 
 It lies among the model's own artifacts, so it travels to every registry and server with them. Whoever deploys checks it
 from outside, with code of their own; the model checks it again before it loads. `MLmodel`, which MLflow writes, counts
-by what it says of code and artifacts.
+by what it says of code and artifacts. A model that refers to its base names the base's files in its settings, by their
+digests, instead of carrying them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ FILE = f"statement{SUFFIX}"
 PLACE = f"artifacts/{ARTIFACT}/{FILE}"
 """Where it lies in a model."""
 KIND = "urn:personalize:model:1"
-LOADER, CODE, SERVED, ARTIFACTS = "mlflow.pyfunc.loaders.code_model", "code", "model.py", ("base", "adapter")
+LOADER, CODE, SERVED = "mlflow.pyfunc.loaders.code_model", "code", "model.py"
+BASE, ADAPTER = "base", "adapter"
+"""Artifacts of a model; the base is also the setting that refers to one which is not carried."""
 TRUSTED = "PERSONALIZE_TRUSTED_KEYS"
 """Environment variable of a server: ids of keys, with commas between, of which one must have signed the model."""
 CARD, SCORES = "card", "scores"
@@ -46,6 +49,20 @@ def unsigned(subjects: Mapping[str, str], held: Mapping[str, Any]) -> str:
 def parts(subjects: Mapping[str, str]) -> dict[str, str]:
     """Those subjects that are files of the model."""
     return {name: digest for name, digest in subjects.items() if name not in (CARD, SCORES)}
+
+
+def reference(statement: Statement) -> Mapping[str, Any] | None:
+    """What a model says of the base that it refers to (`files`: sha256 by name); None of one that carries its base."""
+    found: Mapping[str, Any] | None = statement.predicate["config"].get(BASE)
+    return found
+
+
+def base_files(statement: Statement) -> dict[str, str]:
+    """sha256 of each file of the base by its name there, carried or not: who names the same has the same base."""
+    if (referred := reference(statement)) is not None:
+        return dict(referred["files"])
+    top = f"artifacts/{BASE}/"
+    return {name.removeprefix(top): of for name, of in statement.subjects.items() if name.startswith(top)}
 
 
 def changed(statement: Statement, root: Path, left_out: str = "") -> list[str]:
@@ -78,11 +95,12 @@ def miswired(statement: Statement, root: Path) -> list[str]:
         }
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         return [f"MLmodel cannot be read ({type(error).__name__}: {error})"]
+    carried = (ADAPTER, ARTIFACT) if reference(statement) is not None else (BASE, ADAPTER, ARTIFACT)
     wanted = {
         "loader": LOADER,
         "code folder": CODE,
         "model": SERVED,
-        "place of artifacts": {name: f"artifacts/{name}" for name in (*ARTIFACTS, ARTIFACT)},
+        "place of artifacts": {name: f"artifacts/{name}" for name in carried},
         "settings": statement.predicate["config"],
     }
     return [f"MLmodel names another {name}" for name in wanted if said[name] != wanted[name]]
@@ -102,8 +120,8 @@ def other_packages(statement: Statement, root: Path) -> list[str]:
     return [f"{name} asks for other packages" for name, packages in asked.items() if sorted(packages) != wanted]
 
 
-def check_before_loading(folder: Path) -> None:
-    """The model's own look at itself. folder: its artifact `evidence`.
+def check_before_loading(folder: Path) -> Statement:
+    """The model's own look at itself -> its statement. folder: its artifact `evidence`.
 
     Raises:
         EvidenceError: something in it is not as it was registered, or nobody whom this server trusts has signed it.
@@ -122,3 +140,4 @@ def check_before_loading(folder: Path) -> None:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise EvidenceError(f"This model is not loaded, it is not the one that was registered: {wrong[0]}{more}.")
     print(f"{len(parts(statement.subjects))} files are as {short(statement.key)} has registered them", flush=True)
+    return statement

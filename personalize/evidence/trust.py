@@ -58,8 +58,30 @@ class Trust(BaseModel):
         """Said by the policy, or because nothing is signed on this machine."""
         return self.unsigned or not keys.own_id(self.key)
 
+    def resolved(self) -> Resolved:
+        """The same policy as another machine can read it, with this machine's key by its id."""
+        said = {
+            "makers": self._ids(self.makers),
+            "approvers": self._ids(self.approvers),
+            "unsigned": self.takes_unsigned,
+        }
+        return Resolved(**{**self.model_dump(exclude={"key"}), **said})
+
     def _ids(self, names: tuple[str, ...]) -> list[str]:
-        return [keys.own_id(self.key) if name == OWN else name for name in names]
+        ids = [keys.own_id(self.key) if name == OWN else name for name in names]
+        return [name for name in ids if name]
+
+
+class Resolved(Trust):
+    """A policy that has come from elsewhere, to a server: no key there is its own, and none is made."""
+
+    makers: tuple[Literal["anyone"] | KeyId, ...] = ()
+    approvers: tuple[KeyId, ...] = ()
+
+    @property
+    def takes_unsigned(self) -> bool:
+        """Said by the policy, and by nothing else."""
+        return self.unsigned
 
 
 def signed_by(statement: Statement) -> str:

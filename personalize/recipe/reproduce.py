@@ -20,7 +20,7 @@ from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components, differences
 from personalize.recipe.project import DIFF, LEFT_OUT
-from personalize.recipe.tracking import StepRun, Store, probe
+from personalize.recipe.tracking import StepRun, Store, absolute, probe
 
 
 def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Override] = ()) -> int:
@@ -274,11 +274,7 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
 def _environment(root: Path, place: Path, experiment_id: str) -> dict[str, str]:
     import mlflow
 
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        uri = f"sqlite:///{(root / uri.removeprefix('sqlite:///')).resolve()}"
-    elif "://" not in uri and not uri.startswith(("databricks", "file:")):
-        uri = str((root / uri).resolve())
+    uri = absolute(mlflow.get_tracking_uri(), root)
     kept = {
         name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME")
     }

@@ -280,6 +280,15 @@ def registry_beside(tracking_uri: str, registry_uri: str) -> str:
     return f"{registry_uri}://{name}" if same else registry_uri
 
 
+def absolute(uri: str, root: Path) -> str:
+    """The address of a store for a process in another folder. root: the folder that a relative one starts from."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{(root / uri.removeprefix('sqlite:///')).resolve()}"
+    if "://" not in uri and not uri.startswith(("databricks", "file:")):
+        return str((root / uri).resolve())
+    return uri
+
+
 def connect(profile: Profile, root: Path, create: bool, trust: Trust | None = None) -> Store:
     """The store of the experiment that runs go to. create: make the profile's experiment where it does not exist yet.
 

@@ -4,6 +4,7 @@
 
 The way in stays MLflow's: the same addresses, bodies and answers as `mlflow models serve`. The door
 
+- asks for a token, where PERSONALIZE_TOKEN is set: `Authorization: Bearer ...`, for everything but /health and /ping;
 - looks at a request before anything is parsed (content type, at most BODY_BYTES, within READ_S seconds) and at the
   names in it, which MLflow would drop when it does not know them;
 - tells the engine when the caller has hung up, so that nobody's picture is not drawn on;
@@ -15,6 +16,8 @@ The way in stays MLflow's: the same addresses, bodies and answers as `mlflow mod
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import logging
 import os
@@ -22,14 +25,17 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from personalize.serving.adapters import AdapterCache
 from personalize.serving.call import CURRENT, Call
 from personalize.serving.engine import Engine
 from personalize.serving.request import INPUTS, PARAMS, unknown_names
 
+TOKEN = "PERSONALIZE_TOKEN"
+"""Environment variable: what a caller must know, where it is set."""
 BODY_BYTES = 1_000_000
 DRAINED_BYTES = 64_000_000
 READ_S = 30.0
@@ -53,8 +59,9 @@ class Refused(Exception):
 class Door:
     """An ASGI app around another, which shares its process with the engine."""
 
-    def __init__(self, app: App, engine: Engine) -> None:
-        self.app, self.engine = app, engine
+    def __init__(self, app: App, engine: Engine, adapters: AdapterCache | None = None, token: str = "") -> None:
+        self.app, self.engine, self.adapters = app, engine, adapters
+        self.token = _digest(token) if token else b""
         self.inside = 0
         self.answers: dict[int, int] = {}
 
@@ -65,12 +72,25 @@ class Door:
             await self.app(scope, receive, send)
         elif scope["path"] in ("/health", "/ping"):
             await _answer(send, 200 if self.engine.alive else 503, b"\n", b"application/json")
+        elif not self.knows(scope):
+            words = b'{"error_code": "UNAUTHENTICATED", "message": "Send the access token: Authorization: Bearer ..."}'
+            self.answers[401] = self.answers.get(401, 0) + 1
+            challenge = [(b"www-authenticate", b"Bearer"), (b"connection", b"close")]  # a body is not read
+            await _answer(send, 401, words, b"application/json", challenge)
         elif scope["path"] == "/metrics":
             await _answer(send, 200, self.metrics().encode(), b"text/plain; version=0.0.4")
         elif scope["path"] == "/invocations" and scope["method"] == "POST":
             await self.invoke(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def knows(self, scope: Message) -> bool:
+        """Whether a request brings the token, where one is asked for; told in the same time whatever it brings."""
+        if not self.token:
+            return True
+        brought = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
+        kind, _, token = brought.partition(b" ")
+        return hmac.compare_digest(_digest(token.strip()), self.token) and kind.lower() == b"bearer"
 
     async def invoke(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request: read, looked at, passed on with its name, watched, and answered."""
@@ -158,6 +178,18 @@ class Door:
             "step_seconds_total": ("counter", meter.step_seconds),
             "finish_seconds_total": ("counter", meter.finish_seconds),
         }
+        if (adapters := self.adapters) is not None:
+            facts |= {
+                "adapters_held": ("gauge", adapters.held),
+                "adapters_held_bytes": ("gauge", adapters.bytes),
+                "adapters_limit_bytes": ("gauge", adapters.limit),
+                "adapters_loaded_total": ("counter", adapters.meter.loaded),
+                "adapters_hits_total": ("counter", adapters.meter.hits),
+                "adapters_evicted_total": ("counter", adapters.meter.evicted),
+                "adapters_failed_total": ("counter", adapters.meter.failed),
+                "adapter_load_seconds_total": ("counter", adapters.meter.load_seconds),
+                "adapter_wait_seconds_total": ("counter", adapters.meter.wait_seconds),
+            }
         lines = []
         for name, (kind, value) in facts.items():
             lines += [f"# TYPE personalize_{name} {kind}", f"personalize_{name} {value:.15g}"]
@@ -211,8 +243,13 @@ def _replay(body: bytes, gone: threading.Event) -> Receive:
     return receive
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+def _digest(token: str | bytes) -> bytes:
+    """Of equal length for every token, so that comparing two tells nothing of theirs."""
+    return hashlib.sha256(token if isinstance(token, bytes) else token.encode()).digest()
+
+
+async def _answer(send: Send, status: int, body: bytes, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -221,5 +258,7 @@ def serve() -> Door:
     """The model of PERSONALIZE_MODEL, loaded, having drawn a picture, behind its door."""
     from mlflow.pyfunc import scoring_server
 
+    token = os.environ.pop(TOKEN, "")  # nothing that the model runs can find it there
     model = scoring_server.load_model_with_mlflow_config(os.environ["PERSONALIZE_MODEL"])
-    return Door(scoring_server.init(model), model.unwrap_python_model().engine)
+    inner = model.unwrap_python_model()
+    return Door(scoring_server.init(model), inner.engine, inner.adapters, token)

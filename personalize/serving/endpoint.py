@@ -109,6 +109,11 @@ class Endpoint(Protocol):
         """The JSON body that `query` sends."""
         ...
 
+    @property
+    def token_variable(self) -> str:
+        """The environment variable with the access token that a caller needs; empty where none is asked for."""
+        ...
+
 
 def fetch_files(model: ModelVersion, store: Path) -> Path:
     """The model's files on this disk: where they lie already, or downloaded once to `store/<version>/`.
@@ -237,9 +242,13 @@ def check_smoke(ask: Callable[[Mapping[str, Any]], list[Prediction]], request: M
     return picture
 
 
-def curl_line(url: str, body: Mapping[str, Any], *, token: bool = False, output: str = "picture") -> str:
-    """A command to paste into a POSIX shell: sends `body` and writes the picture to `<output>.<format>`."""
-    header = ' -H "Authorization: Bearer $DATABRICKS_TOKEN"' if token else " --noproxy '*'"
+def curl_line(url: str, body: Mapping[str, Any], *, token: str = "", here: bool = True, output: str = "picture") -> str:
+    """A command to paste into a POSIX shell: sends `body` and writes the picture to `<output>.<format>`.
+
+    token: the environment variable with the access token, where one is asked for; here: the server is on this machine.
+    """
+    header = f' -H "Authorization: Bearer ${token}"' if token else ""
+    header += " --noproxy '*'" if here else ""
     script = (
         "import base64, json, sys; answer = json.load(sys.stdin); "
         'row = answer["predictions"][0] if "predictions" in answer else sys.exit(answer.get("message", answer)); '

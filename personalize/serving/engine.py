@@ -8,7 +8,9 @@ done, with its own number of steps. Which ones are taken:
 - within a size, callers do: each picture gets a tag, the virtual time at which its caller has been served so much that
   it is due (weighted fair queuing, Demers et al. 1989), and the lowest tags are drawn. Who asks for eight pictures of
   100 steps delays himself, not the next one who asks for one;
-- after QUANTUM steps a picture's tag moves back by as much, so that a long one makes room for a short one.
+- after QUANTUM steps a picture's tag moves back by as much, so that a long one makes room for a short one;
+- priorities give away and do not take: what a caller asks for as `low` gets a quarter of a caller's share, and what he
+  asks for as `high` goes before what else he is waiting for, at nobody else's cost.
 
 What is waiting is bounded in pixels × steps; past that `Busy` says when to come back. A picture whose deadline passed,
 or whose caller is gone, is dropped at the next step boundary.
@@ -26,12 +28,18 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 LOG = logging.getLogger("personalize.serving")
 
 QUANTUM = 32
 """Steps after which a picture lets others before it; most pictures have fewer."""
+
+LOW = 0.25
+"""Share of the device, in those of a caller, that what he asks for with a low priority gets."""
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
 
 class Busy(Exception):
@@ -91,16 +99,25 @@ class Work:
         return float(self.pixels * self.steps)
 
 
+@dataclass(frozen=True)
+class Flow:
+    """Whose work is served in turn with others': a caller's, and apart from it what he asks for as low."""
+
+    caller: Hashable
+    share: float = 1.0
+
+
 @dataclass(eq=False)
 class Job:
     """A picture in the queue or in the making. `future` gives it, or raises Late, Gone, Closed or what went wrong."""
 
     ask: Any
     work: Work
-    caller: Hashable
+    flow: Flow
     deadline: float
     gone: Callable[[], bool]
     tag: float
+    high: bool = False
     asked: float = field(default_factory=time.monotonic)
     begun: float | None = None
     state: Any = None
@@ -110,7 +127,7 @@ class Job:
     @property
     def due(self) -> float:
         """The virtual time at which its next step is due; the lower the sooner."""
-        return self.tag + self.work.pixels * QUANTUM * (self.done // QUANTUM)
+        return self.tag + self.work.pixels * QUANTUM * (self.done // QUANTUM) / self.flow.share
 
     @property
     def left(self) -> float:
@@ -165,7 +182,7 @@ class Engine:
         self._changed = threading.Condition(threading.RLock())
         self._closing = False
         self._now = 0.0
-        self._served: dict[Hashable, float] = {}
+        self._served: dict[Flow, float] = {}
         self._turns: dict[tuple[int, int], int] = {}
         made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(make, made), name="engine", daemon=True)
@@ -201,6 +218,7 @@ class Engine:
         caller: Hashable = None,
         timeout_s: float = math.inf,
         gone: Callable[[], bool] = lambda: False,
+        priority: Priority = "normal",
     ) -> list[Job]:
         """Pictures to draw, all of them or none. Requests without a `caller` are callers of their own.
 
@@ -208,7 +226,7 @@ class Engine:
             Busy: the queue has no room for them.
             Closed: the engine has ended.
         """
-        caller = object() if caller is None else caller
+        flow = Flow(object() if caller is None else caller, LOW if priority == "low" else 1.0)
         deadline = time.monotonic() + timeout_s
         cost = sum(work.cost for _, work in asks)
         with self._changed:
@@ -220,12 +238,22 @@ class Engine:
                 raise Busy(self.retry_after(min(backlog, backlog + cost - self.queue)))
             jobs = []
             for ask, work in asks:
-                tag = max(self._now, self._served.get(caller, 0.0))
-                self._served[caller] = tag + work.cost
-                jobs.append(Job(ask, work, caller, deadline, gone, tag))
+                tag = max(self._now, self._served.get(flow, 0.0))
+                self._served[flow] = tag + work.cost / flow.share
+                jobs.append(Job(ask, work, flow, deadline, gone, tag, priority == "high"))
             self._jobs += jobs
+            if jobs and priority == "high":
+                self._bring_forward(flow)
             self._changed.notify()
         return jobs
+
+    def _bring_forward(self, flow: Flow) -> None:
+        """A flow's pictures that have not begun share out the time they have anew, those of high priority first."""
+        waiting = [job for job in self._jobs if job.flow == flow and job.begun is None]
+        tag = min(job.tag for job in waiting)
+        for job in sorted(waiting, key=lambda job: not job.high):  # of one priority as they came
+            job.tag = tag
+            tag += job.work.cost / flow.share
 
     def close(self, patience_s: float = 10.0) -> None:
         """Ends the thread after the step it is at; what is not done raises Closed."""
@@ -271,8 +299,8 @@ class Engine:
             batch = sorted((job for job in self._jobs if job.work.size == size), key=lambda job: job.due)[:room]
             work = sum(job.work.pixels for job in batch)
             self._turns[size] += work
-            self._now += work / len({job.caller for job in self._jobs})
-            self._served = {caller: tag for caller, tag in self._served.items() if tag > self._now}
+            self._now += work / sum(flow.share for flow in {job.flow for job in self._jobs})
+            self._served = {flow: tag for flow, tag in self._served.items() if tag > self._now}
             return batch
 
     def _drop(self) -> None:

@@ -30,15 +30,16 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> Any:
-    """POST a JSON body and return the JSON answer.
+def post_json(url: str, body: Mapping[str, Any], timeout_s: float, token: str = "") -> Any:
+    """POST a JSON body, with an access token where one is given, and return the JSON answer.
 
     Raises:
         EndpointError: the server refused; its own words are in the message.
         Away: it does not answer, or says that it will in a moment (status 503).
     """
     data = json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, data, headers)
     try:
         with opener().open(request, timeout=timeout_s) as response:
             return json.load(response)

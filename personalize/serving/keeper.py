@@ -9,6 +9,8 @@ It makes the world agree with `wanted.json`, which `LocalEndpoint` writes, and s
 - a server that is no longer wanted is asked to finish its request and to end;
 - connections to the public port are passed to the server named as `serving`. The address therefore stays the same when
   one model version takes over from another, and a request made meanwhile is answered by the old one;
+- a client that does not send a whole head within HEAD_S, or does not read its answer, is let go; one whose machine has
+  vanished is noticed by the system's probes;
 - when nothing is wanted any more the keeper ends.
 
 Features: survives the command that started it; no state but two files; standard library and psutil only (about 20 MB).
@@ -20,9 +22,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,10 @@ from personalize.serving.processes import family, is_alive, remembered, terminat
 TICK_S = 0.2
 LONGEST_WAIT_S = 60.0
 GOOD_UPTIME_S = 60.0
+HEAD_S = 30.0
+"""Seconds for a request's head, and without a request; the server itself waits as long for a body."""
+PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""Socket options by which a client that has vanished is noticed within a minute, as far as the system has them."""
 SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_CONTEXT", "PYTHONPATH")
 AWAY = b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "The model server is starting; try again in a moment."}'
 
@@ -184,11 +192,16 @@ class Keeper:
         except OSError:
             server.connections -= 1
             return await turn_away(reader, writer)
+        probe(writer.get_extra_info("socket"))
+        turn = Turn()
+        request = asyncio.create_task(pour(reader, there_writer, turn.asks))
+        answer = asyncio.create_task(pour(there_reader, writer, turn.is_answered))
+        overdue = asyncio.create_task(turn.overdue())
         try:
-            request = asyncio.create_task(pour(reader, there_writer))
-            await pour(there_reader, writer)
-            request.cancel()
+            await asyncio.wait([answer, overdue], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in (request, answer, overdue):
+                task.cancel()
             server.connections -= 1
             for stream in (writer, there_writer):
                 stream.close()
@@ -238,10 +251,48 @@ async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     writer.close()
 
 
-async def pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Copy bytes until the source ends, then pass the end on."""
+@dataclass
+class Turn:
+    """Whose turn it is on a connection: the client's, until it has sent a request's head, or the server's."""
+
+    since: float = field(default_factory=time.monotonic)
+    asked: bool = False
+    tail: bytes = b""
+
+    def asks(self, data: bytes) -> None:
+        """The client has sent something."""
+        if not self.asked:
+            self.tail += data
+            self.asked = b"\r\n\r\n" in self.tail
+            self.tail = self.tail[-3:]
+
+    def is_answered(self, data: bytes) -> None:
+        """The server has sent something."""
+        if not data.startswith(b"HTTP/1.1 100"):
+            self.since, self.asked, self.tail = time.monotonic(), False, b""
+
+    async def overdue(self) -> None:
+        """Returns when the client has left its turn too long."""
+        while self.asked or time.monotonic() - self.since < HEAD_S:
+            await asyncio.sleep(min(1.0, HEAD_S / 4))
+
+
+def probe(client: socket.socket) -> None:
+    """Let the system find out whether the client's machine is still there."""
+    with contextlib.suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in PROBES.items():
+            if hasattr(socket, name):
+                client.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def pour(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, heard: Callable[[bytes], None] = lambda _: None
+) -> None:
+    """Copy bytes until the source ends, then pass the end on. heard: is told of all that comes."""
     with contextlib.suppress(OSError):
         while data := await source.read(65536):
+            heard(data)
             sink.write(data)
             await sink.drain()
     with contextlib.suppress(OSError, RuntimeError):

@@ -25,6 +25,7 @@ from typing import Any
 from personalize.cards import command
 from personalize.files import keep_private
 from personalize.serving.agreement import Agreement
+from personalize.serving.app import TOKEN
 from personalize.serving.endpoint import (
     EndpointError,
     Prediction,
@@ -42,6 +43,9 @@ from personalize.serving.registry import ModelVersion
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT_LOGS = 5
+NO_TOKEN = "off"
+"""In the place of an access token: none is asked for any more."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class LocalEndpoint:
         startup_timeout_s: seconds a server may take to load its model.
         grace_s: seconds an outgoing server has to finish the requests it works on.
         environment: more environment variables of the servers.
+        token: what callers must send (`Authorization: Bearer`); empty keeps the one there is, NO_TOKEN asks for none.
         env_manager: `local` serves from this very environment; `uv`, `virtualenv` and `conda` build the model's own.
         report: called with a line of progress, for instance `print`.
     """
@@ -72,6 +77,7 @@ class LocalEndpoint:
     grace_s: float = 60
     env_manager: str = "local"
     environment: Mapping[str, str] = field(default_factory=dict)
+    token: str = field(default="", repr=False)
     report: Callable[[str], None] = print
 
     @property
@@ -109,7 +115,17 @@ class LocalEndpoint:
                 # compiled code that lies beside a model's own is not what was signed, and is not read
                 "environment": {**self.environment, "PYTHONPYCACHEPREFIX": str(self.folder / "pycache")},
             }
+            token = self._token(wanted)
             server["argv"] = self._command(server["path"])
+            if token:
+                if "personalize.serving.app:serve" not in server["argv"]:
+                    raise EndpointError(
+                        f"{TOKEN} is set, and {model} is served by MLflow's own server, which asks for no token. Serve "
+                        "a model of this recipe with env_manager: local, or take the token away."
+                    )
+                server["environment"][TOKEN] = token
+            elif self.host not in LOOPBACK:
+                self.report(f"WARNING: {open_to_all(self.host)}")
             (self.folder / server["log"]).unlink(missing_ok=True)
             kept = {previous: wanted["servers"][previous]} if previous else {}
             old_port = int(wanted["port"]) if previous else port
@@ -119,7 +135,7 @@ class LocalEndpoint:
                 self._wake_keeper()
                 private = self._await_health(number, server["log"])
                 self.report(f"{model} is up; asking it for a picture")
-                trial = check_smoke(partial(self._ask, private, server["path"]), smoke)
+                trial = check_smoke(partial(self._ask, private, server), smoke)
                 self.agreement.want({**entry, "port": port, "serving": number, "servers": {number: server}})
                 self._await_switch(number, port, previous)
             except BaseException as error:
@@ -165,7 +181,8 @@ class LocalEndpoint:
         if actual.get("complaint"):
             return Status(self.name, "local", "failed", note=actual["complaint"], **about)
         healthy = answers(f"http://127.0.0.1:{server['port']}/health") and answers(about["url"] + "/health")
-        return Status(self.name, "local", "serving" if healthy else "starting", **about)
+        note = "" if wanted["host"] in LOOPBACK or _token_of(known) else open_to_all(wanted["host"])
+        return Status(self.name, "local", "serving" if healthy else "starting", note=note, **about)
 
     def stop(self) -> Status:
         """End the servers, after the requests they work on, and the keeper. Stopping twice is no error."""
@@ -190,9 +207,9 @@ class LocalEndpoint:
         wanted = self.agreement.wanted()
         said = ""
         if wanted.get("serving") and self.agreement.keeper():
-            url, path = f"http://{wanted['host']}:{wanted['port']}", wanted["servers"][wanted["serving"]]["path"]
+            url = f"http://{wanted['host']}:{wanted['port']}"
             try:
-                return self._ask(url, path, request)
+                return self._ask(url, wanted["servers"][wanted["serving"]], request)
             except Away as error:
                 said = str(error)
         now = self.status()
@@ -206,8 +223,21 @@ class LocalEndpoint:
         wanted = self.agreement.wanted()
         return payload(request, *inputs_of(wanted["servers"][wanted["serving"]]["path"]))
 
-    def _ask(self, url: str, path: str, request: Mapping[str, Any]) -> list[Prediction]:
-        return predictions(post_json(f"{url}/invocations", payload(request, *inputs_of(path)), self.timeout_s + 5))
+    @property
+    def token_variable(self) -> str:
+        """The environment variable with the access token, where the server that serves asks for one."""
+        wanted = self.agreement.wanted()
+        known = wanted.get("servers", {}).get(str(wanted.get("serving") or ""), {})
+        return TOKEN if _token_of(known) else ""
+
+    def _token(self, wanted: Mapping[str, Any]) -> str:
+        """The token that callers must send from now on; one that was set stays until it is taken away."""
+        before = next((token for known in wanted.get("servers", {}).values() if (token := _token_of(known))), "")
+        return "" if self.token == NO_TOKEN else self.token or before
+
+    def _ask(self, url: str, server: Mapping[str, Any], request: Mapping[str, Any]) -> list[Prediction]:
+        body = payload(request, *inputs_of(server["path"]))
+        return predictions(post_json(f"{url}/invocations", body, self.timeout_s + 5, _token_of(server)))
 
     def _command(self, path: str) -> list[str]:
         """This project's own server where the model carries it, else MLflow's."""
@@ -307,3 +337,12 @@ class LocalEndpoint:
             yield
         finally:
             lock.release()
+
+
+def _token_of(server: Mapping[str, Any]) -> str:
+    return str(server.get("environment", {}).get(TOKEN, ""))
+
+
+def open_to_all(host: str) -> str:
+    """What to say of an endpoint that others reach and that asks for no token."""
+    return f"whoever reaches {host} may ask for pictures; set {TOKEN} and deploy again to ask for an access token"

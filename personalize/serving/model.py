@@ -1,8 +1,9 @@
 """The served model: a pyfunc from code (no pickle) that carries base weights and adapter, and needs no network.
 
-MLflow runs this file when the model is logged and when it is loaded. Its companions travel with it under `code/`
-(`package.modules`). A row in is a prompt with options (`request.INPUTS`); a row out is one picture. Rows of all
-requests are drawn together, by one thread (`engine`); reading and encoding happen on the threads that ask.
+Or it refers to its base, and finds it (`base`). MLflow runs this file when the model is logged and when it is loaded.
+Its companions travel with it under `code/` (`package.modules`). A row in is a prompt with options (`request.INPUTS`);
+a row out is one picture. Rows of all requests are drawn together, by one thread (`engine`), each with the adapter of
+the model or of another version (`versions`, `adapters`); reading, fetching and encoding happen on the threads that ask.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import base64
 import copy
 import logging
-import math
 import os
 import random
 import time
@@ -22,7 +22,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.exceptions import (
-    BAD_REQUEST,
     CANCELLED,
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
@@ -33,36 +32,48 @@ from mlflow.exceptions import (
 )
 from mlflow.pyfunc import PythonModel
 
-from personalize.serving.call import CURRENT, Call
+from personalize.serving.adapters import DEFAULT_BYTES, SETTING, AdapterCache, TooLarge
+from personalize.serving.call import Asked
 from personalize.serving.engine import Busy, Closed, Engine, Gone, Job, Late, Work
-from personalize.serving.request import MAX_SEED, Defaults, Limits, Order, RequestError, orders
+from personalize.serving.request import (
+    ANSWER,
+    MAX_SEED,
+    Defaults,
+    Fault,
+    Limits,
+    Order,
+    RequestError,
+    all_of,
+    orders,
+)
 from personalize.serving.sharing import alone_on
+from personalize.serving.versions import NotServed, Unreachable, Version, Versions
 
 LOG = logging.getLogger("personalize.serving")
-SERVER_TIMEOUT = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"
 
 
 class Painter:
-    """The pipeline as the engine drives it: orders in, pictures out."""
+    """The pipeline as the engine drives it: orders with their adapters in, pictures out."""
 
-    def __init__(self, artifacts: Mapping[str, str], device: str, dtype: str) -> None:
+    def __init__(self, base: Path, adapter: str, device: str, dtype: str) -> None:
         """The one place where the weights of the model's artifacts are read."""
         from personalize.dreambooth.denoising import Denoising
-        from personalize.dreambooth.sampling import ADAPTER, load_pipeline
+        from personalize.dreambooth.sampling import load_pipeline
         from personalize.hub import resolve_device
 
         self.device = resolve_device(device)
         with alone_on(self.device):
-            self.pipe = load_pipeline(artifacts["base"], device=device, dtype=dtype)
+            self.pipe = load_pipeline(base, device=device, dtype=dtype)
             self.denoising = Denoising(self.pipe)
-            self.denoising.adapters.load(artifacts["adapter"], ADAPTER)
-            self.denoising.adapters.merge(ADAPTER)
+            self.own = self.denoising.adapters.load(adapter, "own")
+            self.denoising.adapters.merge(self.own)
 
-    def begin(self, order: Order) -> Any:
-        from personalize.dreambooth.sampling import ADAPTER
-
+    def begin(self, ask: tuple[Order, Any]) -> Any:
+        """With the adapter that was lent for it, or else the model's own."""
+        order, adapter = ask
+        voice = (adapter or self.own, order.adapter_scale)
         with alone_on(self.device):
-            return self.denoising.begin(order.prompt, order.seed, order.sampling, (ADAPTER, order.adapter_scale))
+            return self.denoising.begin(order.prompt, order.seed, order.sampling, voice)
 
     def step(self, rows: Sequence[Any]) -> None:
         with alone_on(self.device, giving_back=False):
@@ -83,102 +94,139 @@ class PersonalizedPictures(PythonModel):
         """Everything from the model's own files: artifacts `base` and `adapter`, settings from `model_config`.
 
         Returns when a picture was drawn, so a server that has loaded the model is one that draws. Raises EvidenceError
-        where the files are not those that were registered (artifact `evidence`).
+        where the files are not those that were registered (artifact `evidence`), or the base is not found.
         """
         from personalize.dreambooth.sampling import Sampling
-        from personalize.evidence.package import check_before_loading
+        from personalize.evidence.package import base_files, check_before_loading
         from personalize.photographs.prompts import load_subjects
+        from personalize.serving.base import folder_of
 
-        check_before_loading(Path(context.artifacts["evidence"]))
+        evidence = Path(context.artifacts["evidence"])
+        statement = check_before_loading(evidence)
         config: Mapping[str, Any] = context.model_config or {}
-        self.subjects = load_subjects(context.artifacts["adapter"])
-        self.fingerprint = str(config.get("fingerprint", ""))
+        own = Version(load_subjects(context.artifacts["adapter"]), str(config.get("fingerprint", "")))
+        self.versions = Versions.of_environment(own, base_files(statement))
         self.limits = Limits(**config.get("limits", {}))
         defaults = dict(config.get("defaults", {}))
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
         device = os.environ.get("PERSONALIZE_DEVICE") or config.get("device", "auto")
+        dtype = str(config.get("dtype", "float32"))
+        base = folder_of(evidence.parents[1], statement, dtype)
         made: list[Painter] = []
 
         def make() -> Painter:
-            made.append(Painter(context.artifacts, device, config.get("dtype", "float32")))
+            made.append(Painter(base, context.artifacts["adapter"], device, dtype))
             return made[0]
 
         self.engine: Engine = Engine(make, self.limits.batch, self.limits.batch_pixels, self.limits.queue)
         # a model that is dropped, and a process that ends, end its thread
         weakref.finalize(self, self.engine.close)
         self.pipe = made[0].pipe
+        self.reader = made[0].denoising.adapters
+        self.adapters = AdapterCache(self._fetch, int(os.environ.get(SETTING) or DEFAULT_BYTES))
         # of their own: a tokenizer pads as it was last asked to, and requests are read while others are drawn
         self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
-        [first] = self._read([{"prompt": self.subjects[0].instance_prompt, "num_inference_steps": 1}])
-        self.engine.submit([(first, _work(first))])[0].future.result()
+        [first], _ = self._read([{"prompt": own.subjects[0].instance_prompt, "num_inference_steps": 1}])
+        self.engine.submit([((first, None), _work(first))])[0].future.result()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per picture, in the order of the rows that asked; `params` as in `package.PARAMS`.
+        """One row per picture, in the order of the rows that asked; `params` as in `request.PARAMS`.
+
+        With `partial` a row that cannot be drawn is one row of the answer, with `error` and `status` and no picture.
 
         Raises:
             MlflowException: 4xx for what cannot be honoured, with the row; 429 when the queue is full; 504 when the
                 pictures were not done in time; 499 when the caller has gone; 500 for what went wrong here.
         """
         begun = time.perf_counter()
-        asked, call = params or {}, CURRENT.get() or Call()
-        wanted = self._read(model_input.to_dict("records"))
-        name = str(asked.get("request_id") or call.id)[:128]
-        jobs: list[Job] = []
+        name = ""
         try:
-            jobs = self.engine.submit(
-                [(order, _work(order)) for order in wanted],
-                caller=asked.get("caller") or call.caller,
-                timeout_s=_timeout(asked.get("timeout_s")),
-                gone=call.gone,
-            )
-            encoded = [self._encode(order, job.future.result()) for order, job in zip(wanted, jobs, strict=True)]
-            self._check_size(encoded)
-        except (Busy, Late, Gone, Closed) as error:
-            LOG.info("request %s: %s", name, error)
-            code = {Busy: REQUEST_LIMIT_EXCEEDED, Late: DEADLINE_EXCEEDED, Gone: CANCELLED}
-            raise MlflowException(str(error), error_code=code.get(type(error), TEMPORARILY_UNAVAILABLE)) from error
+            asked = Asked.of(params or {})
+            name = asked.name
+            wanted, faults = self._read(model_input.to_dict("records"))
+            if faults and not asked.partial:
+                raise _error(all_of(faults), max(fault.status for fault in faults))
+            answers = self._drawn(wanted, asked) + [_row_of(fault, name) for fault in faults]
+            self._check_size([answer["image"] for answer in answers])
+        except KNOWN as error:
+            LOG.info("request %s: %s", name, type(error).__name__)
+            raise _error(str(error), _status(error)) from error
         except (MlflowException, KeyboardInterrupt):
             raise
         except Exception as error:
             LOG.exception("request %s: the picture could not be drawn", name)
-            raise MlflowException(
-                f"The picture could not be drawn ({type(error).__name__}); the server's log has it under {name}.",
-                error_code=INTERNAL_ERROR,
-            ) from error
-        finally:
-            for job in jobs:
-                job.future.cancel()
+            raise _error(_what_went_wrong(error, name), 500) from error
         milliseconds = round((time.perf_counter() - begun) * 1000, 1)
-        LOG.info("request %s: %d pictures in %.0f ms", name, len(jobs), milliseconds)
-        return pd.DataFrame(
-            {
-                "image": data,
-                "format": order.format,
-                "width": order.sampling.width,
-                "height": order.sampling.height,
-                "seed": order.seed,
-                "prompt": order.prompt,
-                "row": order.row,
-                "fingerprint": self.fingerprint,
-                "latency_ms": milliseconds,
-                "queue_ms": round(job.queued_s * 1000, 1),
-                "request_id": name,
-            }
-            for order, job, data in zip(wanted, jobs, encoded, strict=True)
-        )
+        LOG.info("request %s: %d pictures in %.0f ms", name, len(answers), milliseconds)
+        answers.sort(key=lambda answer: int(answer["row"]))
+        return pd.DataFrame([{**answer, "latency_ms": milliseconds} for answer in answers], columns=list(ANSWER))
 
-    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Order]:
+    def _drawn(self, wanted: Sequence[Order], asked: Asked) -> list[dict[str, Any]]:
+        """The rows of the answer for what is to be drawn. Raises what went wrong with one, unless it is `partial`."""
+        others = [order.version for order in wanted if order.version.sha256]
+        with self.adapters.lent(others, asked.still_waits) as lent:
+            adapters = [lent.get(order.version.sha256) for order in wanted]
+            absent = [each for each in adapters if isinstance(each, Exception)]
+            if absent and not asked.partial:
+                raise absent[0]
+            ready = [n for n, adapter in enumerate(adapters) if not isinstance(adapter, Exception)]
+            asks = [((wanted[n], adapters[n]), _work(wanted[n])) for n in ready]
+            jobs = self.engine.submit(asks, asked.caller, asked.left_s, asked.gone, asked.priority) if asks else []
+            try:
+                of = dict(zip(ready, jobs, strict=True))
+                return [self._outcome(order, of.get(n, adapters[n]), asked) for n, order in enumerate(wanted)]
+            finally:
+                for job in jobs:
+                    job.future.cancel()
+
+    def _outcome(self, order: Order, job: Job | Exception, asked: Asked) -> dict[str, Any]:
+        """The row of the answer for an order, when its picture is done or has failed."""
         try:
-            return orders(
-                rows,
-                self.defaults,
-                self.limits,
-                self.subjects,
-                self.tokenizers,
-                draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
-            )
-        except RequestError as error:
-            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+            if isinstance(job, Exception):
+                raise job
+            return self._answer(order, job, asked.name)
+        except Exception as error:
+            if not asked.partial or isinstance(error, Gone):
+                raise
+            return _row_of(_fault(order.row, error, asked.name), asked.name)
+
+    def _fetch(self, version: Version) -> Any:
+        """The adapter of another version, in memory."""
+        data = self.versions.weights(version)
+        if len(data) > version.size:
+            raise NotServed(f"{version} is larger than its store says.")
+        try:
+            return self.reader.read(data, version.sha256)
+        except ValueError as error:
+            raise NotServed(f"{version} cannot be drawn with: {error}") from error
+
+    def _answer(self, order: Order, job: Job, name: str) -> dict[str, Any]:
+        """A row of the answer, when its picture is done. Raises what went wrong with it."""
+        return {
+            "image": self._encode(order, job.future.result()),
+            "format": order.format,
+            "width": order.sampling.width,
+            "height": order.sampling.height,
+            "seed": order.seed,
+            "prompt": order.prompt,
+            "row": order.row,
+            "fingerprint": order.version.fingerprint,
+            "queue_ms": round(job.queued_s * 1000, 1),
+            "request_id": name,
+            "model_version": str(order.version),
+            "status": 200,
+            "error": "",
+        }
+
+    def _read(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Order], list[Fault]]:
+        return orders(
+            rows,
+            self.defaults,
+            self.limits,
+            self.versions.find,
+            self.tokenizers,
+            draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
+        )
 
     def _encode(self, order: Order, picture: Any) -> str:
         from personalize.serving.encoding import encode
@@ -190,7 +238,8 @@ class PersonalizedPictures(PythonModel):
             "num_inference_steps": order.sampling.steps,
             "guidance_scale": order.sampling.guidance_scale,
             "adapter_scale": order.adapter_scale,
-            "fingerprint": self.fingerprint,
+            "fingerprint": order.version.fingerprint,
+            **({"model_version": str(order.version)} if order.version.name else {}),
         }
         return base64.b64encode(encode(picture, order.format, facts)).decode("ascii")
 
@@ -208,17 +257,54 @@ def _work(order: Order) -> Work:
     return Work((order.sampling.width, order.sampling.height), order.sampling.steps)
 
 
-def _timeout(asked: Any) -> float:
-    """Seconds until nobody can hear the answer: what the caller says, and what MLflow's server waits at most.
+CODES = {
+    400: INVALID_PARAMETER_VALUE,
+    429: REQUEST_LIMIT_EXCEEDED,
+    499: CANCELLED,
+    500: INTERNAL_ERROR,
+    503: TEMPORARILY_UNAVAILABLE,
+    504: DEADLINE_EXCEEDED,
+}
+"""MLflow's names of the statuses that are used here."""
 
-    Raises MlflowException for what is no number of seconds.
-    """
-    server = float(os.environ.get(SERVER_TIMEOUT) or math.inf)
-    if asked is None or asked != asked:
-        return server
-    if not asked > 0:
-        raise MlflowException(f"timeout_s {asked:g} is not above 0.", error_code=BAD_REQUEST)
-    return min(server, float(asked))
+
+def _error(words: str, status: int) -> MlflowException:
+    return MlflowException(words, error_code=CODES[status])
+
+
+STATUS: Mapping[type[Exception], int] = {
+    RequestError: 400,
+    NotServed: 400,
+    TooLarge: 400,
+    Busy: 429,
+    Gone: 499,
+    Closed: 503,
+    Unreachable: 503,
+    Late: 504,
+}
+KNOWN = tuple(STATUS)
+
+
+def _status(error: Exception) -> int:
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+def _fault(row: int, error: Exception, name: str) -> Fault:
+    """What to say of a row that failed; of what went wrong here the log has more."""
+    status = _status(error)
+    if status == 500:
+        LOG.error("request %s: row %d could not be drawn", name, row, exc_info=error)
+    return Fault(row, _what_went_wrong(error, name) if status == 500 else str(error), status)
+
+
+def _row_of(fault: Fault, name: str) -> dict[str, Any]:
+    """The row of the answer for one that was not drawn."""
+    empty = {key: "" if kind is str else kind(0) for key, kind in ANSWER.items()}
+    return {**empty, "row": fault.row, "request_id": name, "status": fault.status, "error": fault.words}
+
+
+def _what_went_wrong(error: Exception, name: str) -> str:
+    return f"The picture could not be drawn ({type(error).__name__}); the server's log has it under {name}."
 
 
 mlflow.models.set_model(PersonalizedPictures())

@@ -1,4 +1,7 @@
-"""Packaging: a trained adapter and its base model become an MLflow model that serves anywhere, with no network."""
+"""Packaging: a trained adapter and its base model become an MLflow model that serves anywhere, with no network.
+
+Or the adapter alone, of some 20 MB, and the digests of a base that the server has or finds (`serving.base`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from personalize.evidence import package as evidence
 from personalize.files import file_digest, tree_files, write_text
 from personalize.hub import Device, Dtype
-from personalize.serving.request import Defaults, Limits
+from personalize.serving.request import ANSWER, INPUTS, NUMBERS, PARAMS, Defaults, Limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,31 +71,11 @@ def signature(concrete: bool = False) -> ModelSignature:
     from mlflow.types.schema import AnyType
 
     text, number, whole = DataType.string, DataType.double, DataType.long
-    words = ("prompt", "negative_prompt", "subject", "format")
-    numbers = (
-        "seed",
-        "num_inference_steps",
-        "guidance_scale",
-        "width",
-        "height",
-        "num_images",
-        "adapter_scale",
-    )
-    outputs = {
-        "image": text,
-        "format": text,
-        "width": whole,
-        "height": whole,
-        "seed": whole,
-        "prompt": text,
-        "row": whole,
-        "fingerprint": text,
-        "latency_ms": number,
-        "queue_ms": number,
-        "request_id": text,
-    }
-    inputs: dict[str, Any] = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number if concrete else AnyType())}
-    params = {"timeout_s": number, "caller": text, "request_id": text}
+    inputs: dict[str, Any] = {name: text for name in INPUTS if name not in NUMBERS}
+    inputs |= dict.fromkeys(NUMBERS, number if concrete else AnyType())
+    inputs["model_version"] = text if concrete else AnyType()
+    outputs = {name: {str: text, int: whole, float: number}[kind] for name, kind in ANSWER.items()}
+    params = dict.fromkeys(PARAMS, text) | {"timeout_s": number, "partial": DataType.boolean}
     return ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=name == "prompt") for name, kind in inputs.items()]),
         outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
@@ -119,12 +102,13 @@ def log(
     registered_name: str | None = None,
     tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    reference: Mapping[str, Any] | None = None,
     state: Callable[[Mapping[str, str], Mapping[str, Any]], str] | None = None,
 ) -> ModelInfo:
     """Logs the model to the active run, and registers a version of it when `registered_name` is given.
 
     `base` is a complete SDXL folder (`backbone.local_folder`); `adapter` holds `pytorch_lora_weights.safetensors` and
-    `subjects.json`. Both are copied into the model.
+    `subjects.json`. Both are copied into the model; with a `reference` (`serving.base.refer`) the base is not.
 
     state: makes the statement that the model carries, from the sha256 of its files by name and from what else is to be
     as it is (`config`, `packages`); without one it is unsigned.
@@ -138,13 +122,15 @@ def log(
         "fingerprint": fingerprint,
         "defaults": {**asdict(defaults.sampling), "format": defaults.format},
         "limits": asdict(limits),
+        **({evidence.BASE: dict(reference)} if reference is not None else {}),
     }
     with tempfile.TemporaryDirectory() as scratch:
         made = {
-            "artifacts/base": _weights(base, Path(scratch) / "base"),
             "artifacts/adapter": _adapter(adapter, Path(scratch) / "adapter"),
             "code/personalize": _code(Path(scratch)) / "personalize",
         }
+        if reference is None:
+            made["artifacts/base"] = _weights(base, Path(scratch) / "base")
         subjects = {f"{top}/{name}": digest for top, at in made.items() for name, digest in tree_files(at).items()}
         subjects[evidence.SERVED] = file_digest(MODEL, "sha256")
         held = {"config": config, "packages": requirements()}
@@ -154,8 +140,7 @@ def log(
             name=name,
             python_model=str(MODEL),
             artifacts={
-                "base": str(made["artifacts/base"]),
-                "adapter": str(made["artifacts/adapter"]),
+                **{top.partition("/")[2]: str(at) for top, at in made.items() if top.startswith("artifacts/")},
                 evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
             },
             code_paths=[str(made["code/personalize"])],

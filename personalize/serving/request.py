@@ -14,6 +14,7 @@ from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
 from personalize.photographs.prompts import Subject, check_prompt, mentions
+from personalize.serving.versions import Unreachable, Version, spoken
 
 MAX_CHARACTERS = 4_000
 """Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
@@ -58,9 +59,13 @@ class Defaults:
     format: str = "webp"
 
 
+Find = Callable[[str, str, str], Version]
+"""Whose adapter a row means, by its `model`, `model_version` and `subject` (`Versions.find`)."""
+
+
 @dataclass(frozen=True)
 class Order:
-    """One picture to draw, and the row that asked for it."""
+    """One picture to draw, the row that asked for it, and whose adapter it is drawn with."""
 
     row: int
     prompt: str
@@ -68,12 +73,24 @@ class Order:
     sampling: Sampling
     adapter_scale: float
     format: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row is not drawn. status: of HTTP; 4xx is the caller's fault."""
+
+    row: int
+    words: str
+    status: int = 400
 
 
 INPUTS: Mapping[str, str] = {
     "prompt": "what to draw; `{subject}` in it stands for the subject",
     "negative_prompt": "what to keep away from",
     "subject": "a token the model was taught; fills `{subject}` in the prompt, or must occur in it",
+    "model": "a registered model that is served here; its champion, where no version is given",
+    "model_version": "number or alias of a version of it, whose adapter draws this row",
     "seed": "0 to 4294967295; drawn and returned when absent; picture i of a row has seed + i",
     "num_inference_steps": "denoising steps",
     "guidance_scale": "strength of the prompt; 1 turns guidance off",
@@ -84,10 +101,33 @@ INPUTS: Mapping[str, str] = {
     "format": "webp, png or jpeg",
 }
 
+NUMBERS = ("seed", "num_inference_steps", "guidance_scale", "width", "height", "num_images", "adapter_scale")
+"""Those inputs that are numbers; `model_version` is either, and the others are text."""
+
+ANSWER: Mapping[str, type] = {
+    "image": str,
+    "format": str,
+    "width": int,
+    "height": int,
+    "seed": int,
+    "prompt": str,
+    "row": int,
+    "fingerprint": str,
+    "latency_ms": float,
+    "queue_ms": float,
+    "request_id": str,
+    "model_version": str,
+    "status": int,
+    "error": str,
+}
+"""Columns of the answer, a row a picture."""
+
 PARAMS: Mapping[str, str] = {
     "timeout_s": "seconds after which nobody waits for the answer any more",
     "caller": "who asks: callers share the device equally; a request without one is a caller of its own",
     "request_id": "a name for the request, in the log and in each row of the answer; made up when absent",
+    "priority": "high: before the caller's own other pictures; low: a quarter of a caller's share; normal",
+    "partial": "true: a row that cannot be drawn says so in `error`, and the others are drawn",
 }
 
 
@@ -95,29 +135,50 @@ def orders(
     rows: Sequence[Mapping[str, Any]],
     defaults: Defaults,
     limits: Limits,
-    subjects: Sequence[Subject],
+    find: Find,
     tokenizers: Sequence[Any],
     draw_seed: Callable[[], int],
-) -> list[Order]:
-    """Pictures to draw for all rows, in order. Raises RequestError that names every row at fault (the first five)."""
+) -> tuple[list[Order], list[Fault]]:
+    """Pictures to draw, in the order of the rows, and the rows at fault.
+
+    Raises RequestError for what is wrong with the request as a whole.
+    """
     if not rows:
         raise RequestError("The request has no rows. Send at least one, e.g. {'prompt': 'a photo of a chair'}.")
     if len(rows) > limits.rows:
         raise RequestError(f"The request has {len(rows)} rows; at most {limits.rows} are taken at once.")
-    found: list[Order] = []
-    faults: list[str] = []
-    for number, row in enumerate(rows):
-        try:
-            found += _row(number, row, defaults, limits, subjects, tokenizers, draw_seed)
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-    if faults:
-        more = f" (and {len(faults) - 5} more rows)" if len(faults) > 5 else ""
-        raise RequestError("; ".join(faults[:5]) + more)
+    found, faults = read_rows(rows, defaults, limits, find, tokenizers, draw_seed)
     if len(found) > limits.images:
         raise RequestError(f"The request asks for {len(found)} pictures; at most {limits.images} are drawn at once.")
     check_answer_size(found, limits)
-    return found
+    return found, faults
+
+
+def read_rows(
+    rows: Sequence[Mapping[str, Any]],
+    defaults: Defaults,
+    limits: Limits,
+    find: Find,
+    tokenizers: Sequence[Any],
+    draw_seed: Callable[[], int],
+) -> tuple[list[Order], list[Fault]]:
+    """Pictures to draw for any number of rows, each within the limits; see `orders`."""
+    found: list[Order] = []
+    faults: list[Fault] = []
+    for number, row in enumerate(rows):
+        try:
+            found += _row(number, row, defaults, limits, find, tokenizers, draw_seed)
+        except ValueError as error:
+            faults.append(Fault(number, str(error)))
+        except Unreachable as error:
+            faults.append(Fault(number, str(error), 503))
+    return found, faults
+
+
+def all_of(faults: Sequence[Fault]) -> str:
+    """What is wrong with a request in which rows are at fault, by row (the first five)."""
+    more = f" (and {len(faults) - 5} more rows)" if len(faults) > 5 else ""
+    return "; ".join(f"row {fault.row}: {fault.words}" for fault in faults[:5]) + more
 
 
 def unknown_names(names: Iterable[object], known: Iterable[str] = INPUTS) -> str:
@@ -151,13 +212,15 @@ def _row(
     row: Mapping[str, Any],
     defaults: Defaults,
     limits: Limits,
-    subjects: Sequence[Subject],
+    find: Find,
     tokenizers: Sequence[Any],
     draw_seed: Callable[[], int],
 ) -> list[Order]:
     if unknown := unknown_names(row):
         raise RequestError(unknown)
-    prompt = _with_subject(_text(row, "prompt", ""), _text(row, "subject", ""), subjects)
+    subject = _text(row, "subject", "")
+    version = find(_text(row, "model", ""), _which(row), subject)
+    prompt = _with_subject(_text(row, "prompt", ""), subject, version.subjects)
     if not prompt:
         raise RequestError("prompt is missing or empty.")
     sampling = Sampling(
@@ -182,14 +245,15 @@ def _row(
     scale = _number(row, "adapter_scale", 1.0, 0.0, limits.adapter_scale)
     seed = _whole(row, "seed", None, 0, MAX_SEED)
     first = draw_seed() if seed is None else seed
-    return [Order(number, prompt, (first + i) % (MAX_SEED + 1), sampling, scale, encoding) for i in range(images)]
+    return [
+        Order(number, prompt, (first + i) % (MAX_SEED + 1), sampling, scale, encoding, version) for i in range(images)
+    ]
 
 
 def _with_subject(prompt: str, subject: str, subjects: Sequence[Subject]) -> str:
     """Fills `{subject}`, or checks that the subject's token occurs: a picture of something else would be no answer."""
     known = {one.token: one for one in subjects}
-    # as a person writes it in a sentence: "Zwvchr," is zwvchr
-    subject = next((token for token in known if token.casefold() == subject.strip(" ,.;:!?'\"()").casefold()), subject)
+    subject = next((token for token in known if token.casefold() == spoken(subject)), subject)
     if subject and subject not in known:
         raise RequestError(f"subject {subject!r} is not known. This model was taught: {', '.join(sorted(known))}.")
     if "{subject}" in prompt:
@@ -199,6 +263,14 @@ def _with_subject(prompt: str, subject: str, subjects: Sequence[Subject]) -> str
     if subject and not mentions(prompt, subject):
         raise RequestError(f"the prompt does not mention subject {subject!r}; write {{subject}} where it belongs.")
     return prompt
+
+
+def _which(row: Mapping[str, Any]) -> str:
+    """A version's number, written as a number or as text, or its alias."""
+    value = row.get("model_version")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not _absent(value):
+        return str(_whole(row, "model_version", None, 1, 999_999_999))
+    return _text(row, "model_version", "")
 
 
 def _absent(value: Any) -> bool:

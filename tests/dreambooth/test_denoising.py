@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from personalize.dreambooth import sampling
-from personalize.dreambooth.adapters import SILENT, Adapters
+from personalize.dreambooth import adapters, lora, sampling
+from personalize.dreambooth.adapters import SILENT, Adapter, Voice
 from personalize.dreambooth.denoising import Denoising, Row
 from personalize.dreambooth.sampling import Sampling, sample
 from tests.random_adapter import random_adapter
@@ -29,12 +29,35 @@ def files(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture(scope="module")
-def denoising(tiny_models: Path, files: dict[str, Path]) -> Denoising:
-    pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu")
-    adapters = Adapters(pipe)
-    for name, file in files.items():
-        adapters.load(file, name)
-    return Denoising(pipe, adapters)
+def denoising(tiny_models: Path) -> Denoising:
+    return Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def known(denoising: Denoising, files: dict[str, Path]) -> dict[str, Adapter | None]:
+    """The adapters of `denoising` by name; no name is the base."""
+    return {"": None, **{name: denoising.adapters.load(file, name) for name, file in files.items()}}
+
+
+def learnt(tiny_models: Path, folder: Path, names: tuple[str, ...], seed: int = 1, **options) -> Path:
+    """An adapter as training leaves it, with something in it."""
+    source = sampling.load_pipeline(tiny_models / "sdxl", device="cpu")
+    parts = {name: getattr(source, name) for name in names}
+    generator = torch.Generator().manual_seed(seed)
+    spec = lora.LoraSpec(**{"rank": 4, "alpha": 2.0, **options})
+    for weight in lora.add(parts, spec, seed=seed).values():
+        weight.data += torch.randn(weight.shape, generator=generator) * (0.05 if weight.dim() > 1 else 0.01)
+    folder.mkdir(exist_ok=True)
+    lora.save(folder, parts)
+    return folder
+
+
+def by_peft(tiny_models: Path, file: Path | None, strength: float, seed: int = 1) -> Image.Image:
+    """What a pipeline draws that has this one adapter, at this one strength, in peft's own layers."""
+    pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=file if strength else None)
+    if file and strength:
+        pipe.set_adapters(sampling.ADAPTER, adapter_weights=strength)
+    return sample(pipe, [PROMPT], [seed], FAST)[0]
 
 
 def drawn(denoising: Denoising, rows: list[Row]) -> list[Image.Image]:
@@ -93,80 +116,106 @@ def test_a_row_does_not_depend_on_its_neighbours_whenever_they_come_and_go(tiny_
         assert grey_levels(picture, expected) <= 2
 
 
-def test_any_adapter_in_any_row_is_that_adapter_alone(denoising: Denoising, files: dict[str, Path], tiny_models: Path):
-    """Each row against a pipeline that has this one adapter, at this one strength, by peft's own layers."""
-    voices = [("two__", 1.0), SILENT, ("one__", 1.0), ("two__", 0.5), ("one__", 0.0), ("one__", 1.0)]
-    expected = []
-    for seed, (name, strength) in enumerate(voices):
-        pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=files.get(name))
-        if name:
-            pipe.set_adapters(sampling.ADAPTER, adapter_weights=strength)
-        expected += sample(pipe, [PROMPT], [seed], FAST)
-    rows = [denoising.begin(PROMPT, seed, FAST, voice) for seed, voice in enumerate(voices)]
+def test_any_adapter_in_any_row_is_that_adapter_alone(
+    denoising: Denoising, known: dict[str, Adapter | None], files: dict[str, Path], tiny_models: Path
+):
+    voices = [("two__", 1.0), ("", 0.0), ("one__", 1.0), ("two__", 0.5), ("one__", 0.0), ("one__", 1.0)]
+    expected = [by_peft(tiny_models, files.get(name), strength, n) for n, (name, strength) in enumerate(voices)]
+    rows = [denoising.begin(PROMPT, n, FAST, (known[name], strength)) for n, (name, strength) in enumerate(voices)]
     got = drawn(denoising, rows)
     assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 6
-    unlike = grey_levels(
-        got[2], sample(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"), [PROMPT], [2], FAST)[0]
-    )
+    unlike = grey_levels(got[2], by_peft(tiny_models, None, 0.0, 2))
     assert unlike > 20, "an adapter that changes nothing would prove nothing"
 
 
 def test_a_merged_adapter_costs_its_rows_nothing_and_the_others_do_not_hear_it(
-    files: dict[str, Path], tiny_models: Path
+    files: dict[str, Path], tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ):
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
-    for name, file in files.items():
-        denoising.adapters.load(file, name)
-    assert denoising.adapters.merge("one__")
-    with denoising.adapters.speaking([("one__", 1.0)] * 4):
-        assert denoising.adapters.voices == []
-    voices = [("one__", 1.0), ("one__", 0.3), SILENT, ("two__", 1.0)]
+    one, two = (denoising.adapters.load(file, name) for name, file in files.items())
+    assert denoising.adapters.merge(one)
+    assert not denoising.adapters.merge(two)
+    voices: list[Voice] = [(one, 1.0), (one, 0.3), SILENT, (two, 1.0)]
     expected = []
-    for name, strength in voices:
-        pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=files.get(name))
-        if name:
+    for adapter, strength in voices:
+        pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=adapter and files[adapter.name])
+        if adapter:
             sampling.merge_adapter(pipe, strength)
         expected += sample(pipe, [PROMPT], [1], FAST)
-    [alone] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, voices[0])])
+    with monkeypatch.context() as patch:
+        patch.delattr(adapters, "_add")
+        [alone] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, voices[0])])
     assert alone.tobytes() == expected[0].tobytes(), "what `-e generate` draws"
     got = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, voice) for voice in voices])
     assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 4
 
 
-@pytest.mark.parametrize(
-    ("learns", "options"),
-    [
-        ("unet", {"use_dora": True}),
-        ("unet", {"targets": "all"}),
-        ("unet", {"use_rslora": True}),
-        ("text encoders", {"targets": "attention"}),
-    ],
-)
-def test_whatever_training_makes_is_heard_as_peft_hears_it(
-    tiny_models: Path, tmp_path: Path, learns: str, options: dict
-):
-    from personalize.dreambooth import lora
+KINDS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "dora": (("unet",), {"use_dora": True}),
+    "dora everywhere": (("unet",), {"use_dora": True, "targets": "all"}),
+    "convolutions": (("unet",), {"targets": "all", "rank": 8}),
+    "rank-stabilised": (("unet",), {"use_rslora": True, "rank": 16, "targets": "attention"}),
+    "text encoders": (("unet", "text_encoder", "text_encoder_2"), {"targets": "attention", "rank": 2, "alpha": 4.0}),
+}
 
-    names = ("unet", "text_encoder", "text_encoder_2") if learns == "text encoders" else ("unet",)
-    source = sampling.load_pipeline(tiny_models / "sdxl", device="cpu")
-    parts = {name: getattr(source, name) for name in names}
-    generator = torch.Generator().manual_seed(0)
-    for weight in lora.add(parts, lora.LoraSpec(rank=4, alpha=2.0, **options), seed=1).values():
-        if weight.dim() > 1:
-            weight.data += torch.randn(weight.shape, generator=generator) * 0.05
-    lora.save(tmp_path, parts)
-    expected = []
-    pipe = sampling.load_pipeline(tiny_models / "sdxl", device="cpu", lora=tmp_path)
-    for strength in (0.5, 0.0, 1.0):
-        pipe.set_adapters(sampling.ADAPTER, adapter_weights=strength)
-        expected += sample(pipe, [PROMPT], [1], FAST)
+
+@pytest.fixture(scope="module")
+def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An adapter of each kind that can be trained, each apart from the others."""
+    place = tmp_path_factory.mktemp("trained")
+    return {
+        kind: learnt(tiny_models, place / kind, names, seed=n, **options)
+        for n, (kind, (names, options)) in enumerate(KINDS.items())
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_training_makes_is_heard_as_peft_hears_it(tiny_models: Path, trained: dict[str, Path], kind: str):
+    strengths = (0.5, 0.0, 1.0)
+    expected = [by_peft(tiny_models, trained[kind], strength) for strength in strengths]
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
-    denoising.adapters.load(tmp_path, "learnt__")
-    for merged in (False, denoising.adapters.merge("learnt__")):
-        rows = [denoising.begin(PROMPT, 1, FAST, ("learnt__", strength)) for strength in (0.5, 0.0, 1.0)]
-        got = drawn(denoising, rows)
+    adapter = denoising.adapters.load(trained[kind], kind)
+    for merged in (False, denoising.adapters.merge(adapter)):
+        got = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, (adapter, strength)) for strength in strengths])
         assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * 3, merged
         assert grey_levels(got[1], got[2]) > 5
+
+
+@pytest.mark.parametrize("merged", ["", "convolutions"])
+def test_adapters_that_were_trained_apart_share_a_batch(tiny_models: Path, trained: dict[str, Path], merged: str):
+    """With other ranks, scales and layers, DoRA and text encoders among them, whichever is in the weights."""
+    denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))
+    known = {}
+    if merged:
+        known[merged] = denoising.adapters.load(trained[merged], merged)
+        assert denoising.adapters.merge(known[merged])
+    for kind in [kind for kind in KINDS if kind not in known]:  # read when another has changed the weights already
+        known[kind] = denoising.adapters.load(trained[kind], kind)
+    voices = [(kind, strength) for kind in KINDS for strength in (1.0, 0.6)]
+    expected = [by_peft(tiny_models, trained[kind], strength) for kind, strength in voices]
+    got = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, (known[kind], strength)) for kind, strength in voices])
+    assert [grey_levels(a, b) <= 2 for a, b in zip(got, expected, strict=True)] == [True] * len(voices)
+
+
+def test_an_adapter_that_does_not_fit_says_where(denoising: Denoising, trained: dict[str, Path], tiny_models: Path):
+    from safetensors.torch import load, save
+
+    good = (trained["rank-stabilised"] / lora.WEIGHTS).read_bytes()
+    tensors = load(good)
+    name = next(key for key in tensors if key.endswith("to_q.lora_A.weight"))
+    said = {"lora_adapter_metadata": '{"unet.lora_alpha": 4.0, "unet.r": 4}'}
+    bad = {
+        "does not say its alpha": save(tensors),
+        r"has .*A\.weight": save({name: tensors[name]}, said),
+        "by": save({**tensors, name: tensors[name][:, :-1].contiguous()}, said),
+        "it has no layer vae": save({name.replace("unet", "vae"): tensors[name]}, said),
+        "magnitude": save({**tensors, name.replace("A.weight", "magnitude_vector"): torch.ones(3)}, said),
+        "biases of its own": save(tensors, {"lora_adapter_metadata": '{"unet.bias": "all"}'}),
+        "not fit": good[:-1000],
+    }
+    for words, data in bad.items():
+        with pytest.raises(ValueError, match=f"adapter one does not fit this base model: .*{words}|{words}"):
+            denoising.adapters.read(data, "one")
 
 
 def test_in_half_precision_an_adapter_is_heard_as_peft_hears_it(tiny_models: Path, files: dict[str, Path]):
@@ -175,18 +224,18 @@ def test_in_half_precision_an_adapter_is_heard_as_peft_hears_it(tiny_models: Pat
         [PROMPT], [1], FAST,
     )  # fmt: skip
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu", dtype="bfloat16"))
-    denoising.adapters.load(files["one__"], "one__")
-    assert not denoising.adapters.merge("one__")
-    [got] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, ("one__", 1.0))])
+    one = denoising.adapters.load(files["one__"], "one__")
+    assert not denoising.adapters.merge(one)
+    [got] = drawn(denoising, [denoising.begin(PROMPT, 1, FAST, (one, 1.0))])
     assert np.abs(np.asarray(got, dtype=float) - np.asarray(expected[0], dtype=float)).mean() < 5
 
 
-def test_a_prompt_is_encoded_once(denoising: Denoising, monkeypatch):
+def test_a_prompt_is_encoded_once(denoising: Denoising, known: dict[str, Adapter | None], monkeypatch):
     asked = []
     encode = denoising.pipe.encode_prompt
     monkeypatch.setattr(denoising.pipe, "encode_prompt", lambda text, **kw: asked.append(text) or encode(text, **kw))
     for seed in range(3):
-        denoising.begin("a green sofa", seed, FAST, ("one__", 1.0))
+        denoising.begin("a green sofa", seed, FAST, (known["one__"], 1.0))
     assert asked.count("a green sofa") == 1
 
 

@@ -138,18 +138,20 @@ def test_a_caller_who_hangs_up_is_not_drawn_for(url):
 class Alone:
     """A door without a server: what it sends is kept; the app behind it answers with `status`."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, token: str = "") -> None:
         self.painter = Painter()
         self.engine = Engine(lambda: self.painter)
         self.status, self.sent, self.call = status, [], None
-        self.door = Door(self.app, self.engine)
+        self.door = Door(self.app, self.engine, token=token)
 
     async def app(self, scope, receive, send) -> None:
         self.call = CURRENT.get()
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
 
-    def ask(self, path: str, receive=None, method: str = "POST") -> tuple[int, dict[bytes, bytes]]:
+    def ask(
+        self, path: str, receive=None, method: str = "POST", authorization: bytes | None = None
+    ) -> tuple[int, dict[bytes, bytes]]:
         async def body() -> dict:
             return {"type": "http.request", "body": b"{}"}
 
@@ -157,6 +159,7 @@ class Alone:
             self.sent.append(message)
 
         headers = [(b"content-type", b"application/json")]
+        headers += [(b"authorization", authorization)] if authorization is not None else []
         scope = {"type": "http", "path": path, "method": method, "headers": headers}
         asyncio.run(self.door(scope, receive or body, send))
         return self.sent[0]["status"], dict(self.sent[0]["headers"])
@@ -200,3 +203,22 @@ def test_a_request_that_was_answered_is_over_for_the_engine(alone):
     door = alone(504)
     door.ask("/invocations")
     assert door.call.gone()
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/metrics", "/version", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("brought", [None, b"", b"Bearer", b"Bearer wrong", b"Basic right", b"right", b"Bearer \xff"])
+def test_where_there_is_a_token_who_does_not_know_it_learns_nothing(alone, path, brought):
+    door = alone(200, "right")
+    status, headers = door.ask(path, authorization=brought)
+    assert (status, headers[b"www-authenticate"]) == (401, b"Bearer")
+    assert b"right" not in b"".join(message.get("body", b"") for message in door.sent)
+    assert door.call is None
+
+
+@pytest.mark.parametrize("brought", [b"Bearer right", b"bearer right"])
+def test_who_knows_the_token_is_let_in_and_health_is_for_everybody(alone, brought):
+    door = alone(200, "right")
+    assert door.ask("/invocations", authorization=brought)[0] == 200
+    for path in ("/health", "/ping"):
+        door.sent.clear()
+        assert door.ask(path, method="GET")[0] == 200

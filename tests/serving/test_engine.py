@@ -262,3 +262,43 @@ def test_nothing_of_finished_work_is_kept(engine, painter):
     assert (engine._served, engine._turns, engine._jobs) == ({}, {}, [])
     assert engine.backlog == 0
     assert math.isfinite(engine.meter.queue_seconds)
+
+
+# Priorities give away and do not take.
+
+
+def test_what_is_asked_for_as_low_gets_a_quarter_of_a_share(painter: Painter):
+    engine = Engine(lambda: painter, batch=1)
+    occupied(engine, painter)
+    jobs = [
+        job
+        for n in range(8)
+        for job in (
+            *ask(engine, (f"low {n}", 1), caller="a studio", priority="low"),
+            *ask(engine, (f"normal {n}", 1), caller="a museum"),
+        )
+    ]
+    painter.going.set()
+    for job in jobs:
+        job.future.result(20)
+    engine.close()
+    first = [batch[0].partition(" ")[0] for batch in painter.batches[1:11]]
+    assert first.count("low") == 2
+
+
+def test_what_is_asked_for_as_high_goes_before_the_callers_own_and_nobody_elses(painter: Painter):
+    engine = Engine(lambda: painter, batch=1)
+    occupied(engine, painter)
+    jobs = [job for n in range(3) for job in ask(engine, (f"mine {n}", 1), caller="a studio")]
+    jobs += [job for n in range(3) for job in ask(engine, (f"theirs {n}", 1), caller="a museum")]
+    jobs += ask(engine, ("urgent", 1), caller="a studio", priority="high")
+    jobs += ask(engine, ("more urgent, and later", 1), caller="a studio", priority="high")
+    painter.going.set()
+    for job in jobs:
+        job.future.result(20)
+    engine.close()
+    order = [batch[0] for batch in painter.batches[1:]]
+    mine = [name for name in order if not name.startswith("theirs")]
+    assert mine == ["urgent", "more urgent, and later", "mine 0", "mine 1", "mine 2"]
+    late = [n for n in range(3) if order.index(f"theirs {n}") > 2 * n + 1]
+    assert late == [], "every second picture is theirs, as without the urgent ones"

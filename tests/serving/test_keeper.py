@@ -3,7 +3,9 @@
 The server behind it is a small real one that starts at once; `test_local.py` does the same with `mlflow models serve`.
 """
 
+import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,7 +23,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from personalize.files import read_json, write_json
-from personalize.serving import local
+from personalize.serving import keeper, local
 from personalize.serving.agreement import Agreement
 from personalize.serving.endpoint import EndpointError
 from personalize.serving.local import LocalEndpoint
@@ -238,3 +240,105 @@ def test_a_half_written_state_file_is_never_seen(tmp_path):
     finally:
         stop.set()
         writer.join()
+
+
+# Sockets that are only half open.
+
+
+async def spoken(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """What a server answers to bytes that come in parts; empty when it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        return await asyncio.wait_for(reader.read(65536), 20)
+    finally:
+        writer.close()
+
+
+def through_a_keeper(folder: Path, talk):
+    """The result of `talk(port)` while a keeper passes connections on to a server that answers after a second."""
+
+    async def slow(reader, writer) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(1)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def run():
+        behind = await asyncio.start_server(slow, "127.0.0.1", 0)
+        server = keeper.Server({}, process=object(), port=behind.sockets[0].getsockname()[1])
+        kept = keeper.Keeper(folder, {"1": server}, serving="1")
+        port = free_port()
+        await kept.open_door(("127.0.0.1", port))
+        try:
+            return await talk(port), server
+        finally:
+            kept.door.close()
+            behind.close()
+
+    return asyncio.run(run())
+
+
+HEAD = (b"POST /invocations HTTP/1.1\r\n", b"Host: here\r\n", b"Content-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("parts", [(), HEAD[:1], HEAD[:2]])
+def test_a_client_that_never_sends_a_whole_head_is_let_go(tmp_path, monkeypatch, parts):
+    monkeypatch.setattr(keeper, "HEAD_S", 0.3)
+    answer, server = through_a_keeper(tmp_path, lambda port: spoken(port, *parts))
+    assert answer == b""
+    assert server.connections == 0
+
+
+def test_one_that_trickles_a_head_is_let_go_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "HEAD_S", 0.3)
+    trickle = [b"X-%d: a\r\n" % n for n in range(20)]
+    with contextlib.suppress(ConnectionError):
+        assert through_a_keeper(tmp_path, lambda port: spoken(port, HEAD[0], *trickle, pause=0.05))[0] == b""
+
+
+def test_an_answer_may_take_its_time_and_a_slow_head_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "HEAD_S", 0.6)
+    answer, _ = through_a_keeper(tmp_path, lambda port: spoken(port, *HEAD, pause=0.1))
+    assert answer.endswith(b"ok")
+
+
+def test_a_client_that_comes_back_on_its_connection_has_its_time_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "HEAD_S", 0.6)
+
+    async def twice(port: int) -> list[bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answers = []
+        for _ in range(2):
+            await asyncio.sleep(0.2)
+            writer.write(b"".join(HEAD))
+            answers.append(await asyncio.wait_for(reader.read(65536), 20))
+        writer.write(HEAD[0])
+        answers.append(await asyncio.wait_for(reader.read(65536), 20))
+        writer.close()
+        return answers
+
+    first, second, third = through_a_keeper(tmp_path, twice)[0]
+    assert (first[-2:], second[-2:], third) == (b"ok", b"ok", b"")
+
+
+# An access token.
+
+
+def test_a_token_stays_until_it_is_taken_away_and_who_is_open_to_others_hears_of_it(endpoint, version, capsys):
+    told: list[str] = []
+    reached = dataclasses.replace(endpoint, host="0.0.0.0", report=told.append)
+    reached.deploy(version(1), SMOKE)
+    assert [line for line in told if "WARNING: whoever reaches 0.0.0.0 may ask" in line]
+    assert "may ask for pictures; set PERSONALIZE_TOKEN" in reached.status().note
+    assert reached.token_variable == ""
+    with pytest.raises(EndpointError, match=r"asks for no token.*version 1 keeps serving|asks for no token"):
+        dataclasses.replace(reached, token="a secret").deploy(version(2), SMOKE)
+    assert painted_by(reached) == "v1"
+    server = {"servers": {"1": {"environment": {"PERSONALIZE_TOKEN": "a secret"}}}}
+    assert endpoint._token(server) == "a secret"
+    assert dataclasses.replace(endpoint, token="another")._token(server) == "another"
+    assert dataclasses.replace(endpoint, token="off")._token(server) == ""
+    assert "a secret" not in repr(dataclasses.replace(endpoint, token="a secret"))

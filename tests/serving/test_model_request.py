@@ -7,9 +7,10 @@ import pytest
 from personalize.dreambooth.backbone import load_tokenizers
 from personalize.dreambooth.sampling import Sampling
 from personalize.photographs.prompts import Subject
-from personalize.serving.request import Defaults, Limits, Order, RequestError, orders
+from personalize.serving.request import Defaults, Limits, Order, RequestError, all_of, orders
+from personalize.serving.versions import NotServed, Unreachable, Version, Versions
 
-SUBJECTS = [Subject("bcnchr", "chair"), Subject("zwvchr", "chair")]
+OWN = Version([Subject("bcnchr", "chair"), Subject("zwvchr", "chair")])
 DEFAULTS = Defaults(Sampling(steps=25, guidance_scale=5.0, width=128, height=128))
 LIMITS = Limits(rows=4, images=6, steps=50, pixels=128 * 192)
 
@@ -19,14 +20,17 @@ def read(tiny_models: Path):
     tokenizers = load_tokenizers(tiny_models / "sdxl")
 
     def read(*rows: dict, limits: Limits = LIMITS) -> list[Order]:
-        return orders(rows, DEFAULTS, limits, SUBJECTS, tokenizers, draw_seed=lambda: 99)
+        found, faults = orders(rows, DEFAULTS, limits, Versions(OWN, {}).find, tokenizers, draw_seed=lambda: 99)
+        if faults:
+            raise RequestError(all_of(faults))
+        return found
 
     return read
 
 
 def test_a_prompt_alone_takes_the_defaults_and_a_drawn_seed(read):
     (order,) = read({"prompt": "a photo of a chair"})
-    assert order == Order(0, "a photo of a chair", 99, DEFAULTS.sampling, 1.0, "webp")
+    assert order == Order(0, "a photo of a chair", 99, DEFAULTS.sampling, 1.0, "webp", OWN)
 
 
 def test_a_row_says_everything(read):
@@ -109,6 +113,9 @@ def test_control_characters_do_not_reach_the_model(read):
         ({"prompt": "a {subject}"}, "no subject is given: bcnchr, zwvchr"),
         ({"prompt": "a chair", "subject": "zwvchr"}, "does not mention subject 'zwvchr'"),
         ({"prompt": "a zwvchrs chair", "subject": "zwvchr"}, "does not mention subject 'zwvchr'"),
+        ({"prompt": "a", "model_version": 2}, "this server draws with what it carries, and no other versions"),
+        ({"prompt": "a", "model_version": 2.5}, r"model_version 2\.5 is not a whole number"),
+        ({"prompt": "a", "model": "chairs"}, "this server draws with what it carries, and no other versions"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_the_row_and_the_bounds(read, row: dict, message: str):
@@ -119,6 +126,20 @@ def test_what_cannot_be_honoured_is_refused_with_the_row_and_the_bounds(read, ro
 def test_every_row_at_fault_is_named(read):
     with pytest.raises(RequestError, match=r"row 0: .*seed.*; row 2: prompt is missing"):
         read({"prompt": "a", "seed": -1}, {"prompt": "a"}, {})
+
+
+def test_of_rows_at_fault_each_says_whose_fault_it_is(tiny_models: Path):
+    def find(model: str, which: str, subject: str) -> Version:
+        if which == "9":
+            raise NotServed("nobody has approved it")
+        if which == "8":
+            raise Unreachable("the registry does not answer")
+        return OWN
+
+    rows = [{"prompt": "a"}, {"prompt": "b", "model_version": 9}, {"prompt": "c", "model_version": "8"}, {}]
+    found, faults = orders(rows, DEFAULTS, LIMITS, find, load_tokenizers(tiny_models / "sdxl"), draw_seed=lambda: 1)
+    assert [order.row for order in found] == [0]
+    assert [(fault.row, fault.status) for fault in faults] == [(1, 400), (2, 503), (3, 400)]
 
 
 def test_no_rows_too_many_rows_and_too_many_pictures_are_refused(read):

@@ -127,6 +127,39 @@ def test_a_query_without_a_prompt_or_an_endpoint_says_what_to_type(act):
         act(action="query", prompt="a chair")
 
 
+def test_the_server_is_told_what_it_may_draw_with_by_whose_word_and_where_the_base_is(tmp_path, store):
+    from personalize.evidence import keys
+    from personalize.evidence.trust import Resolved
+    from personalize.serving import adapters, base, versions
+
+    config = deploy.Config(adapters=["chairs", "sofas"], adapter_memory=100, base_model=str(tmp_path))
+    said = deploy.told(config, deploy.endpoint_for(config), "k" * 64).environment
+    assert said[versions.NAMES] == "chairs,sofas"
+    assert said[adapters.SETTING] == "100000000"
+    assert Resolved.model_validate_json(said[versions.POLICY]).approvers == (keys.own_id(),)
+    assert said[base.SETTING] == str(tmp_path)
+    assert said["MLFLOW_TRACKING_URI"].startswith("sqlite:////"), "the server runs in another folder"
+    alone = deploy.told(deploy.Config(), deploy.endpoint_for(deploy.Config()), "").environment
+    assert alone == {}, "what it carries, and nobody is asked"
+
+
+def test_a_token_comes_from_the_environment_and_goes_into_no_run(act, monkeypatch, tmp_path):
+    monkeypatch.setenv("PERSONALIZE_TOKEN", "a-secret")
+    monkeypatch.setattr(
+        LocalEndpoint,
+        "_command",
+        lambda self, path: [sys.executable, str(EASEL), "{port}", "personalize.serving.app:serve", "good"],
+    )
+    told, card, printed = act()
+    assert 'Authorization: Bearer $PERSONALIZE_TOKEN"' in printed
+    assert "a-secret" not in json.dumps([told, card.as_dict()]) + printed
+    kept = [file for file in (tmp_path / "endpoints").rglob("*") if file.is_file() and b"a-secret" in file.read_bytes()]
+    assert [file.name for file in kept] == ["wanted.json"]
+    assert kept[0].stat().st_mode & 0o077 == 0
+    monkeypatch.delenv("PERSONALIZE_TOKEN")
+    assert act(action="query", prompt="a chair")[0]["state"] == "serving"
+
+
 def test_a_local_rollback_says_how_to_get_there(act):
     with pytest.raises(RecipeError, match=r"-P deploy\.model=models:/<name>/<version>"):
         act(action="rollback")

@@ -1,6 +1,7 @@
 """Register: what has answered becomes the challenger, whatever the verdict, and says so on its tags."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -130,6 +131,43 @@ def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tin
     assert card.words["prompt"] == "'a photo of a bcnchr chair on the beach'"
     assert (card.words["version"], card.words["model"]) == ("1", "models:/chairs/1")
     assert card.words["advice"]
+
+
+def test_a_version_that_refers_to_its_base_is_its_adapter_and_says_where_the_base_is(
+    store, tiny_models, trained, tmp_path
+):
+    from personalize.evidence.package import base_files, reference
+    from personalize.serving.checking import check_model
+    from personalize.serving.registry import resolve
+    from steps.generate import Config, find_model
+
+    carrier, base = "models:/carrier/1", Path(shutil.copytree(tiny_models / "sdxl", tmp_path / "sdxl"))
+    with mlflow.start_run():
+        perform("register", config(tiny_models, name="carrier"), trained(), tmp_path / "first")
+    referring = register.Config(
+        name="chairs", resolution=64, sampling_steps=2, device="cpu", base_model=str(base),
+        base="referenced", base_version=carrier,
+    )  # fmt: skip
+    with mlflow.start_run():
+        perform("register", referring, trained(), tmp_path / "second")
+    assert mlflow.MlflowClient().get_model_version("chairs", "1").tags["base"] == "referenced"
+    statement, wrong = check_model(resolve("models:/chairs/1"))
+    assert wrong == []
+    assert reference(statement)["version"] == carrier
+    assert base_files(statement) == base_files(check_model(resolve(carrier))[0])
+    assert find_model(Config(model="models:/chairs/1")).base == str(base)
+    shutil.rmtree(base)
+    found = find_model(Config(model="models:/chairs/1")).base
+    assert found.endswith("artifacts/base"), "`-e generate` finds it in the version that carries it, as a server does"
+
+
+def test_a_version_that_is_said_to_carry_the_base_must_carry_this_one(store, tiny_models, trained, tmp_path):
+    with mlflow.start_run():
+        perform("register", config(tiny_models, base="referenced"), trained(), tmp_path / "first")
+    with pytest.raises(RecipeError, match=r"chairs version 1 does not carry .*Name a version that was registered"):
+        register.check(config(tiny_models, base="referenced", base_version="models:/chairs/1"))
+    with pytest.raises(RegistryError, match="has no version '9'"):
+        register.check(config(tiny_models, base="referenced", base_version="models:/chairs/9"))
 
 
 @pytest.mark.parametrize("profile", ["local", "gpu", "databricks"])
