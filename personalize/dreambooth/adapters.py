@@ -191,7 +191,7 @@ class Adapters:
         key = f"{part}.{inner}"
         if key not in self._sites:
             self._sites[key] = Site(key, layer, layer.forward)
-            layer.forward = functools.partial(_by_row, self._sites[key], self)
+            setattr(layer, "forward", functools.partial(_by_row, self._sites[key], self))  # noqa: B010
         return self._sites[key]
 
     def _product(self, site: Site, of: Mapping[str, Tensor], scale: float, device: torch.device) -> Product:
@@ -278,7 +278,7 @@ def _scale(said: Mapping[str, Any], path: str, of: Mapping[str, Tensor]) -> floa
     from peft.utils.other import get_pattern_key
 
     part, _, inner = path.partition(".")
-    patterns = said.get(f"{part}.alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(patterns.keys(), inner), said[f"{part}.lora_alpha"])
+    patterns: Mapping[str, float] = said.get(f"{part}.alpha_pattern") or {}
+    alpha: float = patterns.get(get_pattern_key(list(patterns), inner), said[f"{part}.lora_alpha"])
     rank = len(of["A.weight"])
     return float(alpha / (rank**0.5 if said.get(f"{part}.use_rslora") else rank))

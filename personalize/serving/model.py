@@ -166,15 +166,15 @@ class PersonalizedPictures(PythonModel):
         others = [order.version for order in wanted if order.version.sha256]
         with self.adapters.lent(others, asked.still_waits) as lent:
             adapters = [lent.get(order.version.sha256) for order in wanted]
-            absent = [each for each in adapters if isinstance(each, Exception)]
+            absent = {n: each for n, each in enumerate(adapters) if isinstance(each, Exception)}
             if absent and not asked.partial:
-                raise absent[0]
-            ready = [n for n, adapter in enumerate(adapters) if not isinstance(adapter, Exception)]
+                raise next(iter(absent.values()))
+            ready = [n for n in range(len(wanted)) if n not in absent]
             asks = [((wanted[n], adapters[n]), _work(wanted[n])) for n in ready]
             jobs = self.engine.submit(asks, asked.caller, asked.left_s, asked.gone, asked.priority) if asks else []
             try:
-                of = dict(zip(ready, jobs, strict=True))
-                return [self._outcome(order, of.get(n, adapters[n]), asked) for n, order in enumerate(wanted)]
+                of: dict[int, Job | Exception] = {**absent, **dict(zip(ready, jobs, strict=True))}
+                return [self._outcome(order, of[n], asked) for n, order in enumerate(wanted)]
             finally:
                 for job in jobs:
                     job.future.cancel()
