@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personalize.dreambooth.buckets import Cut, bucket_shapes, cuts_of, nearest_shape
-from personalize.dreambooth.examples import Size
+from personalize.dreambooth.buckets import Cut, cuts_of
+from personalize.dreambooth.shapes import Size, bucket_shapes, nearest_shape
 
 
 def test_buckets_keep_the_area_and_are_multiples_of_the_step():
