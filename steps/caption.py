@@ -1,9 +1,9 @@
 """Caption: a sentence for each photograph.   needs: ingest   gives: metadata.jsonl, subjects.json, remarks.json
 
 `a photo of a <token> <class noun>, <context>`: the token is what is taught, the class noun what is known already, the
-context what the photograph shows besides. The context comes from BLIP, from a list, or is left out. A caption of your
-own (`photo.txt` beside `photo.jpg`, a line in `metadata.jsonl`, or an edited copy of this step's result) is kept word
-for word.
+context what the photograph shows besides. The context comes from a model that looks (a vision-language model that is
+asked for the surroundings, or BLIP), from a list, or is left out. A caption of your own (`photo.txt` beside
+`photo.jpg`, a line in `metadata.jsonl`, or an edited copy of this step's result) is kept word for word.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ NEEDS = ("ingest",)
 
 
 class Config(StepConfig):
-    captioner: Literal["template", "blip"] = Field(
-        "template", description="Where the context comes from: the list `contexts`, or BLIP looking at the photograph"
+    captioner: Literal["template", "blip", "chat"] = Field(
+        "template",
+        description="Where the context comes from: the list `contexts`, BLIP looking at the photograph, or a "
+        "vision-language model that is asked",
     )
     template: str = Field("a photo of a {token} {class_noun}", description="The caption before its context")
     contexts: tuple[str, ...] = Field(
@@ -38,10 +40,16 @@ class Config(StepConfig):
     blip_model: str = Field("models/blip", description="Folder of BLIP, or its Hugging Face name")
     blip_revision: str = Field("", description="Commit of a Hugging Face BLIP (40 hexadecimal digits)")
     blip_prefix: str = Field("a photo of a {class_noun}", description="Words with which BLIP has to begin")
+    chat_model: str = Field(
+        "", description="For captioner chat: an image-text-to-text model with a chat template, folder or hub name"
+    )
+    chat_revision: str = Field("", description="Commit of a Hugging Face chat model (40 hexadecimal digits)")
+    chat_question: str = Field("", description="What the chat model is asked; {class_noun} is filled in. None: ours")
     max_token_pieces: int = Field(7, ge=1, description="Pieces of a token above which the card warns")
     base_model: str = Field("models/sdxl", description="Base model, whose tokenizers decide what fits in a caption")
     base_revision: str = Field("", description="Commit of a Hugging Face base model (40 hexadecimal digits)")
-    device: hub.Device = Field("auto", description="Where BLIP runs", json_schema_extra=HOW_NOT_WHAT)
+    device: hub.Device = Field("auto", description="Where the captioner runs", json_schema_extra=HOW_NOT_WHAT)
+    dtype: hub.Dtype = Field("float32", description="Precision of the chat model")
 
     @field_validator("template")
     @classmethod
@@ -53,12 +61,14 @@ class Config(StepConfig):
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """The tokenizers, BLIP where it is asked, and the edited captions."""
+    """The tokenizers, the model that looks, and the edited captions."""
     found = {
         part: hub.identity(Path(config.base_model, part), config.base_revision) for part in ("tokenizer", "tokenizer_2")
     }
     if config.captioner == "blip":
         found["blip"] = hub.identity(config.blip_model, config.blip_revision)
+    if config.captioner == "chat":
+        found["chat"] = hub.identity(config.chat_model, config.chat_revision)
     if config.captions:
         found["captions"] = file_digest(_edited_file(config))
     return found
@@ -77,7 +87,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
     own = _written_by_the_user(photographs, config)
     others = [photograph for photograph in photographs if photograph["file_name"] not in own]
-    contexts = (_seen_by_blip if config.captioner == "blip" and others else _from_the_list)(others, images, config)
+    looks = {"blip": _seen_by_blip, "chat": _asked_for} if others else {}
+    contexts = looks.get(config.captioner, _from_the_list)(others, images, config)
     rows, warnings = [], []
     for subject in subjects.values():
         warnings += token_warnings(subject, tokenizers, config.max_token_pieces)
@@ -158,6 +169,25 @@ def _seen_by_blip(photographs: Sequence[dict[str, Any]], images: Path, config: C
     return {
         photograph["file_name"]: (context_of(sentence, photograph["class_noun"]), f"blip: {sentence}")
         for photograph, sentence in zip(photographs, sentences, strict=True)
+    }
+
+
+def _asked_for(photographs: Sequence[dict[str, Any]], images: Path, config: Config) -> dict[str, tuple[str, str]]:
+    """file_name -> (context, the model's own answer)."""
+    from tqdm import tqdm
+
+    from personalize.photographs.captions import surroundings_in
+    from personalize.photographs.chat import QUESTION, ChatCaptioner
+
+    chat = ChatCaptioner(config.chat_model, config.chat_revision or None, config.device, config.dtype)
+    question = config.chat_question or QUESTION
+    questions = [question.replace("{class_noun}", photograph["class_noun"]) for photograph in photographs]
+    with tqdm(total=len(photographs), desc="captions", unit="photo", disable=None) as progress:
+        files = [images / photograph["file_name"] for photograph in photographs]
+        answers = chat.answers(files, questions, on_answer=progress.update)
+    return {
+        photograph["file_name"]: (surroundings_in(answer, photograph["class_noun"]), f"chat: {answer}")
+        for photograph, answer in zip(photographs, answers, strict=True)
     }
 
 

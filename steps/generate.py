@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from personalize.dreambooth.sampling import Sampling
+    from personalize.dreambooth.shapes import Size
 
 NEEDS: tuple[str, ...] = ()
 REUSE = False
@@ -43,8 +44,11 @@ class Config(StepConfig):
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
     adapter_scale: float = Field(1.0, ge=0, le=2, description="Strength of what was learned; 1 is as trained")
     resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where no width or height is given")
-    width: int | None = Field(None, ge=64, multiple_of=8, description="Width in pixels")
-    height: int | None = Field(None, ge=64, multiple_of=8, description="Height in pixels")
+    aspect_ratio_buckets: bool = Field(
+        True, description="Draw in all sizes of training's aspect-ratio buckets; otherwise in squares alone"
+    )
+    width: int | None = Field(None, ge=1, description="Width in pixels; with height one of these sizes")
+    height: int | None = Field(None, ge=1, description="Height in pixels")
     format: Literal["png", "webp", "jpeg"] = Field("png", description="File format; each carries prompt and seed")
     output: str = Field("output", min_length=1, description="Folder for the pictures")
     base_model: str = Field("models/sdxl", description="Base model for model=base: a folder or a Hugging Face name")
@@ -71,13 +75,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     model = find_model(config)
     first = random.SystemRandom().randrange(2**32) if config.seed is None else config.seed
     rows = [(prompt, (first + i) % 2**32) for prompt in prompts for i in range(config.images)]
-    sampling = Sampling(
-        config.sampling_steps,
-        config.guidance_scale,
-        config.width or config.resolution,
-        config.height or config.resolution,
-        config.negative_prompt,
-    )
+    size = find_size(config, model)
+    sampling = Sampling(config.sampling_steps, config.guidance_scale, size.width, size.height, config.negative_prompt)
     begun = time.perf_counter()
     pictures = draw(config, model, rows, sampling)
     seconds = time.perf_counter() - begun
@@ -118,6 +117,21 @@ def find_model(config: Config) -> Model:
     if not (artifacts / "adapter").is_dir():
         raise RegistryError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
     return Model(str(version), str(base_of(artifacts.parent, config.dtype)), None, artifacts / "adapter")
+
+
+def find_size(config: Config, model: Model) -> Size:
+    """What is asked for, where it is one of the sizes in which this base is trained. Raises RecipeError for another."""
+    from personalize.dreambooth.backbone import shapes
+    from personalize.dreambooth.shapes import Size, check_shape
+
+    size = Size(config.height or config.resolution, config.width or config.resolution)
+    try:
+        check_shape(
+            size, shapes(model.base, model.revision, config.dtype, config.resolution, config.aspect_ratio_buckets)
+        )
+    except ValueError as error:
+        raise RecipeError(f"generate: {error}") from None
+    return size
 
 
 def draw(config: Config, model: Model, rows: list[tuple[str, int]], sampling: Sampling) -> list[Image]:

@@ -1,9 +1,9 @@
-"""Ingest: photographs in, clean images and a quality table out.   needs: -   gives: images/ (ImageFolder), qa.json
+"""Ingest: photographs in, clean images and a quality table out.   needs: -   gives: images/, masks/, qa.json
 
 Reads `<data>/<class noun>/<token>/*.jpg`, or a flat folder of one subject with `token` and `class_noun`, or a zip or
 tar of either. Every file is decoded, turned upright, converted to sRGB, judged and written anew as PNG, so that
 nothing of its metadata (the place where it was taken, for one) goes any further. Nothing in the user's folder is
-changed.
+changed. A photograph's mask, from its alpha channel or a file beside it, is kept in `masks/` under the same name.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from personalize import hub
 from personalize.files import write_json
 from personalize.recipe import HOW_NOT_WHAT, OUTSIDE_DATA, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
-    from personalize.photographs.curation import File, Rules
+    from personalize.photographs.curation import File, Rules, Segment
     from personalize.photographs.prompts import Subject
 
 NEEDS = ()
@@ -49,17 +50,30 @@ class Config(StepConfig):
     duplicate: float = Field(0.08, ge=0, lt=1, description="Share of hash bits up to which two photographs are one")
     max_megapixels: float = Field(100, gt=0, description="A photograph with more pixels is rejected undecoded")
     max_megabytes: float = Field(200, gt=0, description="A file with more bytes is rejected unread")
+    masks: Literal["given", "model"] = Field(
+        "given",
+        description="Where masks of the subject come from: those given with the photographs, or for the others a model",
+    )
+    mask_model: str = Field("", description="For masks model: a CLIPSeg that finds the class noun, folder or hub name")
+    mask_revision: str = Field("", description="Commit of a Hugging Face mask model (40 hexadecimal digits)")
+    device: hub.Device = Field("auto", description="Where the mask model runs", json_schema_extra=HOW_NOT_WHAT)
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """The photographs' digest: what `dvc add` would pin, so an unchanged `data/` counts as what data.dvc says."""
+    """The photographs' digest: what `dvc add` would pin, so an unchanged `data/` counts as what data.dvc says.
+
+    And the mask model, where one is asked.
+    """
     from personalize.photographs.source import identity
     from personalize.photographs.unpacking import Refused
 
     try:
-        return {"data": identity(located(config.data), config.data_sha256)}
+        found = {"data": identity(located(config.data), config.data_sha256)}
     except Refused as error:
         raise RecipeError(f"data: {error}") from None
+    if config.masks == "model":
+        found["mask model"] = hub.identity(config.mask_model, config.mask_revision)
+    return found
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -70,12 +84,13 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.photographs.source import opened, pinned, shown
     from personalize.photographs.unpacking import ArchiveLimits, Refused
 
+    segment = segmenter(config)
     limits = ArchiveLimits(member_bytes=int(config.max_megabytes * 1e6))
     try:
         with opened(located(config.data), config.data_sha256, limits) as (folder, digest):
             layout = find_photographs(folder, config.token, config.class_noun)
             progress = tqdm(layout.candidates, desc="photographs", unit="photo", disable=None)
-            files = curate(progress, outputs / "images", rules(config))
+            files = curate(progress, outputs / "images", rules(config), segment)
     except Refused as error:
         raise RecipeError(f"data: {error}") from None
     except WrongLayout as error:  # an archive was unpacked to a place that means nothing to the user
@@ -111,6 +126,18 @@ def located(data: str) -> str:
         raise RecipeError(f"data: {error}") from None
 
 
+def segmenter(config: Config) -> Segment | None:
+    """What finds masks, where one is asked for. Raises RecipeError where it cannot be loaded."""
+    from personalize.photographs.segmentation import Segmenter
+
+    if config.masks == "given":
+        return None
+    try:
+        return Segmenter(config.mask_model, config.mask_revision or None, config.device)
+    except ValueError as error:
+        raise RecipeError(f"ingest.mask_model: {error}") from error
+
+
 def rules(config: Config) -> Rules:
     """The thresholds of `config`, those that are 0 taken from the resolution."""
     from personalize.photographs.curation import Rules
@@ -142,6 +169,7 @@ def _log(files: Sequence[File], subjects: Sequence[Subject], config: Config, dig
             "photographs_kept": counts["kept"] + counts["warned"],
             "photographs_warned": counts["warned"],
             "photographs_rejected": counts["rejected"] + counts["left out"],
+            "photographs_masked": sum(file.kept and bool(file.mask) for file in files),
         }
     )
     for subject in subjects:

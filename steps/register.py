@@ -66,8 +66,8 @@ class Config(StepConfig):
     max_rows: int = Field(16, ge=1, description="Rows that a request may have")
     max_images: int = Field(8, ge=1, description="Pictures that a request may ask for")
     max_steps: int = Field(100, ge=1, description="Denoising steps that a request may ask for")
-    max_pixels: int | None = Field(
-        None, ge=64 * 64, description="Pixels that a picture may have; none is 1.5 times the default size"
+    aspect_ratio_buckets: bool = Field(
+        True, description="Draw in all sizes of training's aspect-ratio buckets; otherwise in squares alone"
     )
     max_batch: int = Field(
         16, ge=1, le=64, description="Pictures drawn at once; 1 makes them equal to the byte whoever else asks"
@@ -118,7 +118,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         raise RecipeError(f"{train / missing} is missing; run train again.")
     subjects = load_subjects(train)
     example = _example(subjects)
-    tags = _tags(config, inputs, subjects, scores)
+    tags, limits = _tags(config, inputs, subjects, scores), _limits(config)
     earlier = registry.with_tag(config.name, MADE_AS, tags.get(MADE_AS, ""))
     if earlier is not None and not _carries(f"models:/{config.name}/{earlier.version}", tags["adapter_md5"]):
         earlier = None  # a tag is not believed
@@ -143,7 +143,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
                 device=config.device,
                 dtype=config.dtype,
                 defaults=_defaults(config),
-                limits=_limits(config),
+                limits=limits,
                 tags=tags,
                 reference=reference,
                 state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
@@ -171,6 +171,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             "gates": scores["gates"],
             "subjects": [subject.to_json() for subject in subjects],
             "answer": answer,
+            "sizes": limits.sizes,
             "tags": tags,
         },
     )
@@ -262,14 +263,17 @@ def _defaults(config: Config) -> Defaults:
 
 
 def _limits(config: Config) -> Limits:
+    from personalize.dreambooth.backbone import shapes
     from personalize.serving.request import Limits
 
-    pixels = config.max_pixels or config.resolution**2 * 3 // 2
+    sizes = shapes(
+        config.base_model, config.base_revision, config.dtype, config.resolution, config.aspect_ratio_buckets
+    )
     return Limits(
         rows=config.max_rows,
         images=config.max_images,
         steps=config.max_steps,
-        pixels=pixels,
+        sizes=[(size.width, size.height) for size in sizes],
         batch=config.max_batch,
         queue=float(config.max_queue * config.resolution**2 * config.sampling_steps),
     )

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 MODELS = {"BASE_MODEL": "BASE_REVISION"}
-CAPTIONING = {"BLIP_MODEL": "BLIP_REVISION"}
-WEIGHTS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+WHERE_ASKED = {
+    ("CAPTIONER", "blip"): {"BLIP_MODEL": "BLIP_REVISION"},
+    ("CAPTIONER", "chat"): {"CHAT_MODEL": "CHAT_REVISION"},
+    ("MASKS", "model"): {"MASK_MODEL": "MASK_REVISION"},
+}
+"""Models that only a profile with this value of this variable uses."""
+WEIGHTS = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 
 
 def make_ready(client: WorkspaceClient, volume: str, model_name: str, report: Callable[[str], None]) -> None:
@@ -112,8 +117,10 @@ def send_models(
 ) -> dict[str, Any]:
     """The profile's models and judges below `<volume>/models`; returns the variables that name them there."""
     found: dict[str, Any] = {}
-    blip = CAPTIONING if str(variables.get("CAPTIONER")) == "blip" else {}
-    for variable, revision in (MODELS | blip).items():
+    wanted = dict(MODELS)
+    for (variable, value), models in WHERE_ASKED.items():
+        wanted |= models if str(variables.get(variable)) == value else {}
+    for variable, revision in wanted.items():
         model = str(variables[variable])
         if model.startswith("/Volumes/"):
             continue

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from personalize import hub
+from personalize.dreambooth.shapes import Size, halvings, shape_step, shapes_at
+from personalize.files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +97,16 @@ def local_folder(base: str | Path, revision: str | None = None, dtype: str = "fl
         folder = _snapshot(str(base), _commit(base, revision), dtype)
     check_files(folder)
     return folder
+
+
+def shapes(base: str | Path, revision: str | None, dtype: str, resolution: int, buckets: bool) -> list[Size]:
+    """The sizes in which this base learns and draws at a resolution, the square first. The base is fetched if need be.
+
+    Raises ValueError as `local_folder` does, and for a resolution that the base cannot take.
+    """
+    folder = local_folder(base, revision, dtype)
+    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    return shapes_at(resolution, shape_step(resolution, halvings(unet, vae)), buckets)
 
 
 def _commit(base: str | Path, revision: str | None) -> str:

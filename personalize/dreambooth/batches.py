@@ -38,6 +38,8 @@ class Batch:
     time_ids: Tensor
     """[B, 6] float32"""
     instances: int
+    weights: Tensor | None = None
+    """[B, 1, h, w] float32, what each latent counts in the loss; None where no photograph has a mask"""
     files: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
@@ -140,7 +142,7 @@ class BatchMaker:
             drawn = epochs.draws(bucket, self.visits[step] * epochs.samples_a_step, epochs.samples_a_step)
             for number in range(part * s.class_images_a_step, (part + 1) * s.class_images_a_step):
                 rows.append(self._sample(self.class_images, drawn[number], step, number, "class image"))
-        z, noise, timesteps, captions, ids, files = zip(*rows, strict=True)
+        z, noise, timesteps, captions, ids, weights, files = zip(*rows, strict=True)
         return Batch(
             torch.stack(z),
             torch.stack(noise),
@@ -148,6 +150,7 @@ class BatchMaker:
             torch.tensor(captions),
             torch.stack(ids),
             s.batch_size,
+            torch.stack(weights)[:, None] if self.photographs.masked else None,
             list(files),
         )
 
@@ -158,7 +161,7 @@ class BatchMaker:
 
     def _sample(
         self, encoded: Encoded, index: int, step: int, number: int, kind: str
-    ) -> tuple[Tensor, Tensor, int, int, Tensor, str]:
+    ) -> tuple[Tensor, Tensor, int, int, Tensor, Tensor, str]:
         s = self.settings
         example, cuts = encoded.examples[index], encoded.cuts[index]
         cut = derive(s.seed, "cut", kind, step, number) % len(cuts)
@@ -172,7 +175,9 @@ class BatchMaker:
         # class images keep their captions: dropping them would teach the unconditional model the class
         dropped = kind == "photograph" and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
         caption = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
-        return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), example.name
+        weights = encoded.weights[index][cut]
+        counts = torch.ones(mean.shape[-2:]) if weights is None else weights
+        return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), counts, example.name
 
 
 def prefetch(

@@ -1,7 +1,6 @@
 """Buckets: every picture is cut, in several ways, to one of a few shapes, and the UNet is told how it was cut.
 
-A batch has one shape; several shapes to choose from keep a chair's legs in the picture (cf. NovelAI's aspect-ratio
-bucketing).
+A batch has one shape.
 """
 
 from __future__ import annotations
@@ -14,34 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from personalize.dreambooth.examples import Example, Size
+from personalize.dreambooth.examples import Example
 from personalize.dreambooth.randomness import uniform
 from personalize.dreambooth.settings import SizeConditioning, TrainSettings
-
-MAX_ASPECT = 2.0
-
-
-def shape_step(resolution: int, needed: int) -> int:
-    """Steps of 64 pixels for large pictures (kernels like them), else the least that the base's levels allow."""
-    return max(needed, 64) if resolution >= 512 else needed
-
-
-def bucket_shapes(resolution: int, step: int, max_aspect: float = MAX_ASPECT) -> list[Size]:
-    """Shapes of at most resolution² pixels whose sides are multiples of `step`, the square first."""
-    if resolution % step:
-        raise ValueError(f"resolution: {resolution} is not a multiple of {step}, which this base model needs.")
-    shapes = [Size(resolution, resolution)]
-    for long in range(resolution + step, int(resolution * math.sqrt(max_aspect)) + 1, step):
-        short = resolution**2 // long // step * step
-        if short and long / short <= max_aspect:
-            shapes += [Size(long, short), Size(short, long)]
-    return shapes
-
-
-def nearest_shape(size: Size, shapes: Sequence[Size]) -> Size:
-    """The shape whose aspect ratio is nearest (in logarithm) to that of `size`; on a tie the larger one."""
-    wanted = math.log(size.height / size.width)
-    return min(shapes, key=lambda s: (round(abs(math.log(s.height / s.width) - wanted), 9), -s.height * s.width))
+from personalize.dreambooth.shapes import Size, nearest_shape, shapes_at
 
 
 @dataclass(frozen=True)
@@ -130,8 +105,7 @@ def cut_photographs(examples: Sequence[Example], settings: TrainSettings, step: 
 
     `step` is what the base's shapes must be multiples of.
     """
-    square = Size(settings.resolution, settings.resolution)
-    shapes = bucket_shapes(settings.resolution, step) if settings.aspect_ratio_buckets else [square]
+    shapes = shapes_at(settings.resolution, step, settings.aspect_ratio_buckets)
     used = sorted({nearest_shape(example.size, shapes) for example in examples})
     buckets = [used.index(nearest_shape(example.size, used)) for example in examples]
     return _cut(examples, used, buckets, settings.variants if count is None else count, settings)

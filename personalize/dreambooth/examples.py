@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from personalize.dreambooth.randomness import permutation
+from personalize.dreambooth.shapes import Size
 from personalize.files import read_rows
+from personalize.photographs.masks import mask_file
 
 ENOUGH_TO_SPARE_ONE = 4
 """Photographs a subject needs before some are kept from training for scoring."""
 
 
-class Size(NamedTuple):
-    """In pixels."""
-
-    height: int
-    width: int
-
-
 @dataclass(frozen=True)
 class Example:
-    """A picture and what the UNet is told about it. `token` is empty for a class image."""
+    """A picture and what the UNet is told about it. `token` is empty for a class image.
+
+    mask: a picture of the same size that is white where the subject is.
+    """
 
     path: Path
     size: Size
     caption: str
     class_noun: str = ""
     token: str = ""
+    mask: Path | None = None
 
     @property
     def name(self) -> str:
@@ -39,6 +37,7 @@ class Example:
 def read_photographs(images: Path, captions: Path) -> list[Example]:
     """The photographs of `captions` (metadata.jsonl: file_name, token, class_noun, text) below `images`, by name.
 
+    With their masks, where ingest left any.
     Raises ValueError naming a photograph that has a caption and no file.
     """
     rows = sorted(read_rows(captions), key=lambda row: row["file_name"])
@@ -46,9 +45,12 @@ def read_photographs(images: Path, captions: Path) -> list[Example]:
         if not (images / row["file_name"]).is_file():
             raise ValueError(f"{captions}: {row['file_name']} has a caption but is not in {images}.")
     paths = [images / row["file_name"] for row in rows]
+    masks = [mask_file(images, row["file_name"]) for row in rows]
     return [
-        Example(path, picture_size(path), row["text"], row["class_noun"], row["token"])
-        for path, row in zip(paths, rows, strict=True)
+        Example(
+            path, picture_size(path), row["text"], row["class_noun"], row["token"], mask if mask.is_file() else None
+        )
+        for path, row, mask in zip(paths, rows, masks, strict=True)
     ]
 
 

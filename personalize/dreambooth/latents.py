@@ -15,6 +15,7 @@ from torch import Tensor
 
 from personalize.dreambooth import tensorfile
 from personalize.dreambooth.buckets import Cut, Cuts
+from personalize.dreambooth.masks import loss_weights
 from personalize.files import file_digest
 
 FORMAT = "3"
@@ -26,6 +27,12 @@ class Encoded(Cuts):
     """Cuts with the VAE's posterior mean and standard deviation of each, [2, C, h, w] float32."""
 
     moments: tuple[tuple[Tensor, ...], ...]
+    weights: tuple[tuple[Tensor | None, ...], ...]
+    """what each latent counts in the loss, [h, w] float32; None where all count alike"""
+
+    @property
+    def masked(self) -> bool:
+        return any(weights is not None for own in self.weights for weights in own)
 
 
 class MomentCache:
@@ -69,12 +76,21 @@ class MomentCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def encode(cuts: Cuts, cache: MomentCache, on_done: Callable[[int], None] | None = None) -> Encoded:
-    """The moments of all cuts. `on_done` hears how many are known, whenever some more are."""
+def encode(
+    cuts: Cuts, cache: MomentCache, surroundings: float, on_done: Callable[[int], None] | None = None
+) -> Encoded:
+    """The moments of all cuts, and what each latent counts where masks give `surroundings` a weight of their own.
+
+    `on_done` hears how many are known, whenever some more are.
+    """
     jobs = [(example.path, cut) for example, own in zip(cuts.examples, cuts.cuts, strict=True) for cut in own]
     moments = iter(cache.encode(jobs, on_done))
     of_each = tuple(tuple(next(moments) for _ in own) for own in cuts.cuts)
-    return Encoded(cuts.examples, cuts.shapes, cuts.bucket_of, cuts.cuts, of_each)
+    weights = tuple(
+        loss_weights(example, own, [(m.shape[-2], m.shape[-1]) for m in known], surroundings)
+        for example, own, known in zip(cuts.examples, cuts.cuts, of_each, strict=True)
+    )
+    return Encoded(cuts.examples, cuts.shapes, cuts.bucket_of, cuts.cuts, of_each, weights)
 
 
 def pixels(image: Image.Image) -> Tensor:

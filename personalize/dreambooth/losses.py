@@ -12,6 +12,9 @@ from torch import Tensor
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
+LEAST_SHARE = 0.05
+"""Share of a picture below which a masked subject gets no more weight."""
+
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, Eq. 4, Ho et al. 2020. [B, C, H, W] float32 in and out.
@@ -54,9 +57,23 @@ def min_snr_weights(snr: Tensor, gamma: float, prediction_type: PredictionType) 
     return snr.clamp(max=gamma)
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample, in float32 whatever the prediction's dtype: [B, C, H, W] -> [B]."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+def squared_error(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of each sample, in float32 whatever the prediction's dtype: [B, C, H, W] -> [B].
+
+    weights: [B, 1, H, W], what each latent counts.
+    """
+    errors = (prediction.float() - target.float()).square()
+    return (errors if weights is None else errors * weights).flatten(1).mean(1)
+
+
+def mask_weights(mask: Tensor, surroundings: float, share: float) -> Tensor:
+    """w = (s + (1 - s) m) / (s + (1 - s) max(share, 0.05)): 1 for the subject, s for what surrounds it, rescaled.
+
+    mask: m in [0, 1], the subject's share of each latent. share: the mean of m over the whole picture, so that over it
+    the weights' mean is 1 and a masked photograph's loss is of the size of any other's. The floor keeps a subject of a
+    few latents from weighing as much as a picture. Any shape in and out.
+    """
+    return (surroundings + (1 - surroundings) * mask) / (surroundings + (1 - surroundings) * max(share, LEAST_SHARE))
 
 
 def dreambooth_loss(errors: Tensor, weights: Tensor, instances: int, prior_loss_weight: float) -> Tensor:

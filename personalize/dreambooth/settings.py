@@ -72,6 +72,9 @@ class TrainSettings(BaseModel):
     noise_offset: float = Field(
         0.0, ge=0, le=0.5, description="noise that is constant over a picture, for darks and lights"
     )
+    mask_weight: float = Field(
+        0.1, ge=0, le=1, description="weight of a masked photograph's surroundings beside its subject; 1 ignores masks"
+    )
     caption_dropout: float = Field(0.05, ge=0, le=1, description="share of samples trained without their caption")
 
     # the photographs

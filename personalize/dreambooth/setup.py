@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from personalize import hub
 from personalize.dreambooth import backbone, hardware, latents, lora, losses, optimisers
 from personalize.dreambooth.batches import BatchMaker
-from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs, shape_step
+from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import Denoiser, TextTable, encode_captions
 from personalize.dreambooth.examples import Example
 from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.settings import TrainSettings
+from personalize.dreambooth.shapes import halvings, shape_step
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -127,13 +128,13 @@ def set_up(
     with hardware.working_on(device, *encoders):
         text = encode_captions(captions, tokenizers, encoders, pipe.config.force_zeros_for_empty_prompt)
 
-    step = shape_step(settings.resolution, pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+    step = shape_step(settings.resolution, halvings(pipe.unet.config, pipe.vae.config))
     cuts = {"photographs": cut_photographs(photographs, settings, step)}
     if settings.class_images_a_step:
         cuts["class images"] = cut_class_images(class_images, cuts["photographs"], settings)
     cuts["watched"] = cut_photographs(held_out or photographs, settings, step, 1)
     with accelerator.main_process_first(), hardware.working_on(device, pipe.vae):  # the others find them on disk
-        encoded = encode(cuts, latents.MomentCache(pipe.vae, work / "latents"), phase)
+        encoded = encode(cuts, latents.MomentCache(pipe.vae, work / "latents"), settings.mask_weight, phase)
 
     model = adapt(pipe, settings, base, device, prediction_type, alphas_cumprod)
     identity = run_identity(settings, base, list(encoded.values()), pipe, model.params)
@@ -171,15 +172,20 @@ def make_accelerator(settings: TrainSettings, base: Base) -> Any:
     return accelerator
 
 
-def encode(every: Mapping[str, Cuts], cache: latents.MomentCache, phase: Callable[[str], None]) -> dict[str, Encoded]:
-    """All cuts of all pictures to moments of the VAE's posterior; `phase` hears how many are done."""
+def encode(
+    every: Mapping[str, Cuts], cache: latents.MomentCache, surroundings: float, phase: Callable[[str], None]
+) -> dict[str, Encoded]:
+    """All cuts of all pictures to moments of the VAE's posterior; `phase` hears how many are done.
+
+    surroundings: the weight of what masks call so.
+    """
     total, before, encoded = sum(cuts.count for cuts in every.values()), 0, {}
     for name, cuts in every.items():
 
         def tell(count: int, before: int = before) -> None:
             phase(f"encoding pictures {before + count}/{total}")
 
-        encoded[name] = latents.encode(cuts, cache, tell)
+        encoded[name] = latents.encode(cuts, cache, surroundings, tell)
         before += cuts.count
     return encoded
 
@@ -280,5 +286,7 @@ def run_identity(
             for example, cuts, moments in zip(encoded.examples, encoded.cuts, encoded.moments, strict=True):
                 yield f"{example.name} {example.caption!r} {cuts}"
                 yield from (hashlib.sha256(m.numpy().tobytes()).hexdigest() for m in moments)
+            for weights in (own for of_each in encoded.weights for own in of_each if own is not None):
+                yield hashlib.sha256(weights.numpy().tobytes()).hexdigest()
 
     return hashlib.sha256("\n".join(lines()).encode()).hexdigest()

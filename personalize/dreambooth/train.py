@@ -1,8 +1,8 @@
 """Train: DreamBooth with LoRA on SDXL, one loop, read top to bottom.
 
 Features: prior preservation, min-SNR, ε- and v-prediction, aspect-ratio buckets, crop variants with true
-micro-conditioning, caption dropout, EMA, DoRA and rsLoRA, text-encoder LoRA, gradient accumulation, several processes
-through accelerate, exact resume, checkpoints that are scored and chosen.
+micro-conditioning, masked loss, caption dropout, EMA, DoRA and rsLoRA, text-encoder LoRA, gradient accumulation,
+several processes through accelerate, exact resume, checkpoints that are scored and chosen.
 
 How it is fast: VAE moments and text embeddings are computed once and their models freed; a thread makes batches ahead;
 the loss is read from the device every `log_every` steps only; AdamW is fused; attention is torch's SDPA; a bucket's
@@ -147,6 +147,7 @@ def train(
             "chosen": asdict(chosen),
             "photographs": [example.name for example in photographs],
             "held_out": [example.name for example in held_out],
+            "masked": [example.name for example in photographs if example.mask],
             "settings": settings.deciding(),
         }
         with evaluating(run, average):
@@ -187,7 +188,7 @@ def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
     target = losses.prediction_target(
         batch.latents, batch.noise, batch.timesteps, model.alphas_cumprod, model.prediction_type
     )
-    errors = losses.squared_error(prediction, target)
+    errors = losses.squared_error(prediction, target, batch.weights)
     weights = torch.ones_like(errors)
     if s.snr_gamma is not None:
         snr = losses.signal_to_noise(batch.timesteps, model.alphas_cumprod)

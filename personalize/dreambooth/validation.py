@@ -237,8 +237,8 @@ def fixed_losses(run: Setup, text: TextTable) -> dict[str, float]:
     found = {}
     for part in range(BINS):
         errors = []
-        for index, (example, cuts, moments) in enumerate(
-            zip(watched.examples, watched.cuts, watched.moments, strict=True)
+        for index, (example, cuts, moments, weights) in enumerate(
+            zip(watched.examples, watched.cuts, watched.moments, watched.weights, strict=True)
         ):
             g = generator(s.seed, "validation loss", part, index)
             latents = scale_latents(moments[0][0], model.pipe.vae.config)[None].to(device)
@@ -249,7 +249,8 @@ def fixed_losses(run: Setup, text: TextTable) -> dict[str, float]:
             size_ids = cuts[0].time_ids(s.size_conditioning)[None].to(device)
             hidden, pooled = text.lookup(torch.tensor([text.rows[example.caption]], device=text.hidden.device))
             target = losses.prediction_target(latents, noise, t, model.alphas_cumprod, model.prediction_type)
-            errors.append(losses.squared_error(denoise(noisy, t, size_ids, hidden, pooled), target))
+            counts = None if weights[0] is None else weights[0].to(device)
+            errors.append(losses.squared_error(denoise(noisy, t, size_ids, hidden, pooled), target, counts))
         found[f"validation_loss_{part}"] = float(torch.cat(errors).mean())
     return found
 

@@ -27,15 +27,16 @@ _UNFINISHED: Final = re.compile(
     r"purple|beige|bright|small|large|big|little|long|tall|old|new|modern|empty|"
     r"concrete|brick|marble|tiled|stone|metal|dirty|clean|grassy|sandy|cloudy|sunny|hardwood|living|dining|and))*|"
     r"and|or|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|over|around|behind|from|for|"
-    r"in front|next|surrounded|that|which|is|are|has)$"
+    r"in front|next|surrounded|that|which|where|while|is|are|has)$"
 )
 """Words at the end that wait for another: a captioner stopped in the middle of a phrase."""
 _PHRASE: Final = re.compile(
     r",|\b(?:and|or|with|of|to|in|on|at|by|near|under|against|between|among|beside|along|over|around|behind|from|for|"
-    r"that|which|is|are|has)\b"
+    r"that|which|where|while|is|are|has)\b"
 )
 """Where a phrase begins."""
 _HALLUCINATED: Final = re.compile(r"\bara(?:f|ff)e?d?\b\s*")  # a word of BLIP large's own, as in `arafed chair`
+_HERE: Final = re.compile(r"\b(?:in|on) (?:the|this) (?:photo(?:graph)?|picture|image)\b,?\s*")
 _LEAD: Final = re.compile(
     r"^(?:(?:there (?:is|are)|this is|an? (?:photo|picture|photograph|image|close up|view) of)\s+)+"
 )
@@ -85,6 +86,26 @@ def context_of(caption: str, class_noun: str) -> str:
     while unfinished := _UNFINISHED.search(context):
         context = context[: unfinished.start()].rstrip(" ,")
     return context
+
+
+def surroundings_in(answer: str, class_noun: str) -> str:
+    """The surroundings in what a model answered that was asked for them; nothing of what it says of the subject.
+
+    >>> surroundings_in("On a rug in a bright room. The chair is red.", "chair")
+    'on a rug in a bright room'
+    >>> surroundings_in("In a garden, where the chair has red cushions", "chair")
+    'in a garden'
+    """
+    for sentence in re.split(r"[.!?:;]+(?:\s|$)", _HERE.sub("", answer.lower())):
+        mention = _mention(sentence, class_noun)
+        if mention and not _PLACE.search(sentence, 0, mention.start()):  # the chair stands in a garden
+            sentence = context_of(sentence, class_noun)
+            mention = _mention(sentence, class_noun)
+        if mention:
+            sentence = without_last_phrase(sentence[: mention.start()], "")
+        if context := context_of(sentence, class_noun):
+            return context
+    return ""
 
 
 def without_last_phrase(caption: str, begins: str) -> str:
@@ -139,13 +160,15 @@ def as_written(text: str, origin: str, subject: Subject, tokenizers: Sequence[To
 
 
 def composed(context: str, origin: str, subject: Subject, tokenizers: Sequence[Tokenizer], template: str) -> Caption:
-    """Token, class noun and as much of the context as the text encoders hear. origin: `template` or BLIP's sentence."""
+    """Token, class noun and as much of the context as the text encoders hear. origin: `template` or a model's words."""
     context, lost = fitted(tokenizers, subject, context, template)
     doubts = []
     if lost:
         doubts.append(f"the caption passed {MAX_TOKENS} tokens; the end of its context went: {lost!r}")
     if origin.startswith("blip") and not sees_class_noun(origin, subject.class_noun):
         doubts.append(f"BLIP saw no {subject.class_noun} on it; look at its caption.")
+    if origin.startswith("chat") and not context:
+        doubts.append(f"no surroundings were found in the model's answer ({origin}).")
     return Caption(compose(subject, context, template), origin, context, tuple(doubts))
 
 

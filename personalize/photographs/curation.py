@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,26 @@ from PIL import Image
 
 from personalize.files import write_json, write_rows
 from personalize.photographs.layout import Candidate
+from personalize.photographs.masks import ALPHA, mask_file, mask_of, share_of
 from personalize.photographs.prompts import Subject
 from personalize.photographs.quality import difference_hash, is_blank, near_duplicates, sharpness
-from personalize.photographs.reading import Unusable, read_photograph, reduced, safe_stem, write_png
+from personalize.photographs.reading import Photograph, Unusable, read_photograph, reduced, safe_stem, write_png
 
 Verdict = Literal["kept", "warned", "rejected", "left out"]
 THUMBNAIL = 320
 _GIST = re.compile(r"nearly the same|[^:;(,]+")
 """What a reason begins with; the rest is of one file alone."""
-SHOWN = ("source", "token", "class_noun", "verdict", "reasons", "notes", "width", "height", "sharpness", "file_name")
+SHOWN = (
+    *("source", "token", "class_noun", "verdict", "reasons", "notes", "width", "height", "sharpness", "file_name"),
+    *("mask", "subject_share"),
+)
 """What qa.json says of each file, and besides where its `picture` lies."""
+LEAST_FOUND: Final = 0.01
+"""Share of a picture below which a model has found nothing on it."""
+FOUND: Final = "found by the model"
+"""Where a mask came from that no one gave."""
+Segment = Callable[[Image.Image, str], Image.Image]
+"""(photograph, class noun) -> its mask, L in the photograph's size."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class File:
-    """One file of the user's and what became of it. `width`, `height`: as it was given, turned upright."""
+    """One file of the user's and what became of it. `width`, `height`: as it was given, turned upright.
+
+    mask: where its mask came from, empty without one; subject_share: how much of the picture that calls subject.
+    """
 
     source: str
     token: str = ""
@@ -61,6 +74,8 @@ class File:
     caption: str | None = None
     thumbnail: Image.Image | None = None
     bits: npt.NDArray[np.bool_] | None = None
+    mask: str = ""
+    subject_share: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -73,10 +88,13 @@ class File:
         return replace(self, verdict="warned", reasons=(*self.reasons, reason))
 
 
-def curate(candidates: Iterable[Candidate], images: Path, rules: Rules) -> list[File]:
-    """Writes the usable photographs to `images`/<class noun>/<token>/<stem>.png; returns all files with verdicts."""
+def curate(candidates: Iterable[Candidate], images: Path, rules: Rules, segment: Segment | None = None) -> list[File]:
+    """Writes the usable photographs to `images`/<class noun>/<token>/<stem>.png; returns all files with verdicts.
+
+    Masks go where `masks.mask_file` says: those that were given, and for the others what `segment` finds.
+    """
     taken: set[str] = set()
-    files = [_taken_in(candidate, images, taken, rules) for candidate in candidates]
+    files = [_taken_in(candidate, images, taken, rules, segment) for candidate in candidates]
     hashes = {index: file.bits for index, file in enumerate(files) if file.bits is not None}
     # The sharp and large come first, so that of two copies the better one stays.
     order = sorted(hashes, key=lambda index: (files[index].soft, -files[index].width * files[index].height, index))
@@ -85,11 +103,12 @@ def curate(candidates: Iterable[Candidate], images: Path, rules: Rules) -> list[
         repeated = _repeated(files[index], like, near.distance)
         if not repeated.kept:
             (images / files[index].file_name).unlink()
+            mask_file(images, files[index].file_name).unlink(missing_ok=True)
         files[index] = repeated
     return files
 
 
-def _taken_in(candidate: Candidate, images: Path, taken: set[str], rules: Rules) -> File:
+def _taken_in(candidate: Candidate, images: Path, taken: set[str], rules: Rules, segment: Segment | None) -> File:
     """One file read, judged by itself and, if it is good, written."""
     subject = candidate.subject
     file = File(candidate.name, subject.token, subject.class_noun, caption=candidate.caption)
@@ -107,7 +126,29 @@ def _taken_in(candidate: Candidate, images: Path, taken: set[str], rules: Rules)
         return judged
     name = _free_name(f"{subject.class_noun}/{subject.token}/{safe_stem(candidate.path.name)}", taken)
     sha256 = write_png(image, images / name)
-    return replace(judged, file_name=name, sha256=sha256, written=image.size, bits=difference_hash(image))
+    written = replace(judged, file_name=name, sha256=sha256, written=image.size, bits=difference_hash(image))
+    return _masked(written, candidate, photograph, image, images, segment)
+
+
+def _masked(
+    file: File, candidate: Candidate, photograph: Photograph, image: Image.Image, images: Path, segment: Segment | None
+) -> File:
+    """Its mask written in the size of `image`, which is the photograph as it was written."""
+    where = candidate.mask.name if candidate.mask else ALPHA
+    try:
+        mask = mask_of(photograph, candidate.mask)
+    except Unusable as reason:
+        return file.warned(f"its mask ({where}) is not used: {reason}")
+    if mask is not None:
+        mask = mask.resize(image.size, Image.Resampling.BOX)
+    elif segment is not None and candidate.mask is None and photograph.alpha is None:
+        where, mask = FOUND, segment(image, file.class_noun)
+        if share_of(mask) < LEAST_FOUND:
+            return file.warned(f"no mask: the model saw no {file.class_noun} on it")
+    if mask is None:
+        return file
+    write_png(mask, mask_file(images, file.file_name))
+    return replace(file, mask=where, subject_share=round(share_of(mask), 3))
 
 
 def _judged(file: File, image: Image.Image, rules: Rules) -> File:

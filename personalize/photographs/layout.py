@@ -4,7 +4,7 @@
     <data>/*.jpg  + token + class_noun       one subject
 
 Folders as kohya's trainers want them, `10_<token> <class noun>/*.jpg`, are read as well (the number, repeats, has no
-meaning here). How captions lie beside photographs: `sidecars`.
+meaning here). How captions lie beside photographs: `sidecars`; how masks do: `masks`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from personalize.files import files_under
+from personalize.photographs.masks import masks_of
 from personalize.photographs.prompts import Subject
 from personalize.photographs.reading import READ, SUFFIXES
 from personalize.photographs.sidecars import (
@@ -51,6 +52,18 @@ class Candidate:
     name: str
     subject: Subject
     caption: str | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside photographs: captions by the photograph's name, masks by its path."""
+
+    captions: Mapping[str, str]
+    masks: Mapping[Path, Path]
+
+    def candidate(self, path: Path, name: str, subject: Subject) -> Candidate:
+        return Candidate(path, name, subject, self.captions.get(name), self.masks.get(path))
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,9 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
         given, lacking = ("token", "class_noun") if token else ("class_noun", "token")
         raise WrongLayout(f"{given} is given without {lacking}; a flat folder of one subject needs both.")
     files, sidecars, left_out = _files(root)
+    masks, unmet = masks_of(files.values())
+    left_out |= {name: unmet[path] for name, path in files.items() if path in unmet}
+    files = {name: path for name, path in files.items() if path not in {*unmet, *masks.values()}}
     if not files:
         others = f" It has {len(left_out)} other file(s), such as {next(iter(left_out))!r}." if left_out else ""
         raise WrongLayout(
@@ -79,15 +95,15 @@ def find_photographs(root: Path, token: str = "", class_noun: str = "") -> Layou
     left_out |= unused
     if token:
         subject = Subject(check_token(token, "token"), check_class_noun(class_noun, "class_noun"))
-        return _flat(root, files, subject, captions, left_out)
-    return _nested(root, files, captions, left_out)
+        return _flat(root, files, subject, Beside(captions, masks), left_out)
+    return _nested(root, files, Beside(captions, masks), left_out)
 
 
 def _flat(
     root: Path,
     files: Mapping[str, Path],
     subject: Subject,
-    captions: Mapping[str, str],
+    beside: Beside,
     left_out: Mapping[str, str],
 ) -> Layout:
     flat = {name: path for name, path in files.items() if "/" not in name}
@@ -98,12 +114,12 @@ def _flat(
             f"subject, but its photographs lie in folders, e.g. {deep[0]!r}. Set data to the folder of that subject, "
             f"such as {files[deep[0]].parent}; or, to learn every subject in it, leave token and class_noun out."
         )
-    candidates = [Candidate(path, name, subject, captions.get(name)) for name, path in flat.items()]
+    candidates = [beside.candidate(path, name, subject) for name, path in flat.items()]
     reason = "lies in a folder below the flat folder; move it up to use it"
     return Layout(candidates, {**left_out, **dict.fromkeys(deep, reason)})
 
 
-def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], left_out: Mapping[str, str]) -> Layout:
+def _nested(root: Path, files: Mapping[str, Path], beside: Beside, left_out: Mapping[str, str]) -> Layout:
     named = {name: subject for name in files if (subject := _names_of(name))}
     if not named:
         raise WrongLayout(_wrong_depth(root, files))
@@ -126,8 +142,7 @@ def _nested(root: Path, files: Mapping[str, Path], captions: Mapping[str, str], 
     if faults:
         raise WrongLayout("\n".join(dict.fromkeys(faults)))
     candidates = [
-        Candidate(files[name], name, subjects[nouns[noun], token], captions.get(name))
-        for name, (noun, token) in named.items()
+        beside.candidate(files[name], name, subjects[nouns[noun], token]) for name, (noun, token) in named.items()
     ]
     reason = "does not lie in <class noun>/<token>/; move it there to use it"
     return Layout(candidates, {**left_out, **{name: reason for name in files if name not in named}})

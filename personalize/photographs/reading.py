@@ -34,6 +34,7 @@ MAX_MEGABYTES: Final = 200
 
 _COLOUR_MODES: Final = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _EXIF_IFD, _INTEROP_IFD = 0x8769, 0xA005
+ORIENTATION: Final = 0x0112
 _ADOBE_RGB: Final = "R03"  # EXIF 2.3, InteroperabilityIndex of DCF optional colour space
 _HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}  # ITU-T H.273, TransferCharacteristics
 _SRGB_PRIMARIES: Final = (1, 2, 5, 6)  # ITU-T H.273, ColourPrimaries: BT.709, unspecified, and two too near to tell
@@ -45,10 +46,15 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Photograph:
-    """An upright RGB image in sRGB with an empty `info`; `notes` say what had to be done to make it so."""
+    """An upright RGB image in sRGB with an empty `info`; `notes` say what had to be done to make it so.
+
+    alpha: L of the same size, where parts were transparent. orientation: EXIF's, by which it was turned.
+    """
 
     image: Image.Image
     notes: tuple[str, ...]
+    alpha: Image.Image | None = None
+    orientation: int = 1
 
 
 def read_photograph(
@@ -100,18 +106,21 @@ def _normalised(image: Image.Image, notes: list[str]) -> Photograph:
         notes.append("EXIF says Adobe RGB but no profile is embedded: colours taken as sRGB, they may look dull")
     if not icc:
         notes += _coded_colours(image.info.get("nclx_profile") or {})
+    orientation = image.getexif().get(ORIENTATION, 1)
     upright = ImageOps.exif_transpose(image)
-    if upright.getexif().get(0x0112, 1) != image.getexif().get(0x0112, 1):
+    if upright.getexif().get(ORIENTATION, 1) != orientation:
         notes.append("turned upright as its EXIF orientation says")
     pixels, alpha = _eight_bit(upright, notes)
     rgb = _to_srgb(pixels, icc, notes)
-    if alpha is not None and np.asarray(alpha).min() < 255:
+    if alpha is not None and np.asarray(alpha).min() == 255:
+        alpha = None
+    if alpha is not None:
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)
         rgb = white
         notes.append("transparent parts laid on white")
     rgb.info = {}
-    return Photograph(rgb, tuple(notes))
+    return Photograph(rgb, tuple(notes), alpha, orientation)
 
 
 def _eight_bit(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:

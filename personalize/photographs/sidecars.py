@@ -45,7 +45,7 @@ def captions_of(
     for file in sorted(sidecars, key=lambda path: (-len(path.stem), path.suffix.lower() != ".txt", str(path))):
         if file.name.lower() in TABLES:
             tables.append(file)
-        elif (photograph := _Names(folders.get(file.parent, ()), file.parent).meant(file.stem)) is None:
+        elif (photograph := Names(folders.get(file.parent, ()), file.parent).meant(file.stem)) is None:
             unused[_shown(file, root)] = "a caption for which there is no photograph of that name"
         elif names[photograph] in near:
             unused[_shown(file, root)] = f"a second caption of {photograph.name}"
@@ -53,7 +53,7 @@ def captions_of(
             near[names[photograph]] = text
     listed: dict[str, str] = {}
     for table in sorted(tables, key=lambda path: len(path.parts)):
-        called = _Names(names, table.parent)
+        called = Names(names, table.parent)
         for number, (file_name, text) in read_table(table).items():
             photograph = called.meant(file_name)
             if photograph is None:
@@ -100,7 +100,7 @@ def _rows_of_csv(file: Path) -> dict[int, tuple[str, str]]:
     return dict(rows)
 
 
-class _Names:
+class Names:
     """Photographs below a folder by how they are called: composed or decomposed, in capitals or not, all the same."""
 
     def __init__(self, photographs: Collection[Path], folder: Path) -> None:

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
+from personalize.dreambooth.shapes import Size, check_shape
 from personalize.photographs.prompts import Subject, check_prompt, mentions
 from personalize.serving.versions import Unreachable, Version, spoken
 
 MAX_CHARACTERS = 4_000
 """Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
+
+MAX_SIDE = 2**16
+"""Pixels of a side beyond which nobody need be told of the nearest size."""
 
 MAX_SEED = 2**32 - 1
 """Numbers travel as doubles, which hold every integer up to 2^53; 32 bits are what other tools take as a seed."""
@@ -32,7 +36,7 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and all of them together.
+    """What one request may ask for, and all of them together. `sizes`: (width, height) drawn besides the default one.
 
     `response_bytes` stays below the 16 MB that Databricks Model Serving passes. `batch` pictures of `batch_pixels`
     together are drawn at once; `queue` is in pixels × steps.
@@ -41,11 +45,10 @@ class Limits:
     rows: int = 16
     images: int = 8
     steps: int = 100
-    pixels: int = 1024 * 1024 * 3 // 2
-    min_side: int = 64
     guidance_scale: float = 30.0
     adapter_scale: float = 2.0
     response_bytes: int = 15_000_000
+    sizes: Sequence[Sequence[int]] = ()
     batch: int = 16
     batch_pixels: int = 4 * 1024 * 1024
     queue: float = 64 * 25 * 1024 * 1024
@@ -94,8 +97,8 @@ INPUTS: Mapping[str, str] = {
     "seed": "0 to 4294967295; drawn and returned when absent; picture i of a row has seed + i",
     "num_inference_steps": "denoising steps",
     "guidance_scale": "strength of the prompt; 1 turns guidance off",
-    "width": "pixels, a multiple of 8",
-    "height": "pixels, a multiple of 8",
+    "width": "pixels; with `height` one of the sizes in which the model was trained",
+    "height": "pixels; as `width`",
     "num_images": "pictures from this row",
     "adapter_scale": "strength of what was learned: 0 is the base model, 1 as trained",
     "format": "webp, png or jpeg",
@@ -223,18 +226,14 @@ def _row(
     prompt = _with_subject(_text(row, "prompt", ""), subject, version.subjects)
     if not prompt:
         raise RequestError("prompt is missing or empty.")
+    size = _size(row, defaults, limits)
     sampling = Sampling(
         steps=_whole(row, "num_inference_steps", defaults.sampling.steps, 1, limits.steps),
         guidance_scale=_number(row, "guidance_scale", defaults.sampling.guidance_scale, 0.0, limits.guidance_scale),
-        width=_side(row, "width", defaults.sampling.width, limits),
-        height=_side(row, "height", defaults.sampling.height, limits),
+        width=size.width,
+        height=size.height,
         negative_prompt=_text(row, "negative_prompt", defaults.sampling.negative_prompt),
     )
-    if sampling.width * sampling.height > limits.pixels:
-        raise RequestError(
-            f"width × height = {sampling.width} × {sampling.height} is {sampling.width * sampling.height:,} pixels; "
-            f"at most {limits.pixels:,} are drawn."
-        )
     check_prompt(tokenizers, prompt)
     if sampling.negative_prompt:
         check_prompt(tokenizers, sampling.negative_prompt)
@@ -316,8 +315,9 @@ def _whole(row: Mapping[str, Any], key: str, default: Any, low: int, high: int) 
     return int(number)
 
 
-def _side(row: Mapping[str, Any], key: str, default: int, limits: Limits) -> int:
-    side: int = _whole(row, key, default, limits.min_side, limits.pixels // limits.min_side)
-    if side % 8:
-        raise RequestError(f"{key} {side} is not a multiple of 8; {side // 8 * 8} and {side // 8 * 8 + 8} are.")
-    return side
+def _size(row: Mapping[str, Any], defaults: Defaults, limits: Limits) -> Size:
+    usual = Size(defaults.sampling.height, defaults.sampling.width)
+    height = _whole(row, "height", usual.height, 1, MAX_SIDE)
+    size = Size(height, _whole(row, "width", usual.width, 1, MAX_SIDE))
+    check_shape(size, [usual, *(shape for w, h in limits.sizes if (shape := Size(h, w)) != usual)])
+    return size

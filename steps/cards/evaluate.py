@@ -18,6 +18,7 @@ from steps.cards import evaluate_figures as figures
 from steps.cards import evaluate_pictures as pictures
 from steps.cards.evaluate_sections import Evaluation, span
 from steps.cards.evaluate_words import reasons
+from steps.cards.train import masks
 from steps.evaluate import SIDES, Config, drawn_alike, photographs_of
 
 SECTIONS: dict[str, Callable[[Evaluation, Card], None]] = {
@@ -152,6 +153,7 @@ def circumstances(config: Config, evaluation: Evaluation, history: Mapping[str, 
         else None,
         "seed of the questions": settings["questions_seed"],
         "photographs held out": len(history.get("held_out", ())),
+        **masks(history),
         **{f"run of {step}": inputs[step].run_id for step in inputs if inputs[step].run_id},
         "rights to the photographs": config.rights or "not said",
     }

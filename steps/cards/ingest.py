@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from personalize.cards import Card
 from personalize.files import read_json
-from personalize.photographs.curation import unused
+from personalize.photographs.curation import FOUND, unused
+from personalize.photographs.masks import ALPHA, mask_file
 from personalize.photographs.source import is_address, shown
 from personalize.recipe import Inputs
 from steps.ingest import Config, rules
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KEPT = ("kept", "warned")
 WORST_FIRST = ("rejected", "left out", "warned", "kept")
@@ -34,6 +38,7 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             "subjects": ", ".join(f"{token} {noun}" for token, noun in subjects),
             "data": shown(config.data),
             "digest": digest + (" (pinned by DVC)" if pinned == digest else ""),
+            **masks_of(files),
             **({"rights": rights} if rights else {}),
         }
     )
@@ -42,6 +47,9 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     for (token, noun), own in subjects.items():
         kept = [(outputs / file["picture"], Path(file["source"]).name) for file in own if file["verdict"] in KEPT]
         card.images(f"{token} {noun}: {len(kept)} of {len(own)} photographs", kept, columns=5, width=160)
+        if masked := [file for file in own if file["verdict"] in KEPT and file.get("mask")]:
+            cut_out = [(subject_alone(outputs, file), Path(file["source"]).name) for file in masked]
+            card.images(f"{token} {noun}: the subject by its mask", cut_out, columns=5, width=160)
     rows = [
         [
             outputs / file["picture"] if file["picture"] else "",
@@ -61,6 +69,28 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         f"photograph is rejected, below {config.blur_warn:g} it is kept with a warning; a sharp one has 800 and more. "
         f"Nothing in your folder was changed."
     )
+
+
+def masks_of(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How many photographs have a mask and where those came from, for the facts; nothing where none has."""
+    kept = [file for file in files if file["verdict"] in KEPT]
+    sources = Counter(
+        mask if mask in (ALPHA, FOUND) else "file beside it" for file in kept if (mask := file.get("mask"))
+    )
+    if not sources:
+        return {}
+    return {"masks": f"{sources.total()} of {len(kept)}: " + ", ".join(f"{n} {name}" for name, n in sources.items())}
+
+
+def subject_alone(outputs: Path, file: Mapping[str, Any]) -> Image.Image:
+    """A photograph with its surroundings paled, so that a wrong mask is seen."""
+    from PIL import Image
+
+    with Image.open(outputs / file["picture"]) as photograph:
+        picture = photograph.convert("RGB")
+    with Image.open(mask_file(outputs / "images", file["file_name"])) as mask:
+        pale = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.8)
+        return Image.composite(picture, pale, mask.convert("L"))
 
 
 def _warnings(files: Sequence[Mapping[str, Any]], config: Config, digest: str, pinned: str | None) -> list[str]:

@@ -28,7 +28,13 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     if verdict != "passed":
         card.warning(f"The gates say {verdict}: promote will refuse this version.")
     card.facts(
-        {"model": made["name"], "version": made["version"], "alias": made["alias"], "address": made["uri"]},
+        {
+            "model": made["name"],
+            "version": made["version"],
+            "alias": made["alias"],
+            "address": made["uri"],
+            "draws": ", ".join(f"{width} x {height}" for width, height in made.get("sizes", ())) or None,
+        },
     )
     card.images(
         "Drawn by the registered model, loaded as a server loads it",

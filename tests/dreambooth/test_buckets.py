@@ -1,11 +1,17 @@
 """Which shape a photograph is cut to, how, and what the UNet is told of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from personalize.dreambooth.buckets import Cut, bucket_shapes, cuts_of, nearest_shape
-from personalize.dreambooth.examples import Size
+from personalize.dreambooth import backbone
+from personalize.dreambooth.buckets import Cut, cut_photographs, cuts_of
+from personalize.dreambooth.examples import Example
+from personalize.dreambooth.shapes import Size, bucket_shapes, check_shape, halvings, nearest_shape
+from personalize.files import read_json
+from tests.dreambooth import training
 
 
 def test_buckets_keep_the_area_and_are_multiples_of_the_step():
@@ -26,6 +32,22 @@ def test_a_resolution_the_model_cannot_take_is_refused():
 )
 def test_a_photograph_goes_to_the_bucket_of_its_aspect(size, bucket):
     assert nearest_shape(Size(*size), bucket_shapes(1024, 64)) == bucket
+
+
+@pytest.mark.parametrize("size", [(300, 300), (300, 400), (400, 300), (100, 900)])
+@pytest.mark.parametrize("buckets", [True, False])
+def test_what_is_learnt_at_a_size_can_be_asked_for_at_it_and_nothing_else(tiny_models, size, buckets):
+    base = tiny_models / "sdxl"
+    sizes = backbone.shapes(base, None, "float32", 256, buckets)
+    step = halvings(*(read_json(base / part / "config.json") for part in ("unet", "vae")))
+    settings = training.settings(resolution=256, aspect_ratio_buckets=buckets)
+    cuts = cut_photographs([Example(Path("a/b/c.png"), Size(*size), "")], settings, step)
+    assert set(cuts.shapes) <= set(sizes)
+    assert len(sizes) > 1 if buckets else sizes == [(256, 256)]
+    for shape in sizes:
+        check_shape(shape, sizes)
+    with pytest.raises(ValueError, match=r"264 x 256 pixels .* nearest in aspect ratio is 256 x 256"):
+        check_shape(Size(256, 264), sizes)
 
 
 def test_the_first_cut_is_the_whole_picture_and_others_differ():

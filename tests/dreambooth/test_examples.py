@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from personalize.dreambooth.examples import Example, Size, hold_out, read_class_images, read_photographs
+from personalize.dreambooth.examples import Example, hold_out, read_class_images, read_photographs
+from personalize.dreambooth.shapes import Size
 from tests.dreambooth import training
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from personalize.dreambooth import latents
 from personalize.dreambooth.buckets import Cut, cuts_of
-from personalize.dreambooth.examples import Size
+from personalize.dreambooth.shapes import Size
 
 
 @pytest.fixture(scope="module")

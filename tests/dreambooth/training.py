@@ -9,8 +9,9 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from personalize.dreambooth.examples import Example, Size
+from personalize.dreambooth.examples import Example
 from personalize.dreambooth.settings import TrainSettings
+from personalize.dreambooth.shapes import Size
 
 
 def picture(path: Path, seed: int, width: int = 72, height: int = 72) -> Path:

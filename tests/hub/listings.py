@@ -2,8 +2,13 @@
 
 SDXL 1.0 (its last commit, 30 October 2023) and BLIP large: as their pages listed them in June 2025. CLIP ViT-B/32 and
 DINO ViT-S/16: what clients have fetched from main, and the `model.safetensors` of the conversion that is pinned; no
-listing of that very commit was at hand.
+listing of that very commit was at hand. DINOv2 base, Qwen3-VL 2B and CLIPSeg: the files that transformers reads, as
+clients have fetched them.
 """
+
+from collections.abc import Sequence
+
+import numpy as np
 
 SDXL = """
 .gitattributes 01.png LICENSE.md README.md comparison.png model_index.json pipeline.png
@@ -38,3 +43,24 @@ pytorch_model.bin special_tokens_map.json tf_model.h5 tokenizer.json tokenizer_c
 DINO = """
 .gitattributes README.md config.json model.safetensors preprocessor_config.json pytorch_model.bin
 """.split()  # noqa: SIM905
+
+DINOV2 = """
+.gitattributes README.md config.json model.safetensors preprocessor_config.json pytorch_model.bin
+""".split()  # noqa: SIM905
+
+CHAT = """
+.gitattributes README.md chat_template.json config.json generation_config.json merges.txt model.safetensors
+preprocessor_config.json tokenizer.json tokenizer_config.json video_preprocessor_config.json vocab.json
+""".split()  # noqa: SIM905
+
+CLIPSEG = """
+.gitattributes README.md config.json merges.txt model.safetensors preprocessor_config.json pytorch_model.bin
+special_tokens_map.json tokenizer_config.json vocab.json
+""".split()  # noqa: SIM905
+
+
+def clutter(names: Sequence[str], size: int = 3000) -> dict[str, bytes]:
+    """Every file of a listing with bytes of its own; a configuration says nothing."""
+    return {
+        name: b"{}" if name.endswith(".json") else np.random.default_rng(i).bytes(size) for i, name in enumerate(names)
+    }

@@ -10,8 +10,10 @@ Errors carry X-Error-Code as the hub's do. What is asked and answered stands in 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import mmap
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +22,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+Content = bytes | mmap.mmap
+"""A file's, in memory or, where it is too large for that, on disk."""
 LARGE = (".safetensors", ".bin", ".msgpack", ".onnx", ".onnx_data", ".h5", ".png")
 PAGE = 20
 
@@ -29,7 +33,7 @@ class Repository:
     """A model at its only commit. token: who must ask for it, where it is gated."""
 
     commit: str
-    files: Mapping[str, bytes]
+    files: Mapping[str, Content]
     token: str = ""
 
 
@@ -77,13 +81,17 @@ class Hub:
         return sent
 
 
-def sha256(content: bytes) -> str:
+@functools.cache
+def sha256(content: Content) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def blob(content: bytes) -> str:
+@functools.cache
+def blob(content: Content) -> str:
     """git's name of a file's content, which is the ETag of a small one."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -184,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"ETag": f'"{wanted}"', "Accept-Ranges": "bytes"}
         if asked:
             about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self.send(206 if asked else 200, content[start:], about, self.hub.cut.pop(wanted, None))
+        self.send(206 if asked else 200, memoryview(content)[start:], about, self.hub.cut.pop(wanted, None))
 
     def say(self, answer: object, headers: Mapping[str, str] | None = None) -> None:
         self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -193,13 +201,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
         self.send(status, json.dumps({"error": message}).encode(), headers)
 
-    def send(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
+    def send(self, status: int, body: Content | memoryview, headers: Mapping[str, str], cut: int | None = None) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        sent = body[:cut] if self.command == "GET" else b""
+        sent = memoryview(body)[:cut] if self.command == "GET" else b""
         path = unquote(urlsplit(self.path).path)
         told = "Authorization" in self.headers
         moved = len(sent) if status < 300 else 0

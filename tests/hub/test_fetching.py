@@ -3,10 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 from benchmarks import sdxl
 from personalize.dreambooth import backbone, lora
 from tests.hub import listings
+from tests.hub.listings import clutter
 from tests.hub.server import Hub, Repository, serving, sha256
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -23,13 +23,6 @@ BASE, COMMIT = PROFILE["BASE_MODEL"], PROFILE["BASE_REVISION"]
 TOKEN = "hf_" + "q" * 34
 FETCH = "from personalize.dreambooth import backbone; print(backbone.local_folder(*sys.argv[1:]))"
 TOKENIZERS = "from personalize.dreambooth import backbone; backbone.load_tokenizers(*sys.argv[1:])"
-
-
-def clutter(names: Sequence[str], size: int = 3000) -> dict[str, bytes]:
-    """Every file of a listing with bytes of its own; a configuration says nothing."""
-    return {
-        name: b"{}" if name.endswith(".json") else np.random.default_rng(i).bytes(size) for i, name in enumerate(names)
-    }
 
 
 def halved(weights: bytes) -> bytes:

@@ -32,7 +32,7 @@ def saved(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory):
             fingerprint="ab12cd",
             device="cpu",
             defaults=Defaults(Sampling(steps=2, width=64, height=64)),
-            limits=Limits(rows=4, images=4, steps=4, pixels=64 * 96),
+            limits=Limits(rows=4, images=4, steps=4, sizes=((96, 64), (64, 96))),
         )
     yield info.model_uri, Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(place / "copy")))
     mlflow.set_tracking_uri(before)

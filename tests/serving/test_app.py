@@ -83,7 +83,7 @@ def test_a_request_keeps_its_name(url, endpoint):
         (rows({"prompt": "a"}, timeout=1), {}, 400, "'timeout' is not known; did you mean 'timeout_s'"),
         ({"dataframe_split": {"columns": ["prompt", "size"], "data": [["a", 1]]}}, {}, 400, "'size' is not known"),
         ({"inputs": [{"prompt": "a", "promt": "b"}]}, {}, 400, "'promt' is not known"),
-        (rows({"prompt": "a"}, {"prompt": "a", "width": 65}), {}, 400, "row 1: width 65 is not a multiple of 8"),
+        (rows({"prompt": "a"}, {"prompt": "a", "width": 65}), {}, 400, "row 1: 65 x 64 pixels (width x height) is"),
         (rows({"prompt": "a" * 5000}), {}, 400, "5,000 characters long"),
         (b"[" * 100_000, {}, 400, "nested too deep"),
         (b"{", {}, 400, ""),

@@ -52,7 +52,7 @@ def referring(sdxl: Path, carrier: str, tmp_path_factory: pytest.TempPathFactory
             input_example=EXAMPLE,
             device="cpu",
             defaults=Defaults(Sampling(steps=2, width=64, height=64)),
-            limits=Limits(rows=4, images=4, steps=4, pixels=64 * 96),
+            limits=Limits(rows=4, images=4, steps=4, sizes=((96, 64), (64, 96))),
             reference=base.refer(sdxl, "somewhere/sdxl", None, carrier),
         )
     return Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(place / "copy")))

@@ -91,13 +91,13 @@ def test_the_adapter_is_heard_at_its_trained_scale_and_can_be_turned_off(model, 
 
 
 def test_what_cannot_be_honoured_is_the_callers_error_with_the_row(model):
-    with pytest.raises(MlflowException, match="row 1: width 65 is not a multiple of 8") as refused:
+    with pytest.raises(MlflowException, match=r"row 1: 65 x 64 pixels .* is not a size") as refused:
         model.predict(pd.DataFrame([{"prompt": "a"}, {"prompt": "a", "width": 65}]))
     assert refused.value.get_http_status_code() == 400
 
 
 def test_an_answer_that_turns_out_too_large_is_not_sent(saved):
-    small = Limits(rows=4, images=4, steps=4, pixels=64 * 96, response_bytes=30_000)
+    small = Limits(rows=4, images=4, steps=4, sizes=((96, 64), (64, 96)), response_bytes=30_000)
     strict = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": small.__dict__})
     inner = strict.unwrap_python_model()
     with pytest.raises(MlflowException, match=r"may be sent back\. Ask for webp"):
@@ -125,7 +125,7 @@ def test_a_request_has_a_name_and_may_say_how_long_it_waits(model):
 
 
 def test_a_full_queue_is_429(saved):
-    limits = Limits(rows=4, images=4, steps=4, pixels=64 * 96, queue=64 * 64 * 5)
+    limits = Limits(rows=4, images=4, steps=4, sizes=((96, 64), (64, 96)), queue=64 * 64 * 5)
     narrow = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": limits.__dict__})
     found: list[int] = []
 
@@ -219,7 +219,7 @@ def test_requests_from_many_threads_are_drawn_together_and_do_not_mix(model):
 
 def test_pictures_drawn_one_at_a_time_are_the_same_to_the_byte_whoever_else_is_there(saved):
     """`max_batch: 1`, for whoever wants bytes rather than speed."""
-    limits = Limits(rows=4, images=4, steps=4, pixels=64 * 96, batch=1)
+    limits = Limits(rows=4, images=4, steps=4, sizes=((96, 64), (64, 96)), batch=1)
     single = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": limits.__dict__})
     wanted = {scale: _picture(single, scale) for scale in (0.0, 1.0)}
     assert all(wanted[scale] == picture for scale, picture in _of_eight_threads(single))

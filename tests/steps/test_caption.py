@@ -17,6 +17,7 @@ from personalize.recipe import Inputs, RecipeError
 from steps import caption
 from steps.cards.caption import show
 from tests.dreambooth.drawings import photograph
+from tests.photographs.models import write_chat_model
 from tests.steps.conftest import perform
 
 
@@ -202,6 +203,30 @@ def test_blip_gives_the_context_and_the_token_takes_the_subjects_place(run, inge
     for name, row in rows.items():  # what weights drawn at random say is not up to us; that it is noticed is
         unseen = row["origin"].startswith("blip") and not sees_class_noun(row["origin"], "chair")
         assert (f"{name.replace('.png', '.jpg')}: BLIP saw no chair" in html) == unseen
+
+
+def test_a_chat_model_is_asked_for_what_surrounds_the_subject(run, ingested: Path, tmp_path: Path, monkeypatch) -> None:
+    """What its random weights answer is not up to us, so the answer is put into its mouth."""
+    model = write_chat_model(tmp_path / "chat")
+    asked = []
+
+    def answers(self, images, questions, **_):
+        asked.extend(questions)
+        return ["In a garden. The chair is red.", "It is red.", "On a rug, the chair has red legs"][: len(images)]
+
+    monkeypatch.setattr("personalize.photographs.chat.ChatCaptioner.answers", answers)
+    set_caption(ingested, "chair/bcnchr/1.png", "bcnchr as I say")
+    rows, html = run(captioner="chat", chat_model=str(model))
+    assert [row["text"] for row in rows.values()] == [
+        "a photo of a bcnchr chair, in a garden",
+        "bcnchr as I say",
+        "a photo of a zwvchr chair",
+        "a photo of a zwvchr chair, on a rug",
+    ]
+    assert len(asked) == 3
+    assert all("Where is the chair in this photograph?" in question for question in asked)
+    assert "chair/zwvchr/0.jpg: no surroundings were found in the model&#39;s answer (chat: It is red.)" in html
+    assert caption.sources(caption.Config(captioner="chat", chat_model="a/b", chat_revision="0" * 40))["chat"]
 
 
 def test_missing_models_are_named(run, tmp_path: Path) -> None:

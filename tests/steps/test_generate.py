@@ -91,10 +91,20 @@ def test_prompts_are_lines_of_a_file_and_seeds_count_up(store, run, tmp_path):
 
 
 def test_a_size_can_be_given_and_a_seed_is_drawn_where_none_is(store, run):
-    (path,) = run("a chair", model="base", seed=None, width=96, height=64)
+    (path,) = run("a chair", model="base", seed=None, resolution=128, width=160, height=96)
     with Image.open(path) as picture:
-        assert picture.size == (96, 64)
+        assert picture.size == (160, 96)
     assert 0 <= facts_of(path.read_bytes())["seed"] < 2**32
+
+
+def test_a_size_that_is_no_bucket_of_training_is_refused_with_the_nearest(store, run):
+    with pytest.raises(
+        RecipeError, match=r"150 x 96 .*nearest in aspect ratio is 160 x 96\. It draws 128 x 128, 96 x 160"
+    ):
+        run("a chair", model="base", resolution=128, width=150, height=96)
+    with pytest.raises(RecipeError, match=r"It draws 128 x 128\.$"):
+        run("a chair", model="base", resolution=128, width=160, height=96, aspect_ratio_buckets=False)
+    assert not Path("pictures here").exists()
 
 
 def test_nothing_is_overwritten(store, run):

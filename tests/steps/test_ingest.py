@@ -89,6 +89,33 @@ def test_the_first_warning_says_how_many_files_were_not_used_and_why(run, tmp_pa
     )
 
 
+def test_masks_are_kept_beside_the_images_counted_and_shown(run, tmp_path: Path) -> None:
+    data = two_subjects(tmp_path / "data")
+    mask = Image.new("L", (320, 240), 0)
+    mask.paste(255, (80, 60, 240, 180))
+    mask.save(data / "chair/zwvchr/0.mask.png")
+    cutout = drawing(9)
+    cutout.putalpha(mask)
+    cutout.save(data / "chair/zwvchr/9.png")
+    result = run(data)
+    assert sorted(path.relative_to(result.outputs).as_posix() for path in (result.outputs / "masks").rglob("*.*")) == [
+        "masks/chair/zwvchr/0.png",
+        "masks/chair/zwvchr/9.png",
+    ]
+    assert len(result.metadata) == 7  # a mask is no photograph
+    assert result.run.data.metrics["photographs_masked"] == 2
+    facts = next(block for block in result.card.as_dict()["blocks"] if block["kind"] == "facts")
+    assert "2 of 7: 1 file beside it, 1 alpha channel" in json.dumps(facts)
+    assert "zwvchr chair: the subject by its mask" in result.card.html()
+
+
+def test_a_mask_model_that_is_not_there_is_one_message_before_anything_is_read(run, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"ingest.mask_model: there is no segmentation model at nowhere"):
+        run(two_subjects(tmp_path / "data"), masks="model", mask_model="nowhere")
+    given = ingest.Config(data=str(tmp_path / "data"), masks="model", mask_model="a/model", mask_revision="0" * 40)
+    assert ingest.sources(given)["mask model"] == "a/model@" + "0" * 40
+
+
 def warnings(ingested: Ingested) -> list[str]:
     return [block["text"] for block in ingested.card.as_dict()["blocks"] if block["kind"] == "warning"]
 
@@ -138,7 +165,8 @@ def test_the_dataset_is_logged_with_the_digest_that_dvc_would_pin(run, tmp_path:
     assert logged.dataset.name == "data"
     assert json.loads(logged.dataset.source) == {"uri": str(data)}
     assert result.run.data.metrics == {
-        "subjects": 3, "photographs_kept": 9, "photographs_warned": 0, "photographs_rejected": 0
+        "subjects": 3, "photographs_kept": 9, "photographs_warned": 0, "photographs_rejected": 0,
+        "photographs_masked": 0,
     }  # fmt: skip
 
 
