@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from personalize.cards import Advice, Card, Shot
+from personalize.cards import Advice, Card, Line, Shot
 from personalize.cards.charts import thin, ticks
+from personalize.cards.pictures import encode
 
 HOSTILE = '<script>alert("x")</script><img src=http://example.org/x onerror=alert(1)>\'"&'
 
@@ -46,6 +47,12 @@ def full() -> Card:
         card.advice(HOSTILE, [Advice(HOSTILE, HOSTILE, HOSTILE)])
         card.compare(HOSTILE, [HOSTILE, "b"], [Shot(HOSTILE, [picture(), picture()], note=HOSTILE)])
         card.gallery(HOSTILE, [HOSTILE], [HOSTILE], [Shot(HOSTILE, [picture()], facets=[HOSTILE], note=HOSTILE)] * 2)
+        lines = [
+            Line([HOSTILE, 0.5, None], [HOSTILE], HOSTILE, "failed", encode(picture(), 36)),
+            Line([HOSTILE, 1, True], ["b"]),
+        ]
+        card.roster(HOSTILE, [HOSTILE, "number", "none"], [HOSTILE], lines, HOSTILE)
+        card.histogram(HOSTILE, {HOSTILE: [0.1, 0.2, float("nan")], "b": [0.9]}, x=HOSTILE)
     return card
 
 
