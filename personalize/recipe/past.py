@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ def asked() -> Mapping[str, Any]:
     parent = active.data.tags.get("mlflow.parentRunId") if active else None
     if not parent:
         return {}
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for one small file tells nothing
     found: Mapping[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{parent}/recipe.resolved.yaml"))
     return found
 
