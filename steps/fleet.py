@@ -161,7 +161,6 @@ def _carry_out(config: Config, plan: Plan, store: Store, asked: Mapping[str, Any
 
     from personalize.fleet.progress import Progress
     from personalize.fleet.worker import Place
-    from personalize.recipe.lease import end_dead
 
     uri = mlflow.get_tracking_uri()
     place = Place(
@@ -188,8 +187,20 @@ def _carry_out(config: Config, plan: Plan, store: Store, asked: Mapping[str, Any
                     progress.add(row)
         finally:
             progress.close()
-            end_dead(store)
+            _end_all(store, run_id)
     return crew.count
+
+
+def _end_all(store: Store, run_id: str, tries: int = 10) -> None:
+    """No subject's run stands as running: a process that was killed a moment ago may not be gone yet."""
+    from personalize.recipe.lease import end_dead
+
+    running = f"tags.`mlflow.parentRunId` = '{run_id}' AND attributes.status = 'RUNNING'"
+    for _ in range(tries):
+        end_dead(store)
+        if not store.client.search_runs(store.searched, running, max_results=1):
+            return
+        time.sleep(0.5)
 
 
 def _suits(uri: str, crew: workers.Crew) -> None:

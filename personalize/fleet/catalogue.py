@@ -83,8 +83,9 @@ class Catalogue:
 def read(place: str, fewest: int = 1) -> Catalogue:
     """fewest: photographs that a subject needs. Raises RecipeError where there is no catalogue or it lacks a column."""
     path = Path(place).expanduser()
+    unused: tuple[str, ...] = ()
     if path.is_dir():
-        entries, faults, unused = *_of_folder(path), ()
+        entries, faults = _of_folder(path)
     else:
         columns, rows = _table(place, path)
         unused = _known_columns(place, columns)

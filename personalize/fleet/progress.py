@@ -20,6 +20,11 @@ CAME_TO = {"failed": "not passed"}
 SHOWN = ("passed", "not passed", "undecided", "failed")
 
 
+def _came_to(row: Row) -> str:
+    """The verdict in a word; empty where there is none."""
+    return CAME_TO.get(row["verdict"], str(row["verdict"]))
+
+
 class Progress:
     """total: subjects to run; done: that were done before. client, run_id: where the live metrics go."""
 
@@ -58,10 +63,10 @@ class Progress:
         """A subject has ended."""
         self.counts[row["state"]] += 1
         if row["verdict"]:
-            self.counts[CAME_TO.get(row["verdict"], row["verdict"])] += 1
+            self.counts[_came_to(row)] += 1
         if row["seconds"] and row["state"] == "done":
             self.seconds.append(row["seconds"])
-        came_to = CAME_TO.get(row["verdict"], row["verdict"]) or row["state"]
+        came_to = _came_to(row) or row["state"]
         took = f" in {spell(row['seconds'])}" if row["seconds"] else ""
         why = f": {' '.join(row['why'].split())[:300]}" if row["why"] else ""
         said = f"{row['subject']} {came_to}{took}{why}"

@@ -9,6 +9,7 @@ One process stays for many subjects, so what it has imported and read is there f
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import signal
@@ -54,6 +55,11 @@ def check_installed() -> None:
         raise RecipeError(f"a fleet's workers are Ray's, and Ray is not installed: uv pip install ray=={VERSION}")
 
 
+def _ray() -> Any:
+    """Ray, of which nothing is known where it is not installed."""
+    return importlib.import_module("ray")
+
+
 @contextlib.contextmanager
 def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
     """Workers for as long as the block lasts. count: 0 for as many as there is room for; gpus: None for what there is.
@@ -63,7 +69,7 @@ def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
     check_installed()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     os.environ.setdefault("RAY_task_oom_retries", "3")  # by default it tries for ever
-    import ray
+    ray = _ray()
 
     there = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS", "")
@@ -77,7 +83,7 @@ def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
 
 
 def _start(address: str, count: int) -> None:
-    import ray
+    ray = _ray()
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     before = signal.getsignal(signal.SIGTERM)
@@ -86,7 +92,7 @@ def _start(address: str, count: int) -> None:
             _knock(address)
             ray.init(address=address, **quiet)
         else:
-            own = {"num_cpus": count} if count else {}
+            own: dict[str, Any] = {"num_cpus": count} if count else {}
             ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **own, **quiet)
     except (ConnectionError, TimeoutError) as error:
         raise RecipeError(
@@ -121,7 +127,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _crew(count: int, gpus: float | None, root: str, elsewhere: bool, owned: bool) -> Crew:
-    import ray
+    ray = _ray()
 
     have = ray.cluster_resources()
     cards, cores = float(have.get("GPU", 0)), float(have.get("CPU", 0))
@@ -157,17 +163,17 @@ def _look_at(root: str) -> None:
     """Raises RecipeError where a machine of the cluster cannot be a worker."""
     from importlib.metadata import PackageNotFoundError, version
 
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    ray = _ray()
 
     versions = {}
     for name in SAME:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
+    strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
     look = ray.remote(num_cpus=0, max_retries=1)(worker.looks)
     asked = {
         node["NodeManagerHostname"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(root, versions)
         for node in ray.nodes()
         if node["Alive"]
@@ -188,7 +194,7 @@ def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> 
     tries: a subject whose process dies is tried so often. Where the caller stops early, what runs is stopped: its runs
     are marked, and what had finished stays.
     """
-    import ray
+    ray = _ray()
 
     # a process that dies, or whose server was away, is started again; what is wrong with a subject is not tried again
     subject = ray.remote(
@@ -198,7 +204,8 @@ def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> 
         retry_exceptions=[worker.ServerAway],
         max_calls=RENEWED,
     )(worker.carry_out)
-    waiting, flying = iter(works), {}
+    waiting = iter(works)
+    flying: dict[Any, Work] = {}
     try:
         while True:
             while len(flying) < crew.count and (work := next(waiting, None)) is not None:
@@ -216,7 +223,7 @@ def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> 
 
 def _row(reference: Any, work: Work, tries: int) -> Row:
     """A subject's own row, or one that sets it aside: it has cost so many processes, or the server was away."""
-    import ray
+    ray = _ray()
 
     try:
         row: Row = ray.get(reference)
@@ -236,7 +243,7 @@ def _row(reference: Any, work: Work, tries: int) -> Row:
 
 def _stop(references: list[Any]) -> None:
     """Ray interrupts what runs, as Ctrl-C would; each subject's runs are marked as killed by its own process."""
-    import ray
+    ray = _ray()
 
     if not references:
         return

@@ -60,7 +60,8 @@ def _rank(row: Row, shows: Mapping[str, str]) -> tuple[int, float, str]:
 
 
 def _verdict(card: Card, states: Counter[str], total: int, faults: Sequence[Row], about: Row) -> None:
-    invalid = [f"{len(faults)} rows of the catalogue cannot be done; they are listed at the end"] if faults else []
+    rows = "1 row of the catalogue" if len(faults) == 1 else f"{len(faults)} rows of the catalogue"
+    invalid = [f"{rows} cannot be done, listed at the end"] if faults else []
     if about["planned"]:
         words = f"{about['waiting']} of {total} subjects would run, {about['done']} are done already"
         card.verdict("undecided", words, invalid, stamp="Plan")
@@ -153,9 +154,9 @@ def plain(text: str, row: Row) -> str:
     first = next((line for line in text.splitlines() if line.strip()), "").strip()
     for word in sorted([*row["tokens"], *row["subject"].split(", ")], key=len, reverse=True):
         first = first.replace(word, "…")
-    first = re.sub(r"(?<!\w)/[^\s:,;']+", "…", first)
+    first = re.sub(r"(?<![\w<])/[\w.-]+(?:/[\w.-]+)+", "…", first)
     first = re.sub(r"\b[0-9a-f]{8,}\b", "…", first)
-    first = re.sub(r"[-−+]?\d[\d.,]*", "#", first)
+    first = re.sub(r"[-−+]?\d+(?:[.,]\d+)*", "#", first)
     return first[:160]
 
 

@@ -100,7 +100,10 @@ def test_files_of_a_step_that_is_not_needed_are_named(run: Run, project: Path) -
         [Override("language", "fr")],
     ],
 )
-def test_variants_are_what_each_would_be_alone(project: Path, store: str, overrides: list[Override]) -> None:
+def test_variants_are_what_each_would_be_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[Override]
+) -> None:
+    monkeypatch.chdir(project)
     common = [Override("count.seed", "3")]
     variants = Variants(project, "local", common)
     variants.prepare([Override("count.top", "9")])
