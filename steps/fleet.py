@@ -39,7 +39,7 @@ REUSE = False
 ACTS = True
 
 SQLITE_WORKERS = 4
-"""Workers up to which a database file keeps up; `python -m benchmarks.fleet --writers` measures it."""
+"""Workers up to which a database file may do: a cautious bound. `python -m benchmarks.fleet --writers` measures one."""
 
 
 class Config(StepConfig):
