@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from personalize.dreambooth.backbone import Pipeline
 
 NEEDS = ("caption",)
+READS = {"caption": ("subjects.json",)}
 
 
 class Config(StepConfig):

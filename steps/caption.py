@@ -1,4 +1,4 @@
-"""Caption: a sentence for each photograph.   needs: ingest   gives: metadata.jsonl, subjects.json, remarks.json
+"""Caption: a sentence for each photograph.   needs: ingest   gives: metadata.jsonl, subjects.json, class_nouns.json
 
 `a photo of a <token> <class noun>, <context>`: the token is what is taught, the class noun what is known already, the
 context what the photograph shows besides. The context comes from a model that looks (a vision-language model that is
@@ -77,7 +77,7 @@ def sources(config: Config) -> Mapping[str, str]:
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.dreambooth.backbone import load_tokenizers
     from personalize.photographs.captions import as_written, composed, token_pieces, token_warnings
-    from personalize.photographs.prompts import Subject, save_subjects, token_count
+    from personalize.photographs.prompts import Subject, class_captions, save_class_nouns, save_subjects, token_count
 
     images = inputs["ingest"].path / "images"
     photographs = read_rows(images / "metadata.jsonl")
@@ -108,6 +108,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
     write_rows(outputs / "metadata.jsonl", rows)
     save_subjects(outputs, subjects.values())
+    save_class_nouns(outputs, subjects.values())
+    write_json(outputs / "class_captions.json", class_captions(rows))
     write_json(
         outputs / "remarks.json",
         {

@@ -24,10 +24,11 @@ from typing import Annotated
 from pydantic import Field
 
 from personalize import hub
-from personalize.files import read_rows, whole, write_json, write_rows, write_text
+from personalize.files import read_json, whole, write_json, write_rows, write_text
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 NEEDS = ("caption",)
+CAPTIONS = "class_captions.json"
 
 KEPT = Path("build/prior")
 
@@ -59,15 +60,22 @@ def sources(config: Config) -> Mapping[str, str]:
     return {"base model": hub.identity(config.base_model, config.base_revision)}
 
 
+def reads(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Class nouns, and what captions say where that is drawn: not whose class it is."""
+    return {"caption": ("class_nouns.json", CAPTIONS) if CAPTION in config.prompts else ("class_nouns.json",)}
+
+
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     import mlflow
 
-    from personalize.photographs.prompts import load_subjects
+    from personalize.photographs.prompts import load_class_nouns
 
     batches: dict[Path, Batch] = {}
     images = []
-    for noun in sorted({subject.class_noun for subject in load_subjects(inputs["caption"].path)}):
-        captions = _captions(inputs["caption"].path, noun)
+    captioned = inputs["caption"].path
+    told = read_json(captioned / CAPTIONS) if CAPTION in config.prompts else {}
+    for noun in load_class_nouns(captioned):
+        captions = told.get(noun, ())
         for start in range(0, config.images_per_class, config.batch_size):
             numbers = range(start, start + config.batch_size)
             batch = Batch([(_prompt(config, noun, captions, i), _seed(config, noun, i)) for i in numbers])
@@ -149,14 +157,6 @@ def _kept_folder(config: Config, batch: Batch) -> Path:
     folder = KEPT / hashlib.sha256(text.encode()).hexdigest()[:16]
     write_text(folder / "about.json", text)
     return folder
-
-
-def _captions(captioned: Path, noun: str) -> list[str]:
-    """What the captions of a class's photographs say without the token, each once, in order."""
-    from personalize.photographs.prompts import without_token
-
-    rows = [row for row in read_rows(captioned / "metadata.jsonl") if row["class_noun"] == noun]
-    return sorted({without_token(row["text"], row["token"]) for row in rows})
 
 
 def _prompt(config: Config, noun: str, captions: Sequence[str], number: int) -> str:

@@ -29,6 +29,7 @@ from personalize.dreambooth.search import Dimension, Front, spelt
 from personalize.files import write_json
 from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.fingerprint import code_closure
+from personalize.recipe.past import asked
 from steps import train
 
 if TYPE_CHECKING:
@@ -195,15 +196,3 @@ def best_command(params: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in given.get("overrides", {}).items() if not name.startswith("sweep.")}
     best = {f"train.{name}": spelt(value) for name, value in params.items()}
     return command(**({"profile": given.get("profile")} | kept | best))
-
-
-def asked() -> Mapping[str, Any]:
-    """The profile and the overrides of the project run, as the engine has logged them; empty outside the engine."""
-    import mlflow
-    import yaml
-
-    active = mlflow.active_run()
-    parent = active.data.tags.get("mlflow.parentRunId") if active else None
-    if not parent:
-        return {}
-    return yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{parent}/recipe.resolved.yaml"))

@@ -1,7 +1,7 @@
 """Cards: one self-contained HTML file for a step, and the same facts as JSON beside it.
 
-Everything a step says is data: it is escaped, and nothing is loaded from a network. Cards with a gallery or comparison
-carry one script, always the same to the byte: it holds no data, and without it all is there, only unfiltered.
+Everything a step says is data: it is escaped, and nothing is loaded from a network. Cards with a gallery, comparison or
+roster carry one script, always the same to the byte: it holds no data, and without it all is there, only unfiltered.
 """
 
 import math
@@ -40,6 +40,17 @@ class Shot:
     links: Sequence[str] = ()
     facets: Sequence[str] = ()
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a roster. link: an address (see `links.address`) of its first cell; tone: a verdict that colours it."""
+
+    cells: Sequence[Any]
+    facets: Sequence[str] = ()
+    link: str = ""
+    tone: str = ""
+    picture: pictures.Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,41 @@ class Card:
             each["facets"] = [of.index(str(value)) for of, value in zip(values, shot.facets, strict=True)]
         named = [{"name": str(name), "values": of} for name, of in zip(facets, values, strict=True)]
         self._add("gallery", title=str(title), sides=list(map(str, sides)), facets=named, shots=shown)
+
+    def roster(
+        self, title: str, columns: Sequence[str], facets: Sequence[str], lines: Sequence["Line"], note: str = ""
+    ) -> None:
+        """Any number of rows with a small picture each, to be filtered by their facets; the first cell is the link.
+
+        The pictures of the first rows are shown, as many as the page's bounds allow.
+        """
+        values = [list(dict.fromkeys(str(line.facets[f]) for line in lines)) for f in range(len(facets))]
+        places = [{value: index for index, value in enumerate(of)} for of in values]
+        room, shown = GALLERY, []
+        for line in lines:
+            if len(line.cells) != len(columns) or len(line.facets) != len(facets):
+                raise ValueError(
+                    f"roster '{title}' has {len(columns)} columns and {len(facets)} facets, unlike {line!r}"
+                )
+            room -= len(line.picture.uri) if line.picture else 0
+            shown.append(
+                {
+                    "picture": line.picture if room >= 0 else None,
+                    "cells": [_cell(value) for value in line.cells],
+                    "link": line.link,
+                    "tone": line.tone,
+                    "facets": [of[str(value)] for of, value in zip(places, line.facets, strict=True)],
+                }
+            )
+        named = [{"name": str(name), "values": of} for name, of in zip(facets, values, strict=True)]
+        self._add("roster", title=str(title), columns=list(map(str, columns)), facets=named, rows=shown, note=str(note))
+
+    def histogram(self, title: str, groups: Mapping[str, Sequence[float]], x: str = "", percent: bool = False) -> None:
+        """How values are spread: stacked bars, a colour for each group; those that are not finite are left out."""
+        named = {str(name): [float(value) for value in values] for name, values in groups.items()}
+        edges, counts = charts.binned(named)
+        svg = charts.bars(edges, counts, x, title, percent)
+        self._add("histogram", title=str(title), x=str(x), edges=edges, counts=counts, svg=svg)
 
     def images(self, title: str, images: Sequence[tuple[Any, str]], columns: int = 5, width: int = 160) -> None:
         """A contact sheet of (PIL image or path, caption)."""

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: a few hundred bytes a line, sharp at any size, coloured by the page's own palette."""
+"""Charts as inline SVG: a few hundred bytes a line, sharp at any size, coloured by the page's own palette."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -73,6 +73,70 @@ def lines(series: Mapping[str, Line], x: str, y: str, marks: Mapping[str, float]
         parts.append(f'<p class="keys">{"".join(keys)}</p>')
     if left_out:
         parts.append(f'<p class="muted">{left_out} values were not finite and are not drawn.</p>')
+    return "".join(parts)
+
+
+def binned(groups: Mapping[str, Sequence[float]], about: int = 24) -> tuple[list[float], dict[str, list[int]]]:
+    """Edges of bins of a round width, and how many of each group's values lie in each; none where nothing is finite."""
+    kept = {name: [value for value in values if math.isfinite(value)] for name, values in groups.items()}
+    every = [value for values in kept.values() for value in values]
+    if not every:
+        return [], {}
+    edges = ticks(*_span(every), about)
+    width = edges[1] - edges[0]
+    counts = {}
+    for name, values in kept.items():
+        if values:
+            counts[name] = [0] * (len(edges) - 1)
+            for value in values:
+                counts[name][min(int((value - edges[0]) / width + 1e-9), len(edges) - 2)] += 1
+    return edges, counts
+
+
+def bars(
+    edges: Sequence[float], counts: Mapping[str, Sequence[int]], x: str, title: str = "", percent: bool = False
+) -> str:
+    """Stacked bars over bins; nothing to draw gives a sentence."""
+    if not counts:
+        return "<p class='muted'>Nothing to draw: no finite value was recorded.</p>"
+    high = max(map(sum, zip(*counts.values(), strict=True)))
+    steps = [step for step in ticks(0, max(high, 1), 4) if step == int(step)]
+    most = max(steps[-1], high)
+
+    def across(value: float) -> float:
+        return LEFT + (value - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - LEFT - RIGHT)
+
+    def up(value: float) -> float:
+        return HEIGHT - BOTTOM - value / most * (HEIGHT - TOP - BOTTOM)
+
+    total = sum(map(sum, counts.values()))
+    label = f"{title}: {total} values from {number(edges[0])} to {number(edges[-1])}"
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">']
+    for value in steps:
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value):.1f}" y2="{up(value):.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 8}" y="{up(value) + 4:.1f}" text-anchor="end">{number(value)}</text>'
+        )
+    for value in ticks(edges[0], edges[-1]):
+        if edges[0] <= value <= edges[-1]:
+            at = f'x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+            said = f"{100 * value:.0f} %" if percent else number(value)
+            parts.append(f'<text class="tick" {at} text-anchor="middle">{said}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x)}</text>')
+    below = [0] * (len(edges) - 1)
+    for index, of in enumerate(counts.values()):
+        for place, count in enumerate(of):
+            if count:
+                left, right = across(edges[place]) + 1, across(edges[place + 1]) - 1
+                top, bottom = up(below[place] + count), up(below[place])
+                size = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
+                parts.append(f'<rect class="bar c{index % COLOURS + 1}" {size}/>')
+                below[place] += count
+    parts.append("</svg>")
+    keys = [f'<span class="key c{index % COLOURS + 1}">{escape(name)}</span>' for index, name in enumerate(counts)]
+    if len(keys) > 1:
+        parts.append(f'<p class="keys">{"".join(keys)}</p>')
     return "".join(parts)
 
 

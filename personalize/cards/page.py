@@ -17,7 +17,7 @@ from personalize.cards.pictures import Picture
 TEMPLATES = Path(__file__).with_name("templates")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-SCRIPTED = {"gallery", "compare"}
+SCRIPTED = {"gallery", "compare", "roster"}
 """Kinds of blocks that the script adds to: filters, and a slider."""
 
 

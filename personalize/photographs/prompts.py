@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,3 +131,27 @@ def save_subjects(path: str | Path, subjects: Iterable[Subject]) -> Path:
     file = path / "subjects.json" if path.is_dir() else path
     write_json(file, [subject.to_json() for subject in subjects])
     return file
+
+
+def save_class_nouns(path: str | Path, subjects: Iterable[Subject]) -> None:
+    """Writes `class_nouns.json` into the folder `path`: what there are subjects of, whichever they are."""
+    write_json(Path(path) / "class_nouns.json", sorted({subject.class_noun for subject in subjects}))
+
+
+def load_class_nouns(path: str | Path) -> list[str]:
+    """The class nouns of the `class_nouns.json` in the folder `path`, sorted."""
+    file = Path(path) / "class_nouns.json"
+    try:
+        return [str(noun) for noun in read_json(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file}: not a list of class nouns ({type(error).__name__}: {error}). The caption step writes it."
+        ) from error
+
+
+def class_captions(rows: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+    """What captions (rows with `token`, `class_noun`, `text`) say of each class noun without the token, each once."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["class_noun"], set()).add(without_token(row["text"], row["token"]))
+    return {noun: sorted(texts) for noun, texts in sorted(found.items())}

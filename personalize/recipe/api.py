@@ -15,6 +15,8 @@ from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.plan import Prepared, prepare, survey
 
 if TYPE_CHECKING:
+    from personalize.recipe.project import Under
+    from personalize.recipe.runner import Runner
     from personalize.recipe.steps import Step
     from personalize.recipe.tracking import Store
 
@@ -79,6 +81,26 @@ class Recipe:
         Raises RecipeError; a failed step leaves a card.
         """
         started = time.monotonic()
+        runner = self.runner(step, fresh, until, tags)
+        runner.run()
+
+        from personalize.recipe.terminal import end_text
+
+        print(end_text(runner, time.monotonic() - started), flush=True)
+        return CardFile(runner.shown[runner.prepared.target].path)
+
+    def runner(
+        self,
+        step: str | None = None,
+        fresh: bool = False,
+        until: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        under: "Under | None" = None,
+    ) -> "Runner":
+        """What `run` runs, planned and checked: for who wants to know what became of it. under: a run to hang it under.
+
+        Raises RecipeError.
+        """
         prepared = self._prepared(step, until)
         if tags and "reproduces" in tags:
             prepared, left_out = self._without_acts(prepared)
@@ -86,16 +108,13 @@ class Recipe:
 
         from personalize.recipe.plan import make_plan
         from personalize.recipe.runner import Runner
-        from personalize.recipe.terminal import end_text, plan_text
+        from personalize.recipe.terminal import plan_text
 
         store = self._store(prepared, create=True)
         plan = make_plan(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
         _check(prepared, [planned.step for planned in plan if planned.reused is None])
-        runner = Runner(prepared, store, plan, fresh, tags)
-        runner.run()
-        print(end_text(runner, time.monotonic() - started), flush=True)
-        return CardFile(runner.shown[prepared.target].path)
+        return Runner(prepared, store, plan, fresh, tags, under)
 
     def inspect(self, step: str | None = None, run: str | None = None) -> CardFile:
         """The card of a step's latest run, or of any run by its id; without either, the whole recipe with its states.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Merged:
     """The recipe after merging: for each step its keys, each with its place.
 
     card: the step whose card people judge; headline: its metrics that the project run repeats; trust: whose results and
-    approvals count.
+    approvals count; short: what the short names of parameters stand for.
     """
 
     root: Path
@@ -81,6 +81,7 @@ class Merged:
     headline: tuple[str, ...] = ()
     next: dict[str, str | dict[str, str]] = field(default_factory=dict)
     trust: Trust = field(default_factory=Trust)
+    short: dict[str, str] = field(default_factory=dict)
 
 
 def profiles(root: Path) -> list[str]:
@@ -126,7 +127,17 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
         headline=tuple(map(str, content.get("headline") or ())),
         next=_next(document, steps),
         trust=_trust(document, content.get("trust")),
+        short={str(name): str(full) for name, full in short.items()},
     )
+
+
+def with_overrides(merged: Merged, overrides: Sequence[Override]) -> Merged:
+    """The same with a few more keys of its steps changed. A profile's VARIABLE is a matter for `load`."""
+    full = [Override(merged.short.get(override.name, override.name), override.text) for override in overrides]
+    steps = {name: dict(keys) for name, keys in merged.steps.items()}
+    for override in full:
+        _apply(override, steps, lambda: [*merged.short, *merged.profile.variables.values])
+    return replace(merged, steps=steps, overrides=(*merged.overrides, *full))
 
 
 def _recipe(root: Path, profile: Profile) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,23 @@ class Past:
     tags: Mapping[str, str]
 
 
+def asked() -> Mapping[str, Any]:
+    """What was asked of the project run that a step runs in: its profile, and the overrides by name.
+
+    Empty outside the engine. A value with a secret in it is not kept: its name stands under `withheld`.
+    """
+    import mlflow
+    import yaml
+
+    active = mlflow.active_run()
+    parent = active.data.tags.get("mlflow.parentRunId") if active else None
+    if not parent:
+        return {}
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for one small file tells nothing
+    found: Mapping[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{parent}/recipe.resolved.yaml"))
+    return found
+
+
 def find(run_id: str, step: str) -> Past:
     """The run of `step` that is meant by its own id, or by that of a project run which ran or reused it.
 
@@ -38,18 +56,18 @@ def find(run_id: str, step: str) -> Past:
     import mlflow
 
     store = Store(mlflow.MlflowClient(), "", [], Path.cwd())
-    asked = store.by_id(run_id.strip())
-    if asked is None:
+    meant = store.by_id(run_id.strip())
+    if meant is None:
         raise RecipeError(f"run {run_id.strip() or '(empty)'} is not in the tracking store {mlflow.get_tracking_uri()}")
-    past = _of_step(store, asked, step)
+    past = _of_step(store, meant, step)
     if past.status != "FINISHED":
         raise RecipeError(
             f"run {past.run_id} of step '{step}' is {past.status.lower()}: only a finished one has results"
         )
     made = {"inputs": {}, "config": {}} | made_of(store, past)
-    own = inputs_of(store, {step: past}, {step: _card(store, asked, past, step)})[step]
+    own = inputs_of(store, {step: past}, {step: card_of(store, meant, past, step)})[step]
     return Past(
-        past.run_id, _name(store, asked), own, inputs_of(store, given_to(store, made)), made["config"], past.tags
+        past.run_id, _name(store, meant), own, inputs_of(store, given_to(store, made)), made["config"], past.tags
     )
 
 
@@ -139,7 +157,7 @@ def _of_step(store: Store, asked: StepRun, step: str) -> StepRun:
     return past
 
 
-def _card(store: Store, asked: StepRun, past: StepRun, step: str) -> str:
+def card_of(store: Store, asked: StepRun, past: StepRun, step: str) -> str:
     """The card that the project run shows, where it drew its own; else the one that was drawn when the step ran."""
     own = f"{REDRAWN}/{step}.html"
     if asked.run_id != past.run_id and any(f.path == own for f in store.client.list_artifacts(asked.run_id, REDRAWN)):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from personalize.egress import has_secret, without_secrets
-from personalize.recipe.config import Merged, Override, load
+from personalize.files import value_digest
+from personalize.recipe.config import Merged, Override, load, with_overrides
 from personalize.recipe.errors import RecipeError, nearest
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment
 from personalize.recipe.steps import Step, StepConfig, load_steps
@@ -45,6 +46,16 @@ class Prepared:
     def outside_data(self) -> list[str]:
         """The folders and files that the configuration names as data, which stay on this machine."""
         return sorted({place for config in self.configs.values() for place in config.outside_data()})
+
+    @property
+    def work(self) -> str:
+        """Digest of all that decides what the needed steps come to, known before any of them has run.
+
+        Empty where one of them always runs.
+        """
+        if not all(self.steps[name].reuse for name in self.components):
+            return ""
+        return value_digest([self.target, *(components.digest for components in self.components.values())])
 
     def resolved(self) -> dict[str, Any]:
         """Everything that was decided, as plain values: what is logged and what `reproduce` reads.
@@ -96,6 +107,60 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
     needed = closure([step] if step else order[: order.index(target) + 1], steps, configs)
     validate(merged, kinds, set(needed))
     return Prepared(merged, steps, configs, _components(root, needed, steps, configs), target, bool(step))
+
+
+class Variants:
+    """The same recipe again and again with a few keys changed: what all have in common is read and digested once.
+
+    As `prepare`, which gives the same for each.
+    """
+
+    def __init__(self, root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "") -> None:
+        self._root, self._profile, self._common, self._until = root, profile, tuple(overrides), until
+        self._bases: dict[tuple[Override, ...], Merged] = {}
+        self._known: dict[tuple[str, str], Components] = {}
+        self._steps: dict[str, Step] = {}
+
+    def prepare(self, overrides: Sequence[Override]) -> Prepared:
+        """Raises RecipeError as `prepare` does."""
+        short = self._base(()).short
+        late = tuple(each for each in overrides if str(short.get(each.name, each.name)).isupper())
+        merged = with_overrides(self._base(late), [each for each in overrides if each not in late])
+        target, steps = self._target(merged), self._loaded(merged)
+        kinds = {name: step.kind for name, step in steps.items()}
+        configs = validate(merged, kinds, set())
+        order = list(steps)
+        needed = closure(order[: order.index(target) + 1], steps, configs)
+        if not set(needed) <= set(configs):
+            validate(merged, kinds, set(needed))
+        return Prepared(merged, steps, configs, {name: self._of(name, configs[name]) for name in needed}, target)
+
+    def common(self) -> tuple[Merged, str, dict[str, StepConfig]]:
+        """The recipe as it is without changes, its target, and the configs of the steps that can be configured so."""
+        merged = self._base(())
+        kinds = {name: step.kind for name, step in self._loaded(merged).items()}
+        return merged, self._target(merged), validate(merged, kinds, set())
+
+    def _target(self, merged: Merged) -> str:
+        target = self._until or merged.until
+        if target not in merged.steps:
+            raise RecipeError(f"unknown step '{target}'{nearest(target, merged.steps)}")
+        return target
+
+    def _loaded(self, merged: Merged) -> dict[str, Step]:
+        self._steps = self._steps or load_steps(self._root, merged.places)
+        return self._steps
+
+    def _base(self, late: tuple[Override, ...]) -> Merged:
+        if late not in self._bases:
+            self._bases[late] = load(self._root, self._profile, [*self._common, *late])
+        return self._bases[late]
+
+    def _of(self, name: str, config: StepConfig) -> Components:
+        key = (name, config.model_dump_json())
+        if key not in self._known:
+            self._known[key] = _components(self._root, [name], self._steps, {name: config})[name]
+        return self._known[key]
 
 
 def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prepared:
@@ -182,7 +247,7 @@ def plan_step(
         return Planned(step, "run", "always runs", waiting=tuple(waiting))
     if fresh:
         return Planned(step, "run", "asked to run anew", waiting=tuple(waiting))
-    components = prepared.components[name].given({need: past.digest for need, past in results.items()})
+    components = given(prepared, store, name, results)
     tries = [] if waiting else store.with_fingerprint(components.digest)
     done = [past for past in tries if past.status == "FINISHED"]
     doubts = []
@@ -209,6 +274,17 @@ def plan_step(
     if len(reasons) > MOST_REASONS:
         reasons = [*reasons[:MOST_REASONS], f"{len(reasons) - MOST_REASONS} more"]
     return Planned(step, "run", "; ".join(reasons) or "not run in this experiment", waiting=tuple(waiting))
+
+
+def given(prepared: Prepared, store: Store, name: str, results: Mapping[str, StepRun]) -> Components:
+    """What a step's result depends on, now that the steps it needs have theirs.
+
+    Of an input of which the step reads a few files, those count: another result with the same files is the same to it.
+    """
+    reads = prepared.steps[name].reads(prepared.configs[name])
+    return prepared.components[name].given(
+        {need: store.digest_of(past, reads[need]) if need in reads else past.digest for need, past in results.items()}
+    )
 
 
 def _results_of(steps: Sequence[str]) -> str:

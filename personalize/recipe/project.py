@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -21,19 +22,33 @@ RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that nobody has named."""
 LONGEST_NAME = 120
 DIFF = "uncommitted.diff"
+WORK = "recipe.work"
+"""Tag of a project run: the digest of all that decided what it came to (`Prepared.work`)."""
 LEFT_OUT = "left_out.json"
 """Artifact that names the changed files which stayed on the machine: {name: why}."""
+
+
+@dataclass(frozen=True)
+class Under:
+    """The run that a project run hangs under, and what it is called there."""
+
+    run_id: str
+    name: str
 
 
 class ProjectRun:
     """The parent of the steps' runs: the one that `mlflow run` opened, or one of its own, opened at once."""
 
-    def __init__(self, prepared: Prepared, store: Store) -> None:
+    def __init__(self, prepared: Prepared, store: Store, under: Under | None = None) -> None:
         import mlflow
 
         self.prepared = prepared
         self.store = store
-        if os.environ.get("MLFLOW_RUN_ID"):  # the project run of `mlflow run`; asking for it consumes the variable
+        if under is not None:
+            run = mlflow.start_run(
+                run_name=under.name, experiment_id=store.experiment_id, nested=True, parent_run_id=under.run_id
+            )
+        elif os.environ.get("MLFLOW_RUN_ID"):  # the project run of `mlflow run`; asking for it consumes the variable
             run = mlflow.start_run()
             if RANDOM_NAME.fullmatch(run.info.run_name or ""):
                 store.client.update_run(run.info.run_id, name=run_name(prepared))
@@ -56,6 +71,8 @@ class ProjectRun:
 
         refuse_logged_secrets(self.run_id, self.logged_already)
         tags = {**tags, "recipe.target": self.prepared.target}
+        if self.prepared.work:
+            tags[WORK] = self.prepared.work
         seeds = {str(config["seed"]) for config in resolved.values() if config.get("seed") is not None}
         if seeds:
             tags["lineage.seed"] = ", ".join(sorted(seeds))

@@ -19,12 +19,13 @@ from personalize.cards.commands import under_profile
 from personalize.evidence import keys
 from personalize.evidence.statement import EvidenceError
 from personalize.recipe import machine, provenance
+from personalize.recipe.alone import alone
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
-from personalize.recipe.plan import Planned, Prepared, plan_step
+from personalize.recipe.plan import Planned, Prepared, given, plan_step
 from personalize.recipe.process import sweep, terminable, workplace
-from personalize.recipe.project import ProjectRun, asked_of, param
+from personalize.recipe.project import ProjectRun, Under, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
 from personalize.recipe.tracking import StepRun, Store
@@ -56,7 +57,9 @@ class Runner:
         plan: list[Planned],
         fresh: bool = False,
         tags: Mapping[str, str] | None = None,
+        under: Under | None = None,
     ) -> None:
+        self.under = under
         self.prepared = prepared
         self.store = store
         self.plan = plan
@@ -82,7 +85,7 @@ class Runner:
         with terminable(), under_profile(self.prepared.merged.profile.name):
             if died := end_dead(self.store):
                 print(f"marked as killed, for nobody works on them any more: {', '.join(died)}", flush=True)
-            project = ProjectRun(self.prepared, self.store)
+            project = ProjectRun(self.prepared, self.store, self.under)
             self.parent_id = self.cards.parent_id = project.run_id
             try:
                 with lease(self.store, project.run_id):
@@ -112,14 +115,35 @@ class Runner:
             planned = plan_step(self.prepared, self.store, name, results, fresh=self.fresh)
             if planned.reused is not None:
                 print(f"▸ {name}  reuse  {planned.why}", flush=True)
+        if planned.reused is None and not self.fresh and planned.step.reuse:
+            planned = self._make_alone(planned, results)
+        elif planned.reused is None:
+            self._make(planned, results)
         if planned.reused is None:
-            self.results[name] = self._execute(planned, results)
-            self.ran.append(name)
             return
         self.results[name] = planned.reused
         self._tag_parent(name, f"reused {planned.reused.run_id}")
         if name in (self.prepared.target, self.prepared.merged.card):
             self.shown[name] = self.cards.of_reused(name, planned.reused, results)
+
+    def _make_alone(self, planned: Planned, results: Mapping[str, StepRun]) -> Planned:
+        """Made here, unless another process of this folder was at it: then what that has made is used."""
+        name = planned.step.name
+        fingerprint = given(self.prepared, self.store, name, results).digest
+
+        def say() -> None:
+            print(f"▸ {name}  waits for another process, which makes the very same", flush=True)
+
+        with alone(self.prepared.root, fingerprint, say) as waited:
+            if waited:
+                planned = plan_step(self.prepared, self.store, name, results)
+            if planned.reused is None:
+                self._make(planned, results)
+        return planned
+
+    def _make(self, planned: Planned, results: Mapping[str, StepRun]) -> None:
+        self.results[planned.step.name] = self._execute(planned, results)
+        self.ran.append(planned.step.name)
 
     def _execute(self, planned: Planned, results: Mapping[str, StepRun]) -> StepRun:
         import mlflow
@@ -127,11 +151,12 @@ class Runner:
 
         step, name = planned.step, planned.step.name
         config = self.prepared.configs[name]
-        components = self.prepared.components[name].given({need: past.digest for need, past in results.items()})
-        inputs = inputs_of(self.store, results, {need: shown.address for need, shown in self.shown.items()})
+        components = given(self.prepared, self.store, name, results)
         print(f"▸ {name}  {step.about}", flush=True)
         started = time.monotonic()
         work = workplace(self.prepared.root, name)
+        cards = {need: shown.address for need, shown in self.shown.items()}
+        inputs = inputs_of(self.store, results, cards, only=(step.reads(config), work / "inputs"))
         outputs = work / "outputs"
         outputs.mkdir()
         tags = {
@@ -171,9 +196,9 @@ class Runner:
                 )
             made |= {"status": "finished", "seconds": round(time.monotonic() - started, 1)}
             self.store.log_text(run_id, json.dumps(made, ensure_ascii=False, indent=1, default=str), MADE)
-            given = {need: (past.run_id, self.store.statement(past)) for need, past in results.items()}
+            used = {need: (past.run_id, self.store.statement(past)) for need, past in results.items()}
             said = provenance.state(
-                outputs, components, self._resolved()[name], given, self.lineage, run_id, self.signer
+                outputs, components, self._resolved()[name], used, self.lineage, run_id, self.signer
             )
             self.store.log_text(run_id, said, provenance.NAME, sifted=True)
             count = sum(len(names) for _, _, names in os.walk(outputs))

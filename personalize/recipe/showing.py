@@ -6,8 +6,9 @@ is drawn again only where what it is drawn from has changed: its code, its confi
 
 import hashlib
 import json
+import shutil
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,18 +191,28 @@ def given_to(store: Store, made: Mapping[str, Any]) -> dict[str, StepRun]:
 
 
 def inputs_of(
-    store: Store, results: Mapping[str, StepRun], cards: Mapping[str, str] | None = None, shown: bool = False
+    store: Store,
+    results: Mapping[str, StepRun],
+    cards: Mapping[str, str] | None = None,
+    shown: bool = False,
+    only: tuple[Mapping[str, tuple[str, ...]], Path] | None = None,
 ) -> Inputs:
     """Earlier results as a step reads them. cards: addresses of the cards that were drawn anew.
 
-    shown: they are only looked at, as they are; what something is made from must be as it was made.
+    shown: they are only looked at, as they are; what something is made from must be as it was made. only: of which
+    inputs a few files are read (`Step.reads`), and a folder to lay those out in.
     """
+    reads, place = only or ({}, Path())
+
+    def fetched(name: str, past: StepRun) -> Path:
+        made = store.place(past) if shown else store.outputs(past)
+        return _laid_out(made, reads[name], place / name) if name in reads else made
 
     def one(name: str, past: StepRun) -> Input:
         return Input(
             past.run_id,
             past.tags.get("recipe.fingerprint", ""),
-            lambda: store.place(past) if shown else store.outputs(past),
+            lambda: fetched(name, past),
             lambda: past.metrics,
             past.digest,
             (cards or {}).get(name, ""),
@@ -209,6 +220,16 @@ def inputs_of(
         )
 
     return Inputs({name: one(name, past) for name, past in results.items()})
+
+
+def _laid_out(made: Path, names: Iterable[str], place: Path) -> Path:
+    """A folder with these files of another and no others."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (made / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made / name, place / name)
+    return place
 
 
 def outcome_tags(card: Card) -> dict[str, str]:
@@ -222,12 +243,17 @@ def outcome_of(tags: Mapping[str, str]) -> dict[str, str]:
     return {tag: value for tag, value in tags.items() if tag == OUTCOME or tag.startswith(f"{OUTCOME}.")}
 
 
+def outcome_words(tags: Mapping[str, str]) -> dict[str, str]:
+    """The words of an outcome in a run's tags, by their names."""
+    prefix = f"{OUTCOME}."
+    return {tag.removeprefix(prefix): word for tag, word in tags.items() if tag.startswith(prefix)}
+
+
 def next_words(said: str | Mapping[str, str], tags: Mapping[str, str]) -> str:
     """The text of `next:` for the outcome in a run's tags, its `{words}` filled in; empty where there is none."""
     text = said if isinstance(said, str) else said.get(tags.get(OUTCOME, ""), "")
-    for tag, word in tags.items():
-        if tag.startswith(f"{OUTCOME}."):
-            text = text.replace("{" + tag.removeprefix(f"{OUTCOME}.") + "}", word)
+    for name, word in outcome_words(tags).items():
+        text = text.replace("{" + name + "}", word)
     return text.strip()
 
 

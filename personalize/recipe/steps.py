@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +62,8 @@ class StepConfig(BaseModel):
     def outside_data(self) -> list[str]:
         """The folders and files that it names as data: keys marked so, and paths."""
         found = []
-        for name, field in type(self).model_fields.items():
-            extra, value = field.json_schema_extra, getattr(self, name)
+        for name, described in type(self).model_fields.items():
+            extra, value = described.json_schema_extra, getattr(self, name)
             if isinstance(value, Path) or (isinstance(extra, dict) and extra.get("outside_data") and value):
                 found.append(str(value))
         return found
@@ -153,6 +153,8 @@ class Step:
     acts: what it does is seen outside, in a registry or at an endpoint, so whoever makes a run again leaves it out.
 
     check: what must be so before any step runs (a name that the registry takes, a permission); raises ValueError.
+
+    reads: the files that it reads of an input, where not all: they alone count, and it is given no others.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Step:
     narrow: Callable[[Any], tuple[str, ...]] | None
     check: Callable[[Any], None]
     acts: bool = False
+    reads: Callable[[Any], Mapping[str, tuple[str, ...]]] = lambda config: {}
 
 
 def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
@@ -226,7 +229,20 @@ def _step(root: Path, name: str, path: Path) -> Step:
         narrow=getattr(module, "needs", None),
         check=getattr(module, "check", lambda config: None),
         acts=bool(getattr(module, "ACTS", False)),
+        reads=getattr(module, "reads", None) or _always(_reads(name, needs, getattr(module, "READS", {}))),
     )
+
+
+def _always(reads: Mapping[str, tuple[str, ...]]) -> Callable[[Any], Mapping[str, tuple[str, ...]]]:
+    return lambda config: reads
+
+
+def _reads(name: str, needs: Sequence[str], reads: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(reads, Mapping) or any(isinstance(files, str) for files in reads.values()):
+        raise RecipeError(f"steps/{name}.py: READS maps needed steps to the files that are read of them, not {reads!r}")
+    if strange := next((need for need in reads if need not in needs), ""):
+        raise RecipeError(f"steps/{name}.py: READS names '{strange}', which NEEDS does not{nearest(strange, needs)}")
+    return {need: tuple(files) for need, files in reads.items()}
 
 
 def show_files(config: Any, inputs: Mapping[str, "Input"], outputs: Path, card: Any) -> None:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ DOWNLOADS = Path("build/recipe/inputs")
 
 @dataclass(frozen=True)
 class StepRun:
-    """An earlier run of a step. datasets, models: MLflow's own records of what it was given and what it registered."""
+    """An earlier run of a step. datasets, models: MLflow's own records of what it was given and what it registered.
+
+    active: nobody has deleted it.
+    """
 
     run_id: str
     status: str
@@ -40,6 +43,7 @@ class StepRun:
     metrics: Mapping[str, float]
     datasets: tuple[Any, ...] = ()
     models: tuple[Any, ...] = ()
+    active: bool = True
 
     @property
     def digest(self) -> str:
@@ -130,6 +134,14 @@ class Store:
         except Exception as error:  # a server that does not answer, an artifact that is not there
             raise EvidenceError("no statement of what it made") from error
         return provenance.parse(text)
+
+    def digest_of(self, past: StepRun, names: Collection[str]) -> str:
+        """Of a few of the files that a run made, by its statement; of all it made where that does not say."""
+        try:
+            made = self.statement(past).subjects
+        except EvidenceError:
+            return past.digest
+        return files.value_digest({name: made.get(name, "") for name in names})
 
     def _present(self, past: StepRun) -> bool:
         expected = int(past.tags.get("recipe.outputs.files", "-1"))
@@ -241,7 +253,18 @@ class Store:
             dict(run.data.metrics),
             tuple(run.inputs.dataset_inputs) if run.inputs else (),
             tuple(run.outputs.model_outputs) if run.outputs else (),
+            info.lifecycle_stage == "active",
         )
+
+    def projects(self, recipe: str, target: str) -> Iterator[Any]:
+        """All project runs up to a step as MLflow has them, newest first."""
+        condition = f"tags.`recipe.target` = '{_quoted(target)}' AND tags.`recipe.name` = '{_quoted(recipe)}'"
+        token, order = None, ["attributes.start_time DESC"]
+        while True:
+            page = self.client.search_runs(self.searched, condition, max_results=1000, order_by=order, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
 
     def _search(self, condition: str, most: int) -> list[StepRun]:
         runs = self.client.search_runs(

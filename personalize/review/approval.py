@@ -100,11 +100,18 @@ def content(where: str, what: str) -> bytes:
 
 
 def decide(
-    evidence: Evidence, decision: Decision, by: str, reason: str, how: str, signer: CryptoSigner | None = None
+    evidence: Evidence,
+    decision: Decision,
+    by: str,
+    reason: str,
+    how: str,
+    signer: CryptoSigner | None = None,
+    sample: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keep a decision with the evaluated run, in force from now on. how: where it was given, in a word or two.
 
-    signer: whose key stands for it; without one it is unsigned. Raises ApprovalError without a name or a reason.
+    signer: whose key stands for it; without one it is unsigned. sample: where it was given for many together, which of
+    them were looked at and what that shows. Raises ApprovalError without a name or a reason.
     """
     import mlflow
 
@@ -113,6 +120,8 @@ def decide(
         raise ApprovalError(f"a decision needs {'a name' if not by else 'a reason'}")
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     record = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, **asdict(evidence)}
+    if sample is not None:
+        record["sample"] = dict(sample)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     client = mlflow.MlflowClient()
     name = f"{at.replace(':', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

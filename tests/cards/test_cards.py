@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from personalize.cards import Advice, Card, Shot
+from personalize.cards import Advice, Card, Line, Shot
 from personalize.cards.charts import thin, ticks
+from personalize.cards.pictures import encode
 
 HOSTILE = '<script>alert("x")</script><img src=http://example.org/x onerror=alert(1)>\'"&'
 
@@ -46,6 +47,12 @@ def full() -> Card:
         card.advice(HOSTILE, [Advice(HOSTILE, HOSTILE, HOSTILE)])
         card.compare(HOSTILE, [HOSTILE, "b"], [Shot(HOSTILE, [picture(), picture()], note=HOSTILE)])
         card.gallery(HOSTILE, [HOSTILE], [HOSTILE], [Shot(HOSTILE, [picture()], facets=[HOSTILE], note=HOSTILE)] * 2)
+        lines = [
+            Line([HOSTILE, 0.5, None], [HOSTILE], "", "failed", encode(picture(), 36)),
+            Line([HOSTILE, 1, True], ["b"]),
+        ]
+        card.roster(HOSTILE, [HOSTILE, "number", "none"], [HOSTILE], lines, HOSTILE)
+        card.histogram(HOSTILE, {HOSTILE: [0.1, 0.2, float("nan")], "b": [0.9]}, x=HOSTILE)
     return card
 
 
@@ -60,7 +67,7 @@ def test_a_card_is_self_contained_under_a_strict_policy(full: Card) -> None:
     html = full.html()
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html.replace("&#39;", "'")
     addresses = [given[key] for _, given in tags(html) for key in ("src", "href") if key in given]
-    assert len(addresses) == 10  # seven pictures, two sections in the contents, the way past a gallery
+    assert len(addresses) == 12  # eight pictures, two sections in the contents, the way past a gallery and a roster
     assert all(address.startswith(("data:image/", "#")) for address in addresses)
     assert "@import" not in html
     assert "url(" not in html
@@ -68,7 +75,7 @@ def test_a_card_is_self_contained_under_a_strict_policy(full: Card) -> None:
 
 def test_every_picture_has_an_alternative_text(full: Card) -> None:
     images = [attributes for name, attributes in tags(full.html()) if name == "img"]
-    assert len(images) == 7
+    assert len(images) == 8
     assert all(image["alt"] for image in images)
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from personalize.cards import Card
-from personalize.files import tree_digest, write_rows
-from personalize.photographs.prompts import Subject, save_subjects
+from personalize.files import tree_digest, write_json
+from personalize.photographs.prompts import Subject, class_captions, save_class_nouns
 from personalize.recipe import Inputs
 from steps import prior
 from tests.steps.conftest import perform
@@ -28,13 +28,13 @@ def run(store: Path, tiny_models: Path):
         count += 1
         caption, outputs = store / f"caption{count}", store / f"outputs{count}"
         caption.mkdir()
-        save_subjects(caption, [Subject(f"tok{i}", noun, 5) for i, noun in enumerate(nouns)])
+        save_class_nouns(caption, [Subject(f"tok{i}", noun, 5) for i, noun in enumerate(nouns)])
         told = [
-            {"file_name": f"{i}.png", "token": f"tok{i}", "class_noun": noun, "text": text.format(f"tok{i} {noun}")}
+            {"token": f"tok{i}", "class_noun": noun, "text": text.format(f"tok{i} {noun}")}
             for i, noun in enumerate(nouns)
             for text in captions
         ]
-        write_rows(caption / "metadata.jsonl", told)
+        write_json(caption / "class_captions.json", class_captions(told))
         fast = {"images_per_class": 4, "batch_size": 2, "resolution": 64, "sampling_steps": 1, "device": "cpu"}
         config = prior.Config(base_model=str(tiny_models / "sdxl"), **{**fast, **changes})
         with mlflow.start_run() as active:

@@ -1,8 +1,8 @@
 "use strict";
 // Filters and sliders. It reads no data but the page's own, and only hides, shows and clips what stands there.
-for (const gallery of document.querySelectorAll(".gallery")) {
+for (const gallery of document.querySelectorAll(".gallery, .roster")) {
   const form = gallery.querySelector(".filters"), count = form.querySelector("output");
-  const chosen = [...form.querySelectorAll("select")], shots = [...gallery.querySelectorAll("li")];
+  const chosen = [...form.querySelectorAll("select")], shots = [...gallery.querySelectorAll("[data-facets]")];
   const filter = () => {
     let shown = 0;
     for (const shot of shots) {

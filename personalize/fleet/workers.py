@@ -1,0 +1,257 @@
+"""Workers: Ray's. It places subjects on machines and cards, starts processes, and tries again when one dies.
+
+    (nothing set)          a Ray of the fleet's own, on this machine, for as long as the fleet runs
+    RAY_ADDRESS=host:6379  a cluster: `ray start`, KubeRay, or ray.util.spark on Databricks
+
+One process stays for many subjects, so what it has imported and read is there for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from personalize.fleet import record, worker
+from personalize.fleet.record import Row
+from personalize.fleet.work import Work
+from personalize.fleet.worker import Place
+from personalize.recipe import RecipeError
+
+VERSION = "2.60.0"
+RENEWED = 50
+"""Subjects after which a process makes way for a fresh one: memory that a library has lost comes back."""
+TICK_S = 1.0
+FAREWELL_S = 30.0
+"""For subjects that are stopped to mark their runs."""
+STORE_BYTES = 80 * 2**20
+"""Of shared memory: only rows of text travel through it. Ray takes no less."""
+SAME = ("ray", "mlflow", "torch", "diffusers", "transformers", "peft")
+"""Packages that every machine must have in one version."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """count: of workers at once; gpus: cards that each has, 0.5 is half a one. elsewhere: some are other machines."""
+
+    count: int
+    gpus: float
+    elsewhere: bool
+    owned: bool
+
+
+def check_installed() -> None:
+    """Raises RecipeError where Ray is not."""
+    if importlib.util.find_spec("ray") is None:
+        raise RecipeError(f"a fleet's workers are Ray's, and Ray is not installed: uv pip install ray=={VERSION}")
+
+
+def _ray() -> Any:
+    """Ray, of which nothing is known where it is not installed."""
+    return importlib.import_module("ray")
+
+
+@contextlib.contextmanager
+def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
+    """Workers for as long as the block lasts. count: 0 for as many as there is room for; gpus: None for what there is.
+
+    Raises RecipeError where the cluster does not answer, is of another version, or lacks what was asked for.
+    """
+    check_installed()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    os.environ.setdefault("RAY_task_oom_retries", "3")  # by default it tries for ever
+    ray = _ray()
+
+    there = ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not there:
+        _start(address, count)
+    try:
+        yield _crew(count, gpus, root, elsewhere=bool(address) and address != "local", owned=not there)
+    finally:
+        if not there:
+            ray.shutdown()
+
+
+def _start(address: str, count: int) -> None:
+    ray = _ray()
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if address and address != "local":
+            _knock(address)
+            ray.init(address=address, **quiet)
+        else:
+            own: dict[str, Any] = {"num_cpus": count} if count else {}
+            ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **own, **quiet)
+    except (ConnectionError, TimeoutError) as error:
+        raise RecipeError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); start it (ray start --head), or "
+            "unset RAY_ADDRESS to work on this machine"
+        ) from None
+    except RuntimeError as error:
+        if "ersion mismatch" not in str(error):
+            raise
+        raise RecipeError(
+            f"the Ray cluster at RAY_ADDRESS={address} is of another version than this environment "
+            f"(ray {ray.__version__}): {' '.join(str(error).split())}. Install the same on both"
+        ) from None
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has its own, which would end the process without a word
+
+
+def _knock(address: str) -> None:
+    """Raises ConnectionError where nobody listens, instead of a minute of tries."""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if not parts.hostname or not parts.port:
+        return  # auto
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=3).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _crew(count: int, gpus: float | None, root: str, elsewhere: bool, owned: bool) -> Crew:
+    ray = _ray()
+
+    have = ray.cluster_resources()
+    cards, cores = float(have.get("GPU", 0)), float(have.get("CPU", 0))
+    each = (1.0 if cards else 0.0) if gpus is None else gpus
+    if each > cards:
+        raise RecipeError(
+            f"fleet.gpus={each:g} asks for a GPU a worker, and Ray sees {cards:g} on {_of(ray.nodes())}; "
+            "nvidia-smi says whether the driver is there, fleet.gpus=0 works without"
+        )
+    room = int(cards / each) if each else (int(cores) if elsewhere else 1)
+    wanted = count or max(1, room)
+    most = min(int(cards / each) if each else wanted, int(cores))
+    if wanted > most:
+        raise RecipeError(
+            f"workers={wanted} with {each:g} GPU and 1 core each need more than the {cards:g} GPUs and {cores:g} cores "
+            f"of {_of(ray.nodes())}: at most {most}"
+        )
+    if elsewhere:
+        _look_at(root)
+    return Crew(wanted, each, elsewhere and _others(ray.nodes()), owned)
+
+
+def _of(nodes: Sequence[dict[str, Any]]) -> str:
+    alive = sum(bool(node["Alive"]) for node in nodes)
+    return "this machine" if alive == 1 and not os.environ.get("RAY_ADDRESS") else f"{alive} machines"
+
+
+def _others(nodes: Sequence[dict[str, Any]]) -> bool:
+    return len({node["NodeManagerHostname"] for node in nodes if node["Alive"]} - {socket.gethostname()}) > 0
+
+
+def _look_at(root: str) -> None:
+    """Raises RecipeError where a machine of the cluster cannot be a worker."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    ray = _ray()
+
+    versions = {}
+    for name in SAME:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
+    look = ray.remote(num_cpus=0, max_retries=1)(worker.looks)
+    asked = {
+        node["NodeManagerHostname"]: look.options(
+            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(root, versions)
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    said = []
+    for name, answer in asked.items():
+        try:
+            said += [f"{name}: {lack}" for lack in ray.get(answer, timeout=60)]
+        except Exception as error:
+            said.append(f"{name}: {_first_line(error)}")
+    if said:
+        raise RecipeError("machines of the cluster cannot carry the recipe out:\n" + "\n".join(said))
+
+
+def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> Generator[Row | None, None, None]:
+    """A row for each subject, as they end, and None once a second in which none did.
+
+    tries: a subject whose process dies is tried so often. Where the caller stops early, what runs is stopped: its runs
+    are marked, and what had finished stays.
+    """
+    ray = _ray()
+
+    # a process that dies, or whose server was away, is started again; what is wrong with a subject is not tried again
+    subject = ray.remote(
+        num_cpus=1,
+        num_gpus=crew.gpus,
+        max_retries=tries - 1,
+        retry_exceptions=[worker.ServerAway],
+        max_calls=RENEWED,
+    )(worker.carry_out)
+    waiting = iter(works)
+    flying: dict[Any, Work] = {}
+    try:
+        while True:
+            while len(flying) < crew.count and (work := next(waiting, None)) is not None:
+                flying[subject.remote(work, place)] = work
+            if not flying:
+                return
+            ended, _ = ray.wait(list(flying), timeout=TICK_S)
+            for reference in ended:
+                yield _row(reference, flying.pop(reference), tries)
+            if not ended:
+                yield None
+    finally:
+        _stop(list(flying))
+
+
+def _row(reference: Any, work: Work, tries: int) -> Row:
+    """A subject's own row, or one that sets it aside: it has cost so many processes, or the server was away."""
+    ray = _ray()
+
+    try:
+        row: Row = ray.get(reference)
+        return row
+    except ray.exceptions.WorkerCrashedError as error:
+        why = f"the process that worked on it died, {tries} times: it is set aside ({_first_line(error)})"
+    except ray.exceptions.OutOfMemoryError:
+        why = "the machine ran out of memory each time that it was tried; fewer workers, or more memory"
+    except ray.exceptions.RayTaskError as error:
+        why = (
+            f"{_first_line(error.cause) if getattr(error, 'cause', None) else _first_line(error)} (tried {tries} times)"
+        )
+    except ray.exceptions.RayError as error:
+        why = f"{type(error).__name__}: {_first_line(error)}"
+    return record.blank(work) | {"state": "failed", "why": why}
+
+
+def _stop(references: list[Any]) -> None:
+    """Ray interrupts what runs, as Ctrl-C would; each subject's runs are marked as killed by its own process."""
+    ray = _ray()
+
+    if not references:
+        return
+    for reference in references:
+        with contextlib.suppress(Exception):
+            ray.cancel(reference, recursive=False)
+    until = time.monotonic() + FAREWELL_S
+    while references and time.monotonic() < until:
+        ended, references = ray.wait(references, num_returns=len(references), timeout=TICK_S)
+        if not ended and not references:
+            break
