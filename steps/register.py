@@ -177,9 +177,9 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 def _carries(version: RegisteredVersion, adapter_md5: str) -> bool:
     """Whether a registered version has this very adapter in it."""
-    from personalize.serving.package import adapter_of
+    from personalize.serving.package import artifact_of
 
-    return file_digest(adapter_of(version.name, version.version) / Path(ADAPTER).name) == adapter_md5
+    return file_digest(artifact_of(version.name, version.version, "adapter") / Path(ADAPTER).name) == adapter_md5
 
 
 def _gathered(train: Path, folder: Path) -> Path:

@@ -170,11 +170,14 @@ def log(
         )
 
 
-def adapter_of(name: str, version: str | int) -> Path:
-    """The folder of the adapter that a registered version carries: its weights and `subjects.json`, not the base's."""
+def artifact_of(name: str, version: str | int, artifact: str) -> Path:
+    """The folder of one artifact that a registered version carries, and nothing else of it.
+
+    `adapter` has weights and `subjects.json`.
+    """
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}/artifacts/adapter"))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}/artifacts/{artifact}"))
 
 
 def _code(folder: Path) -> Path:
