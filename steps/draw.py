@@ -46,8 +46,17 @@ def sources(config: Config) -> Mapping[str, str]:
 
 def check(config: Config) -> None:
     """Before anything is trained: whoever is asked for a comparison is what was registered. Raises RecipeError."""
-    for version in champions(config.champion):
+    from personalize.serving.promotions import history
+
+    found = champions(config.champion)
+    for version in found:
         registered(version, config.trust)
+    past = history(config.champion, "", config.trust) if found else None
+    if past and (said := past.wrong or past.instead_of(str(found[0].version))):
+        raise RecipeError(
+            f"nothing is compared with {config.champion} version {found[0].version}, which the alias champion names: "
+            f"{said if past.wrong else f'{said} was promoted last'}. `{command('verify')}` says more"
+        )
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -110,15 +119,14 @@ def registered(version: ModelVersion, trust: Trust) -> tuple[Path, Statement]:
     if said:
         at = f"models:/{version.name}/{version.version}"
         raise RecipeError(
-            f"nothing is compared with {version.name} version {version.version}: {said}. `{command('verify', model=at)}` "
-            "says more. Make a version that holds the champion, or draw without one: -P draw.champion=''"
+            f"nothing is compared with {version.name} version {version.version}: {said}. "
+            f"`{command('verify', model=at)}` says more. Make a version that holds the champion, or draw "
+            "without one: -P draw.champion=''"
         )
     return adapter, statement
 
 
-def _cannot_answer(
-    version: ModelVersion, statement: Statement, adapter: Path, config: Config, captioned: Path
-) -> str:
+def _cannot_answer(version: ModelVersion, statement: Statement, adapter: Path, config: Config, captioned: Path) -> str:
     """Why its pictures could not be compared; empty where they can."""
     from personalize.photographs.prompts import load_subjects
 

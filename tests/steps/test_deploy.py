@@ -128,7 +128,7 @@ def test_a_query_without_a_prompt_or_an_endpoint_says_what_to_type(act):
 
 
 def test_a_local_rollback_says_how_to_get_there(act):
-    with pytest.raises(RecipeError, match=r"-P deploy\.model=models:/<name>/<version>"):
+    with pytest.raises(RecipeError, match=r"-e promote -P version=<version> -P rollback=true"):
         act(action="rollback")
 
 

@@ -98,7 +98,9 @@ def test_a_question_is_put_once_and_holds_for_both():
     assert extended(draw.Config, kinds) == "baseline"
     assert draw.Config.model_fields.keys() - {"champion", "trust"} == baseline.Config.model_fields.keys()
     said = {name: Value(value, "recipe.yaml:1", {}) for name, value in {"base_model": "m", "questions_seed": 7}.items()}
-    assert typed(draw.Config, said).model_dump(exclude={"champion", "trust"}) == typed(baseline.Config, said).model_dump()
+    assert (
+        typed(draw.Config, said).model_dump(exclude={"champion", "trust"}) == typed(baseline.Config, said).model_dump()
+    )
 
 
 # The champion.
@@ -200,7 +202,9 @@ def test_a_champion_that_was_changed_in_the_store_ends_the_run_before_anything_i
     asked = config.model_copy(update={"champion": "chairs"})
     draw.check(asked)
     forge(version, file)
-    said = rf"compared with chairs version {version}: it is not as it was registered: artifacts/adapter/{file} was changed"
+    said = (
+        rf"compared with chairs version {version}: it is not as it was registered: artifacts/adapter/{file} was changed"
+    )
     with pytest.raises(RecipeError, match=said):
         draw.check(asked)
     with pytest.raises(RecipeError, match=said):
