@@ -117,7 +117,7 @@ def decide(
         raise ApprovalError(f"a decision needs {'a name' if not by else 'a reason'}")
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     number = max(_kept(evidence.run_id).number, last_seen(_called(evidence.run_id)).number) + 1
-    record = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, "number": number}
+    record: dict[str, Any] = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, "number": number}
     record |= asdict(evidence)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     client = mlflow.MlflowClient()

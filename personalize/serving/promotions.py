@@ -92,10 +92,11 @@ def add(past: History, version: str, evidence: Evidence, by: str, reason: str, s
     before = list(past.lines)
     subjects = {"model": evidence.model.sha256, "card": evidence.card.sha256, "scores": evidence.scores.sha256}
     subjects |= {FILE: digest(before[-1])} if before else {}
+    number = max(past.last.number, last_seen(what).number) + 1
     said = {
         "name": past.name,
         "version": version,
-        "number": max(past.last.number, last_seen(what).number) + 1,
+        "number": number,
         "by": by,
         "reason": reason,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,7 +104,7 @@ def add(past: History, version: str, evidence: Evidence, by: str, reason: str, s
     line = write(subjects, KIND, said, signer)
     client.log_text(evidence.run_id, "".join([*before, line]), FILE)
     client.set_registered_model_tag(past.name, POINTER, address(evidence.run_id, FILE))
-    remember(what, Seen(said["number"], digest(line)))
+    remember(what, Seen(number, digest(line)))
 
 
 def _read(name: str, place: str, trust: Trust) -> History:
@@ -125,7 +126,8 @@ def _read(name: str, place: str, trust: Trust) -> History:
         statement = read(line, KIND)
         said = statement.predicate
         try:
-            each = Promotion(*(str(said[key]) for key in ("version", "by", "reason", "at")), key=statement.key)
+            version, by, reason, at = (str(said[key]) for key in ("version", "by", "reason", "at"))
+            each = Promotion(version, by, reason, at, statement.key)
             number = int(said["number"])
         except (KeyError, TypeError, ValueError) as error:
             raise EvidenceError(f"a promotion that cannot be read ({error})") from error

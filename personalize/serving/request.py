@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
-from personalize.photographs.prompts import Subject, check_prompt, mentions
-
-MAX_CHARACTERS = 4_000
-"""Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
+from personalize.photographs.prompts import MAX_CHARACTERS, Subject, check_prompt, mentions
 
 MAX_SEED = 2**32 - 1
 """Numbers travel as doubles, which hold every integer up to 2^53; 32 bits are what other tools take as a seed."""
@@ -124,11 +122,10 @@ def unknown_names(names: Iterable[object], known: Iterable[str] = INPUTS) -> str
     """What to say of names that are not known, with the nearest that are; empty where all are."""
     known = list(known)
     said = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            said.append(f"{str(name)[:60]!r} is not known" + (f"; did you mean {near[0]!r}?" if near else "."))
-    return f"{' '.join(said[:3])} Known are {', '.join(known)}." if said else ""
+    for name in [str(name)[:60] for name in names if name not in known][:3]:
+        near = difflib.get_close_matches(name, known, 1)
+        said.append(f"{name!r} is not known" + (f"; did you mean {near[0]!r}?" if near else "."))
+    return f"{' '.join(said)} Known are {', '.join(known)}." if said else ""
 
 
 def check_answer_size(found: Sequence[Order], limits: Limits) -> None:
@@ -201,6 +198,11 @@ def _with_subject(prompt: str, subject: str, subjects: Sequence[Subject]) -> str
     return prompt
 
 
+def _shown(value: Any) -> str:
+    """The beginning of what was sent, whatever it is and however deep."""
+    return value[:60] if isinstance(value, str) else reprlib.repr(value)[:60]
+
+
 def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -210,7 +212,7 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     if _absent(value):
         return default
     if not isinstance(value, str):
-        raise RequestError(f"{key} must be text, not {type(value).__name__} {str(value)[:60]!r}.")
+        raise RequestError(f"{key} must be text, not {type(value).__name__} {_shown(value)!r}.")
     if len(value) > MAX_CHARACTERS:
         raise RequestError(f"{key} is {len(value):,} characters long; at most {MAX_CHARACTERS:,} are read.")
     # control characters and lone surrogates say nothing to a tokenizer and break logs and metadata
@@ -227,7 +229,7 @@ def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: 
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"{key} must be a number, not {str(value)[:60]!r}.") from None
+        raise RequestError(f"{key} must be a number, not {_shown(value)!r}.") from None
     if not low <= number <= high:
         raise RequestError(f"{key} {number:g} is outside {low:g} to {high:g}.")
     return number
