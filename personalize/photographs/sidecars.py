@@ -123,10 +123,11 @@ class _Names:
 
         The folder or the suffix was another one, perhaps, when the name was written.
         """
-        for level, (key, found) in enumerate(zip(self._keys(name), self._by, strict=True)):
-            met = found.get(_plain(key), [])
+        path, called, stem = self._keys(name)
+        for level, key in ((0, path), (1, called), (2, called), (2, stem)):  # `chair.v2` may have no suffix to take off
+            met = self._by[level].get(_plain(key), [])
             if len(met) > 1:  # twins, told apart by their capitals
-                met = [path for path in met if self._keys(path.relative_to(self.folder).as_posix())[level] == key]
+                met = [one for one in met if self._keys(one.relative_to(self.folder).as_posix())[level] == key]
                 return met[0] if len(met) == 1 else None
             if met:
                 return met[0]
