@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from personalize.files import parse_yaml
 
 MOST_FILE_BYTES = 500_000
 MOST_BYTES = 2_000_000
@@ -123,8 +123,8 @@ def place_in(root: Path, place: str) -> str:
 
 def _mapping(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

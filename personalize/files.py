@@ -24,6 +24,7 @@ import yaml
 
 MEMORY = Path("build/recipe/digests.json")  # relative to the working directory, like everything else the engine keeps
 REMEMBER_FROM_BYTES = 1 << 20
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
 _SETTLED_SECONDS = 2.0  # a file younger than this may change again within one clock tick
 
 
@@ -95,7 +96,60 @@ def write_json(path: str | Path, content: Any, private: bool = False) -> None:
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file. Raises OSError or ValueError."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+class TooDeep(ValueError):
+    """A text that is nested deeper than can be read."""
+
+    def __init__(self) -> None:
+        super().__init__("it is nested too deep")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, for one that is nested too deep as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise TooDeep from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, no objects in it. Raises ValueError, for one that is nested too deep as well."""
+    check_depth(text)
+    try:
+        return yaml.load(text, Loader=_YAML)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not valid YAML ({error})") from error
+    except RecursionError:
+        raise TooDeep from None
+
+
+def check_depth(text: str, most: int = 1000) -> None:
+    """Raises TooDeep for a YAML text of more levels: libyaml composes them one in another, and ends the process."""
+    depth = 0
+    with contextlib.suppress(yaml.YAMLError):  # whoever reads it next says what is wrong
+        for event in yaml.parse(text, Loader=_YAML):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > most:
+                raise TooDeep
+
+
+def read_handed(path: str | Path, most: int = 20_000_000) -> str:
+    """A text that somebody has handed in, UTF-8 with or without a mark at its beginning.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is none (a pipe would be waited for, a device has no end), or has more than so many bytes.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is a pipe or a device and no file")
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} has more than the {most / 1e6:g} MB that are read")
+    return content.decode("utf-8-sig")
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -109,7 +163,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     Lines end at a line feed alone: text may hold the other characters that Python takes for a line's end.
     """
     lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line.strip()]
+    return [parse_json(line) for line in lines if line.strip()]
 
 
 def free_path(folder: str | Path, stem: str, suffix: str) -> Path:
@@ -238,9 +292,9 @@ def tree_digest(path: str | Path, leave_out: str = "", dvcignore: bool = True) -
 def dvc_digest(pin: str | Path) -> str | None:
     """The md5 a .dvc file pins for its first output, or None where there is no such file or it pins none."""
     try:
-        content = yaml.load(Path(pin).read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = parse_yaml(Path(pin).read_text(encoding="utf-8"))
         return str(content["outs"][0]["md5"])
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
 
 

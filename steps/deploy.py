@@ -6,9 +6,10 @@
 
 What is served is decided in the registry, by the alias `champion`, and not by what this checkout last trained; only as
 a part of `main until=deploy` (`model` empty) does it follow the version that promote has just made the champion. What
-nobody has approved is not served, by its number neither, nor what is not the same to the byte (docs/evidence.md);
-`-P deploy.trial=true` tries it on this machine all the same. The old version answers until the new one has proved
-itself; if it does not, nothing changes for callers.
+nobody has approved is not served, by its number neither, nor what is not the same to the byte, nor a version that
+another has taken the place of, until `promote` has gone back to it (docs/evidence.md); `-P deploy.trial=true` tries it
+on this machine all the same. The old version answers until the new one has proved itself; if it does not, nothing
+changes for callers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from personalize.evidence.chain import broken
 from personalize.evidence.trust import Trust
 from personalize.files import free_path, read_json, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
-from steps.evidence import approval_of, chain_of
+from steps.evidence import approval_of, chain_of, place_of
 
 if TYPE_CHECKING:
     from personalize.serving.endpoint import Endpoint, Prediction, Status
@@ -194,7 +195,8 @@ def approved(config: Config, version: ModelVersion) -> str:
         )
     chain = chain_of(version.name, version.version, config.trust)
     _, approval = approval_of(chain, config.trust)
-    if missing := broken([*chain.links, approval]):
+    _, place = place_of(chain, version.name, version.version, config.trust)
+    if missing := broken([*chain.links, approval, place]):
         raise RecipeError(
             f"{version} cannot be deployed: {'; '.join(missing)}. Nothing was deployed, and what served before serves "
             "on; -P deploy.trial=true serves what nobody approved on this machine alone, to look at it."
@@ -280,8 +282,8 @@ def rollback(endpoint: Endpoint) -> Status:
     back = getattr(endpoint, "rollback", None)
     if back is None:
         raise RecipeError(
-            "A local endpoint keeps no earlier version running. Deploy the one you want by its number: "
-            f"{command('deploy')} -P deploy.model=models:/<name>/<version>"
+            "A local endpoint keeps no earlier version running. Make the one you want the champion again, then deploy: "
+            f"{command('promote', version='<version>', rollback=True, approved_by='...', reason='...')}"
         )
     status: Status = back()
     return status

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from personalize.evidence.statement import Statement
     from personalize.review.approval import Evidence
+    from personalize.serving.promotions import History
 
 WEIGHTS = "lora/pytorch_lora_weights.safetensors"
 """Of a train run; a model has the same under `artifacts/adapter/`."""
@@ -163,6 +164,20 @@ def approval_of(chain: Chain, trust: Trust) -> tuple[Mapping[str, Any] | None, L
         return record, Link("approval", False, against)
     by = f"{record['by']} on {record['at'][:16]}: {record['reason']}"
     return record, Link("approval", True, f"{by} ({'signed' if record['key'] else 'unsigned'}{_key(record['key'])})")
+
+
+def place_of(chain: Chain, name: str, version: str, trust: Trust) -> tuple[History, Link]:
+    """What was promoted so far, and whether this version is none that another has taken the place of."""
+    from personalize.serving.promotions import history
+
+    past = history(name, chain.evidence.run_id if chain.evidence else "", trust)
+    word = f"`{command('promote', version=version, rollback=True, approved_by='...', reason='...')}`"
+    if past.wrong:
+        return past, Link("place", False, f"{past.wrong}; whoever may approve settles it: {word}")
+    if later := past.instead_of(version):
+        words = f"{later} was promoted instead of it, and going back is a decision: {word}"
+        return past, Link("place", False, words)
+    return past, Link("place", True, "promoted last" if past.promotions else "nothing was promoted before it")
 
 
 def _key(key: str) -> str:

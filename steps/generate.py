@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from personalize import hub
-from personalize.files import free_path, write_bytes, write_json
+from personalize.files import free_path, read_handed, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize.recipe.errors import in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,9 +91,9 @@ def read_prompts(text: str) -> list[str]:
     """The prompts of `text`, or of the file that `@path` names: a line each. Raises RecipeError where there is none."""
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"generate.prompt: {text} cannot be read as a text file ({error}).") from error
+            text = read_handed(Path(text[1:]).expanduser())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"generate.prompt: {in_short(text)} cannot be read as a text file ({error}).") from error
     prompts = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if not prompts:
         raise RecipeError('There is nothing to draw: add a prompt, -P prompt="a photo of a ... chair on the beach".')

@@ -2,12 +2,14 @@
 
     mlflow run . -e promote                                 where it was approved in the review
     mlflow run . -e promote -P approved_by=you -P reason="the legs are right"
-    mlflow run . -e promote -P approved_by=you -P reason="back to the old one" -P version=3
+    mlflow run . -e promote -P version=3 -P rollback=true -P approved_by=you -P reason="4 paints it blue"
 
 Needs an evaluation card, gates that passed, and an approval. No tag is believed: the version carries a signed statement
 of its own bytes, of the runs that it comes from and of its card and scores, each run one of what it made, and all of
 them must hold (docs/evidence.md). The verdict is worked out from the gates in the scores. An approval given here is
 kept and signed as one of the review is. Who, when and why stay as tags on the version as well, for people to read.
+Each promotion is signed and numbered as well, so that going back to a version whose place another has taken is a
+decision (`rollback`) and never an accident or somebody else's doing.
 
 Nothing is trained here: what is promoted is in the registry already, by number or by the alias `challenger`. Only as a
 part of `main until=deploy` (`version` empty) does it follow the version that register has just made.
@@ -29,12 +31,13 @@ from personalize.evidence.chain import broken
 from personalize.evidence.trust import Trust
 from personalize.files import read_json, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
-from steps.evidence import Chain, approval_of, chain_of
+from steps.evidence import Chain, approval_of, chain_of, place_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from personalize.review.approval import Evidence
+    from personalize.serving.promotions import History
 
 NEEDS = ("register",)
 REUSE = False
@@ -50,6 +53,9 @@ class Config(StepConfig):
     )
     approved_by: str = Field("", max_length=500, description="Who approves; kept on the version")
     reason: str = Field("", max_length=1000, description="Why; kept on the version")
+    rollback: bool = Field(
+        False, description="Go back to a version whose place another has taken; wants approved_by and reason"
+    )
     approval_tag: str = Field(
         "", description="Tag that a Databricks deployment job's approval task looks for: the task's name"
     )
@@ -77,23 +83,30 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     which = config.version or _just_registered(inputs)
     version = registry.version_of(config.name, which)
     champion = registry.alias_or_none(config.name, registry.CHAMPION)
-    already = champion is not None and str(champion.version) == str(version.version)
     chain = chain_of(config.name, str(version.version), config.trust)
+    past, place = place_of(chain, config.name, str(version.version), config.trust)
+    already = champion is not None and str(champion.version) == str(version.version) and place.holds
     evidence, missing = chain.evidence, broken(chain.links)
     approval, unapproved = find_approval(config, version, chain)
     missing += [] if already else unapproved
+    if not place.holds and not config.rollback:
+        missing.append(place.words)
+    elif not place.holds and not (config.approved_by.strip() and config.reason.strip()):
+        missing.append("who goes back says so and why: -P approved_by=... -P reason=...")
     if missing:
         raise RecipeError(
             f"{config.name} version {version.version} cannot be promoted: {'; '.join(missing)}. Nothing was changed."
         )
     if chain.dirty:
         print(f"DIRTY: {chain.dirty}; nobody can make this model again from a commit", flush=True)
-    tags, previous = dict(version.tags), champion.version if champion is not None and not already else None
+    tags, previous = dict(version.tags), None
+    if champion is not None and str(champion.version) != str(version.version):
+        previous = champion.version
     if already:
         print(f"{config.name} version {version.version} is already the champion; nothing to do", flush=True)
     else:
         assert evidence is not None
-        tags |= _promote(config, version, approval, evidence)
+        tags |= _promote(config, version, approval, evidence, past)
         instead = f" instead of version {previous}" if previous else ""
         print(f"{config.name} version {version.version} is now the champion{instead}", flush=True)
     write_json(
@@ -105,6 +118,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             "alias": registry.CHAMPION,
             "previous": str(previous or ""),
             "already": already,
+            "rollback": not place.holds,
             **approval.tags(),
             "looked_at": None if evidence is None else asdict(evidence),
             "links": [asdict(link) for link in chain.links],
@@ -163,16 +177,19 @@ def find_approval(config: Config, version: ModelVersion, chain: Chain) -> tuple[
     return Approval(by, reason, now, "command line"), lacks or mine
 
 
-def _promote(config: Config, version: ModelVersion, approval: Approval, evidence: Evidence) -> dict[str, str]:
+def _promote(
+    config: Config, version: ModelVersion, approval: Approval, evidence: Evidence, past: History
+) -> dict[str, str]:
     """Approval first, alias last: whoever sees the alias finds the approval. Returns the tags that were set."""
     import mlflow
 
     from personalize.cards.links import address
     from personalize.review.approval import APPROVAL, decide
+    from personalize.serving import promotions
     from personalize.serving.registry import CHAMPION
 
+    signer = keys.own(config.trust.key)
     if not approval.kept:
-        signer = keys.own(config.trust.key)
         if signer is None:
             print("unsigned: there is no signing key, so nobody can tell later whose approval this is", flush=True)
         decide(evidence, "approved", approval.by, approval.reason, approval.how, signer)
@@ -182,5 +199,6 @@ def _promote(config: Config, version: ModelVersion, approval: Approval, evidence
         tags[config.approval_tag] = "Approved"
     for key, value in tags.items():
         client.set_model_version_tag(config.name, version.version, key, value)
+    promotions.add(past, str(version.version), evidence, approval.by, approval.reason, signer)
     client.set_registered_model_alias(config.name, CHAMPION, version.version)
     return tags

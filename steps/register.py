@@ -221,9 +221,9 @@ def _scores(folder: Path) -> dict[str, Any]:
 
 def _carries(address: str, adapter_md5: str) -> bool:
     """Whether the model at an address has this very adapter in it."""
-    from personalize.serving.package import adapter_in
+    from personalize.serving.package import artifact_in
 
-    return file_digest(adapter_in(address) / Path(ADAPTER).name) == adapter_md5
+    return file_digest(artifact_in(address, "adapter") / Path(ADAPTER).name) == adapter_md5
 
 
 def _registered(model_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion:

@@ -11,7 +11,7 @@ a link does not hold. What each link means, and what none of them can show: docs
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -21,7 +21,7 @@ from personalize.evidence.chain import Link, broken
 from personalize.evidence.trust import Trust
 from personalize.files import write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
-from steps.evidence import approval_of, chain_of
+from steps.evidence import approval_of, chain_of, place_of
 
 NEEDS: tuple[str, ...] = ()
 REUSE = False
@@ -48,13 +48,17 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
 
 def _of_version(config: Config) -> tuple[str, list[Link]]:
-    from personalize.serving.registry import best_version, resolve
+    from personalize.serving.registry import CHAMPION, best_version, resolve
 
     version = resolve(config.model) if config.model else best_version(config.name)
     if not version.version:
         raise RecipeError(f"{config.model}: give models:/<name>/<version>, models:/<name>@<alias>, or the id of a run")
+    champion = not config.model or config.model.endswith(f"@{CHAMPION}")
     chain = chain_of(version.name, version.version, config.trust, everything=True)
-    return str(version), [*chain.links, approval_of(chain, config.trust)[1]]
+    past, place = place_of(chain, version.name, version.version, config.trust)
+    if not past.wrong and not champion:
+        place = replace(place, holds=True)  # an older version is asked about by its number
+    return str(version), [*chain.links, approval_of(chain, config.trust)[1], place]
 
 
 def _of_run(config: Config) -> tuple[str, list[Link]]:

@@ -18,6 +18,7 @@ _KEYS = Path(tempfile.mkdtemp(prefix="personalize-keys-"))
 atexit.register(shutil.rmtree, _KEYS, ignore_errors=True)
 os.environ[keys.SETTING] = str(_KEYS / "own.pem")  # never the key of whoever runs the tests
 keys.make(_KEYS / "own.pem")
+os.environ["XDG_STATE_HOME"] = str(_KEYS / "state")  # nor does this machine remember what tests promote
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from personalize.evaluation.gates import METRICS, Answer, Gate, Judgement, Verdict, judge, verdict
 from personalize.evaluation.statistics import Estimate
+from personalize.files import parse_json
 
 NEEDED = ("verdict", "gates", "pictures")
 
@@ -24,7 +24,7 @@ def read_scores(file: Path) -> dict[str, Any]:
 def parse_scores(content: bytes) -> dict[str, Any]:
     """The same from its bytes."""
     try:
-        scores = json.loads(content)
+        scores = parse_json(content)
         missing = [key for key in NEEDED if key not in scores]
     except (ValueError, TypeError) as error:
         raise ValueError(f"what should be scores is no JSON of them ({error})") from error

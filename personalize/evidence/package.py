@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from personalize import files
 from personalize.evidence.statement import SUFFIX, EvidenceError, Statement, differences, read, short, write
 
@@ -85,7 +83,8 @@ def changed(statement: Statement, root: Path, left_out: str = "") -> list[str]:
 def miswired(statement: Statement, root: Path) -> list[str]:
     """What `MLmodel` says of code, artifacts and settings other than what was registered, in a few words each."""
     try:
-        flavor = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
+        content = files.parse_yaml((root / "MLmodel").read_text(encoding="utf-8"))
+        flavor = content["flavors"]["python_function"]
         said = {
             "loader": flavor["loader_module"],
             "code folder": flavor["code"],
@@ -93,7 +92,7 @@ def miswired(statement: Statement, root: Path) -> list[str]:
             "place of artifacts": {name: each["path"] for name, each in flavor["artifacts"].items()},
             "settings": flavor["config"],
         }
-    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         return [f"MLmodel cannot be read ({type(error).__name__}: {error})"]
     carried = (ADAPTER, ARTIFACT) if reference(statement) is not None else (BASE, ADAPTER, ARTIFACT)
     wanted = {
@@ -109,12 +108,12 @@ def miswired(statement: Statement, root: Path) -> list[str]:
 def other_packages(statement: Statement, root: Path) -> list[str]:
     """Which of the files that a server installs from ask for other packages than were registered."""
     try:
-        conda = yaml.safe_load((root / "conda.yaml").read_text(encoding="utf-8"))
+        conda = files.parse_yaml((root / "conda.yaml").read_text(encoding="utf-8"))
         asked = {
             "requirements.txt": (root / "requirements.txt").read_text(encoding="utf-8").split(),
             "conda.yaml": next(each["pip"] for each in conda["dependencies"] if isinstance(each, dict)),
         }
-    except (OSError, KeyError, TypeError, StopIteration, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, StopIteration, ValueError) as error:
         return [f"what it installs cannot be read ({type(error).__name__}: {error})"]
     wanted = sorted(statement.predicate["packages"])
     return [f"{name} asks for other packages" for name, packages in asked.items() if sorted(packages) != wanted]

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from personalize.files import parse_json
+
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
@@ -71,13 +73,13 @@ def read(text: str, kind: str = "") -> Statement:
     from securesystemslib.signer import Key, SSlibKey
 
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         keys: list[Key] = [SSlibKey.from_crypto(load_pem_public_key(pem.encode())) for pem in content.get("keys", [])]
         envelope = Envelope.from_dict(content)
         signed_by = ""
         if envelope.signatures:
             (signed_by,) = envelope.verify(keys, 1)
-        body = json.loads(envelope.payload)
+        body = parse_json(envelope.payload)
         if envelope.payload_type != PAYLOAD or body["_type"] != STATEMENT:
             raise ValueError("it is no in-toto statement")
         subjects = {one["name"]: one["digest"]["sha256"] for one in body["subject"]}

@@ -43,15 +43,18 @@ class Trust(BaseModel):
 
     def against_approver(self, key: str, trainer: str) -> str:
         """Why an approval signed with this key does not count. trainer: the key that the training is signed with."""
-        if not key and not self.takes_unsigned:
-            return "the approval is unsigned"
-        if key and key not in self._ids(self.approvers):
-            return f"the approval is signed with key {key}, which may not approve here; trust.approvers names who may"
+        if not self.may_approve(key):
+            signed = f"signed with key {key}, which may not approve here; trust.approvers names who may"
+            return f"the approval is {signed if key else 'unsigned'}"
         if self.four_eyes and (not key or not trainer):
             return "four eyes are asked for (trust.four_eyes), and training and approval are not both signed"
         if self.four_eyes and key == trainer:
             return f"four eyes are asked for (trust.four_eyes), and {short(key)} both trained and approved"
         return ""
+
+    def may_approve(self, key: str) -> bool:
+        """Whether this key is one of the approvers', whoever trained."""
+        return key in self._ids(self.approvers) if key else self.takes_unsigned
 
     @property
     def takes_unsigned(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from personalize.files import read_json, write_json
 
+MAX_CHARACTERS = 4_000
+"""Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
 MAX_TOKENS = 77
 """Positions of SDXL's text encoders, the start and end marks included: 75 are left for the prompt."""
 
@@ -27,6 +29,10 @@ def token_count(tokenizer: Tokenizer, text: str) -> int:
 
 def check_prompt(tokenizers: Tokenizer | Sequence[Tokenizer], text: str) -> None:
     """Raises ValueError when a text encoder would not hear the whole of `text` (diffusers cuts it and only logs)."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(
+            f"the prompt is {len(text):,} characters long; at most {MAX_CHARACTERS:,} are read. Shorten it."
+        )
     for tokenizer in tokenizers if isinstance(tokenizers, Sequence) else [tokenizers]:
         ids = _token_ids(tokenizer, text)
         if len(ids) > MAX_TOKENS:
@@ -118,7 +124,10 @@ def load_subjects(path: str | Path) -> list[Subject]:
     file = path / "subjects.json" if path.is_dir() else path
     try:
         rows = read_json(file)
-        return [Subject(row["token"], row["class_noun"], int(row.get("images", 0))) for row in rows]
+        found = [Subject(row["token"], row["class_noun"], int(row.get("images", 0))) for row in rows]
+        if not all(isinstance(word, str) for subject in found for word in (subject.token, subject.class_noun)):
+            raise TypeError("token and class_noun are texts")
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file}: not a list of subjects ({type(error).__name__}: {error}). The caption step writes it."

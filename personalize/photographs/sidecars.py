@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+
+from personalize.files import parse_json, read_handed
+from personalize.photographs.prompts import MAX_CHARACTERS
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 _SUFFIXES = (".txt", ".caption")
@@ -49,7 +51,7 @@ def captions_of(
             unused[_shown(file, root)] = "a caption for which there is no photograph of that name"
         elif names[photograph] in near:
             unused[_shown(file, root)] = f"a second caption of {photograph.name}"
-        elif text := " ".join(_text(file).split()):
+        elif text := " ".join(_of_some_length(_text(file), str(file)).split()):
             near[names[photograph]] = text
     listed: dict[str, str] = {}
     for table in sorted(tables, key=lambda path: len(path.parts)):
@@ -74,16 +76,16 @@ def _rows_of_json(file: Path) -> dict[int, tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             file_name, text = row["file_name"], row["text"]
             if not isinstance(file_name, str) or not isinstance(text, str):
                 raise TypeError("file_name and text must be strings")
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UnreadableCaption(
                 f"{file}, line {number}: {type(error).__name__}: {str(error)[:200]}. Each line is one JSON object "
                 f'such as {{"file_name": "chair/zwvchr/1.jpg", "text": "a photo of a zwvchr chair, by a window"}}.'
             ) from None
-        rows[number] = (file_name, text)
+        rows[number] = (file_name, _of_some_length(text, f"{file}, line {number}"))
     return rows
 
 
@@ -91,10 +93,15 @@ def _rows_of_csv(file: Path) -> dict[int, tuple[str, str]]:
     reader = csv.DictReader(io.StringIO(_text(file), newline=""))
     try:
         if not {"file_name", "text"} <= set(reader.fieldnames or ()):
-            raise UnreadableCaption(
-                f"{file}: its first line names {reader.fieldnames}, not the columns file_name and text"
+            named = ", ".join(reader.fieldnames or ["nothing"])[:200]
+            raise UnreadableCaption(f"{file}: its first line names {named}, not the columns file_name and text")
+        rows = [
+            (
+                reader.line_num,
+                (row["file_name"] or "", _of_some_length(row["text"] or "", f"{file}, line {reader.line_num}")),
             )
-        rows = [(reader.line_num, (row["file_name"] or "", row["text"] or "")) for row in reader]
+            for row in reader
+        ]
     except csv.Error as error:
         raise UnreadableCaption(f"{file}, line {reader.line_num}: {error}") from None
     return dict(rows)
@@ -116,10 +123,11 @@ class Names:
 
         The folder or the suffix was another one, perhaps, when the name was written.
         """
-        for level, (key, found) in enumerate(zip(self._keys(name), self._by, strict=True)):
-            met = found.get(_plain(key), [])
+        path, called, stem = self._keys(name)
+        for level, key in ((0, path), (1, called), (2, called), (2, stem)):  # `chair.v2` may have no suffix to take off
+            met = self._by[level].get(_plain(key), [])
             if len(met) > 1:  # twins, told apart by their capitals
-                met = [path for path in met if self._keys(path.relative_to(self.folder).as_posix())[level] == key]
+                met = [one for one in met if self._keys(one.relative_to(self.folder).as_posix())[level] == key]
                 return met[0] if len(met) == 1 else None
             if met:
                 return met[0]
@@ -140,9 +148,20 @@ def _shown(path: Path, root: Path) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_handed(file)
     except UnicodeDecodeError:
         raise UnreadableCaption(f"{file}: not UTF-8 text; save it as UTF-8.") from None
+    except ValueError as error:
+        raise UnreadableCaption(str(error)) from None
+
+
+def _of_some_length(text: str, where: str) -> str:
+    if len(text) > MAX_CHARACTERS:
+        raise UnreadableCaption(
+            f"{where}: a caption of {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken, and the text "
+            "encoders hear some 400 of them."
+        )
+    return text
 
 
 def same_but_for_spelling(names: Iterable[str]) -> dict[str, str]:

@@ -74,6 +74,8 @@ def _located(data: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, the home of nobody
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Refused(f"{data!r} cannot be a path: {why}") from None
+    if found and not (path.is_file() or path.is_dir()):
+        raise Refused(f"{data} is a pipe or a device. Give the folder, zip or tar with your photographs.")
     if found:
         return path
     if pin:

@@ -15,7 +15,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,7 +57,7 @@ def unpack(archive: Path, into: Path, limits: ArchiveLimits = ArchiveLimits()) -
     except Refused as error:
         _empty(into)
         raise Refused(f"{archive.name}: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+    except Exception as error:  # there is no end of what decoders raise over a stranger's bytes
         _empty(into)
         if isinstance(error, OSError) and error.errno:  # this machine's trouble (a full disk), not the archive's
             raise
@@ -166,7 +165,10 @@ def _write(source: IO[bytes], into: Path, name: str, budget: Budget) -> None:
     target = into / inner_path(name)
     if target.exists():
         raise Refused(f"{_shown(name)} is in it twice.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Refused(f"{_shown(name)} lies in what is itself a file of the archive.") from None
     size = 0
     with target.open("xb") as file:
         while chunk := source.read(_CHUNK):

@@ -15,7 +15,7 @@ from pathlib import Path
 from personalize.cards import command
 from personalize.egress import without_secrets
 from personalize.recipe.config import Override
-from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.errors import RecipeError, full_disk, nearest
 
 COMMANDS = {
     "run": (("until", "step", "profile", "reproduces"), ("plan", "fresh")),
@@ -50,9 +50,11 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if not type(error).__module__.startswith("mlflow."):
+        full = full_disk(error)
+        if not full and not type(error).__module__.startswith("mlflow."):
             raise
-        print(f"error: MLflow: {without_secrets(str(error))}", file=sys.stderr, flush=True)
+        said = f"{full}. Free some space there" if full else f"MLflow: {without_secrets(str(error)).rstrip('.')}"
+        print(f"error: {said}. Finished steps are kept and not run again.", file=sys.stderr, flush=True)
         return 1
 
 

@@ -100,6 +100,10 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
         if key not in RECIPE_KEYS:
             raise RecipeError(f"{document.place((key,))}: unknown key '{key}'{nearest(str(key), RECIPE_KEYS)}")
     short = _mapping(document, ("parameters",), "maps short names to parameters") if content.get("parameters") else {}
+    for name, meant in short.items():
+        if not isinstance(meant, str):
+            place = document.place(("parameters", name))
+            raise RecipeError(f"{place}: parameters.{name} is a step.key or a VARIABLE, not {meant!r}")
     full = [Override(str(short.get(override.name, override.name)), override.text) for override in overrides]
     if len(late := [override for override in full if override.name.isupper()]) > len(given):
         _set_variables(chosen, late)
@@ -124,7 +128,7 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
         overrides=tuple(full),
         until=_known_step(document, "until", content.get("until"), steps) or list(steps)[-1],
         card=_known_step(document, "card", content.get("card"), steps),
-        headline=tuple(map(str, content.get("headline") or ())),
+        headline=_headline(document, content.get("headline")),
         next=_next(document, steps),
         trust=_trust(document, content.get("trust")),
         short={str(name): str(full) for name, full in short.items()},
@@ -255,9 +259,15 @@ def _mapping(source: Document, path: Path_, expected: str) -> dict[Any, Any]:
 
 
 def _known_step(source: Document, key: str, step: Any, steps: Mapping[str, Any]) -> str:
-    if step is not None and step not in steps:
-        raise RecipeError(f"{source.place((key,))}: unknown step '{step}'{nearest(str(step), steps)}")
+    if step is not None and (not isinstance(step, str) or step not in steps):
+        raise RecipeError(f"{source.place((key,))}: {key}: unknown step '{step}'{nearest(str(step), steps)}")
     return str(step or "")
+
+
+def _headline(source: Document, value: Any) -> tuple[str, ...]:
+    if not isinstance(value or [], list):
+        raise RecipeError(f"{source.place(('headline',))}: headline is a list of metrics, not {value!r}")
+    return tuple(map(str, value or ()))
 
 
 def _trust(source: Document, value: Any) -> Trust:
@@ -272,7 +282,8 @@ def _trust(source: Document, value: Any) -> Trust:
 def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:
     """What to type after each step: a text, or a text for each outcome of the step."""
     said: dict[str, str | dict[str, str]] = {}
-    for step, text in (source.value.get("next") or {}).items():
+    named = _mapping(source, ("next",), "maps steps to what to type after them") if source.value.get("next") else {}
+    for step, text in named.items():
         if step not in steps:
             raise RecipeError(f"{source.place(('next', step))}: unknown step '{step}'{nearest(str(step), steps)}")
         outcomes = {str(outcome): str(words) for outcome, words in text.items()} if isinstance(text, dict) else {}

@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.meta
 import jinja2.sandbox
 import yaml
 
 from personalize.cards.commands import command
+from personalize.files import TooDeep, check_depth, read_handed
 from personalize.recipe.errors import RecipeError, nearest
 
 Path_ = tuple[Any, ...]
 _MARK = re.compile("\ue000(\\d+)\ue001")
 DEEP = 1000
 """Brackets that a value typed on a command line may open."""
+LONG = 100_000
+"""Characters that a value typed on a command line may have to be anything but text."""
 MOST = 100_000
 """Values that a file may have, aliases written out: a few lines of them can stand for millions."""
 
@@ -47,10 +51,10 @@ def read(path: Path, root: Path, variables: "Variables | None" = None, origin: s
     """Parse a YAML file, rendering it first where variables are given. Raises RecipeError with file and line."""
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_handed(path)
     except FileNotFoundError:
         raise RecipeError(f"{name} does not exist in {root}; run from the folder that holds it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{name} cannot be read: {error}") from error
     values: list[Any] = []
     if variables is not None:
@@ -68,10 +72,8 @@ def render(text: str, name: str, variables: "Variables", values: list[Any], orig
         values.append((value, variables.written(value)))
         return f"\ue000{len(values) - 1}\ue001"
 
-    environment = jinja2.sandbox.SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, finalize=keep, keep_trailing_newline=True
-    )
-    environment.globals["command"] = command
+    environment = _Template(undefined=jinja2.StrictUndefined, finalize=keep, keep_trailing_newline=True)
+    environment.globals = {"command": command}
     try:
         return environment.from_string(text).render(variables.values)
     except jinja2.UndefinedError as error:
@@ -85,8 +87,32 @@ def render(text: str, name: str, variables: "Variables", values: list[Any], orig
         raise RecipeError(f"{name}: {error.message}") from error
     except jinja2.TemplateSyntaxError as error:
         raise RecipeError(f"{name}:{error.lineno}: {error.message}") from error
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    except RecursionError:
+        raise RecipeError(f"{name}: the template cannot be rendered: it is nested too deep, or calls itself") from None
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise RecipeError(f"{name}: the template cannot be rendered: {error}") from error
+
+
+class _Template(jinja2.sandbox.SandboxedEnvironment):
+    """Fills in values, chooses and calculates, and does nothing that takes the machine's time or memory."""
+
+    intercepted_binops = frozenset(["*", "**", "%"])
+    swells = ("center", "expandtabs", "format", "format_map", "indent", "ljust", "rjust", "wordwrap", "zfill")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in self.swells:
+            self.filters.pop(name, None)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):
+            raise jinja2.exceptions.SecurityError(f"{operator} takes numbers")
+        if operator == "**" and (abs(right) > 64 or abs(left) > 10**6):
+            raise jinja2.exceptions.SecurityError("** takes an exponent of at most 64")
+        return super().call_binop(context, operator, left, right)
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        return super().is_safe_callable(obj) and getattr(obj, "__name__", "") not in self.swells
 
 
 def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
@@ -94,6 +120,7 @@ def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
     source = Document(name)
     loader = yaml.SafeLoader("")
     try:
+        check_depth(text)
         node = _compose(text)
         if _count(node) > MOST:
             raise RecipeError(f"{name}: it holds more than {MOST:,} values; its aliases (*name) multiply them")
@@ -104,7 +131,7 @@ def parse(text: str, name: str, values: list[Any] | None = None) -> Document:
         raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {error}") from error
-    except RecursionError:
+    except (RecursionError, TooDeep):
         raise RecipeError(f"{name}: it is nested too deeply, or a value holds itself") from None
     return source
 
@@ -180,7 +207,7 @@ class Variables:
 
 def scalar(text: str) -> Any:
     """The value of text typed on a command line: YAML's types, but text that is a string stays exactly as typed."""
-    if text.count("[") + text.count("{") > DEEP:
+    if text.count("[") + text.count("{") > DEEP or len(text) > LONG:
         return text  # which PyYAML would look at for half a minute
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):

@@ -2,12 +2,20 @@
 
 import difflib
 import errno
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from personalize.cards.commands import command
 from personalize.egress import without_secrets
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+LONG = 20_000
+"""Characters of a word that are looked through for secrets."""
 _WORD = re.compile(r"\S{1000,}")
 
 
@@ -18,7 +26,11 @@ class RecipeError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_WORD.sub(lambda word: in_short(word[0]), without_secrets(message)))
+        # megabytes would be looked through for minutes; and only then are words cut, which could be half a secret
+        said = without_secrets(in_short(_WORD.sub(lambda word: word[0][:LONG], message), 10 * LONG))
+        super().__init__(
+            _WORD.sub(lambda word: in_short(word[0]) if len(word[0]) < LONG else f"{word[0][:200]}…", said)
+        )
 
 
 def in_short(text: str, most: int = 200) -> str:
@@ -42,8 +54,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def in_words(error: BaseException) -> str:
     """The error for a person: what the step said where it said it well, else with the error's kind."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'})"
+    if full := full_disk(error):
+        return full
     if isinstance(error, SystemExit):
         return f"the step ended the process (exit {error.code})"
     text = without_secrets(str(error).strip())
@@ -52,11 +64,39 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def full_disk(error: BaseException) -> str:
+    """Which disk is full, where that is what an error comes from; empty where it is not.
+
+    SQLite, safetensors and torch say it in words of their own.
+    """
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in chain:
+        chain.append(found)
+        found = found.__cause__ or found.__context__
+    full = [each for each in chain if getattr(each, "errno", None) in _FULL or any(w in str(each) for w in _FULL_WORDS)]
+    if not full:
+        return ""
+    name = next((str(each.filename) for each in full if isinstance(each, OSError) and each.filename), "")
+    places = [Path(name)] if name else [Path.cwd(), Path(tempfile.gettempdir()), Path.home()]
+    least, mount = min((_free(place), str(_mount(place))) for place in places)
+    return f"the disk is full ({f'{name} on ' if name else ''}{mount}, {least / 1e6:.1f} MB free)"
+
+
+def _mount(place: Path) -> Path:
+    """Where the disk that a path lies on begins, whether or not the path is there yet."""
+    return next(folder for folder in (place.absolute(), *place.absolute().parents) if os.path.ismount(folder))
+
+
+def _free(place: Path) -> int:
+    return shutil.disk_usage(_mount(place)).free
+
+
 def advice(error: BaseException, step: str, asked: Mapping[str, str]) -> str:
     """What to try next, with all that was asked for on the command line."""
     again = command(step, **asked)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"Free some space, then {again}; finished steps are kept and not run again."
+    if full_disk(error):
+        return f"Free some space there, then {again}; finished steps are kept and not run again."
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"Lower the batch size or the resolution of this step, then {again}."
     if isinstance(error, KeyboardInterrupt):

@@ -20,6 +20,7 @@ from personalize.recipe import provenance
 from personalize.recipe.config import Profile
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
+from personalize.recipe.patience import tell_when_waiting
 
 PROBE_SECONDS = 3.0
 AWAY = (502, 503, 504)
@@ -327,6 +328,7 @@ def connect(profile: Profile, root: Path, create: bool, trust: Trust | None = No
     uri = mlflow.get_tracking_uri()
     probe(uri)
     greet(uri)
+    tell_when_waiting(uri)
     wanted = str(profile.requires.get("tracking_uri") or "")
     if wanted and not uri.startswith(wanted):
         place = profile.place(("requires", "tracking_uri"))

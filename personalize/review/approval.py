@@ -2,12 +2,14 @@
 
 It is kept with the run that was evaluated, because that is what people looked at: every registered version of these
 very weights may rely on it, and no version of others. `approval.json` is for people; what counts is the same as a
-signed statement, `approval.intoto.jsonl`. Every decision is kept beside it; the last one is in force. Digests are
-sha256 of what lies in MLflow at the moment they are taken, never what a tag says.
+signed statement, `approval.intoto.jsonl`. Every decision is kept beside it, with a number; the last one is in force,
+and an older one that is put in its place is not. Digests are sha256 of what lies in MLflow at the moment they are
+taken, never what a tag says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from personalize.cards.links import address, parts
+from personalize.evidence.memory import NOTHING, Seen, digest, last_seen, older, remember
 from personalize.evidence.statement import SUFFIX, EvidenceError, read, write
+from personalize.files import parse_json
 from personalize.review import votes as ballots
 
 if TYPE_CHECKING:
@@ -119,7 +123,9 @@ def decide(
     if not by or not reason:
         raise ApprovalError(f"a decision needs {'a name' if not by else 'a reason'}")
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    record = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, **asdict(evidence)}
+    number = max(_kept(evidence.run_id).number, last_seen(_called(evidence.run_id)).number) + 1
+    record: dict[str, Any] = {"decision": decision, "by": by, "reason": reason, "at": at, "how": how, "number": number}
+    record |= asdict(evidence)
     if sample is not None:
         record["sample"] = dict(sample)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -131,6 +137,7 @@ def decide(
     client.log_text(evidence.run_id, signed, f"{DECISIONS}/{name}{SUFFIX}")
     client.log_text(evidence.run_id, text, APPROVAL)
     client.log_text(evidence.run_id, signed, SIGNED)
+    remember(_called(evidence.run_id), Seen(number, digest(signed)))
     client.set_tag(evidence.run_id, "approval", f"{decision} by {by}"[:500])  # for people; nothing believes it
     return record
 
@@ -138,14 +145,15 @@ def decide(
 def in_force(run_id: str) -> dict[str, Any] | None:
     """The last decision on an evaluated run; `key` is the id of the key that signed it, empty where nobody did.
 
-    Raises ApprovalError where it cannot be read, or is not what was signed.
+    Raises ApprovalError where it cannot be read, is not what was signed, or is not the last one that was given.
     """
     import mlflow
 
     if not {file.path for file in mlflow.MlflowClient().list_artifacts(run_id)} & {APPROVAL, SIGNED}:
         return None
     try:
-        statement = read(content(address(run_id, SIGNED), "statement of the approval").decode("utf-8"), KIND)
+        signed = content(address(run_id, SIGNED), "statement of the approval").decode("utf-8")
+        statement = read(signed, KIND)
         record = dict(statement.predicate)
         if record["decision"] not in ("approved", "rejected") or not (record["by"] and record["reason"]):
             raise ValueError("it has no decision, no name or no reason")
@@ -153,7 +161,7 @@ def in_force(run_id: str) -> dict[str, Any] | None:
             parts(record[part]["address"])
             if record[part]["sha256"] != statement.subjects[part]:
                 raise ValueError(f"it says two things of the {part}")
-        shown = json.loads(content(address(run_id, APPROVAL), "approval"))
+        shown = parse_json(content(address(run_id, APPROVAL), "approval"))
     except EvidenceError as error:
         raise ApprovalError(f"its approval has {error}") from error
     except ApprovalError:
@@ -162,7 +170,30 @@ def in_force(run_id: str) -> dict[str, Any] | None:
         raise ApprovalError(f"its {APPROVAL} cannot be read ({error})") from error
     if shown != record:
         raise ApprovalError(f"its {APPROVAL} is not what was signed: somebody changed it")
+    now, seen = Seen(int(record.get("number", 0)), digest(signed)), last_seen(_called(run_id))
+    replaced = older(now, _kept(run_id), "the last decision that is kept beside it")
+    if replaced := replaced or older(now, seen, "the last decision that this machine has seen"):
+        raise ApprovalError(f"its approval is not the last word: {replaced}")
+    remember(_called(run_id), now)
     return record | {"key": statement.key}
+
+
+def _kept(run_id: str) -> Seen:
+    """The last decision that lies in the run, whoever signed it; nothing where none can be read."""
+    import mlflow
+
+    names = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id, DECISIONS)]
+    last = NOTHING
+    for name in (name for name in names if name.endswith(SUFFIX)):
+        with contextlib.suppress(ValueError, TypeError):
+            signed = content(address(run_id, name), "decision").decode("utf-8")
+            number = int(read(signed, KIND).predicate.get("number", 0))
+            last = max(last, Seen(number, digest(signed)), key=lambda each: each.number)
+    return last
+
+
+def _called(run_id: str) -> str:
+    return f"decisions on {run_id}"
 
 
 def changes(record: Mapping[str, Any], now: tuple[Artifact, Artifact, Artifact]) -> list[str]:

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from personalize.evidence.package import PLACE, changed, miswired, other_packages, statement_of
-from personalize.evidence.statement import EvidenceError, Statement
-from personalize.files import scratch
+from personalize.evidence.package import ARTIFACT, PLACE, changed, miswired, other_packages, statement_of
+from personalize.evidence.statement import EvidenceError, Statement, differences
+from personalize.files import scratch, tree_files
 
 if TYPE_CHECKING:
     from personalize.serving.registry import ModelVersion
 
-BASE = "artifacts/base"
+BASE, ADAPTER = "artifacts/base", "artifacts/adapter"
 
 
 def check_model(model: ModelVersion) -> tuple[Statement, list[str]]:
@@ -41,6 +41,25 @@ def check_model(model: ModelVersion) -> tuple[Statement, list[str]]:
             return _checked(folder, left_out=f"{BASE}/")
     except (MlflowException, OSError) as error:
         raise EvidenceError(f"files that cannot be had ({error})") from error
+
+
+def check_adapter(name: str, version: str | int) -> tuple[Path, Statement, list[str]]:
+    """The folder of a registered version's adapter, the model's statement, and what of the adapter is not as it says.
+
+    Nothing else of the model is fetched. Raises EvidenceError in words that follow `it has`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from personalize.serving.package import artifact_of
+
+    try:
+        adapter = artifact_of(name, version, "adapter")
+        statement = statement_of(artifact_of(name, version, ARTIFACT).parents[1])
+        found = {f"{ADAPTER}/{file}": digest for file, digest in tree_files(adapter).items()}
+    except (MlflowException, OSError) as error:
+        raise EvidenceError(f"no adapter with a statement of what it is ({error})") from error
+    wanted = {file: digest for file, digest in statement.subjects.items() if file.startswith(f"{ADAPTER}/")}
+    return adapter, statement, differences(wanted, found)
 
 
 def check_folder(root: Path) -> list[str]:

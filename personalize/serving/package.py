@@ -155,16 +155,19 @@ def log(
         )
 
 
-def adapter_of(name: str, version: str | int) -> Path:
-    """The folder of the adapter that a registered version carries: its weights and `subjects.json`, not the base's."""
-    return adapter_in(f"models:/{name}/{version}")
+def artifact_of(name: str, version: str | int, artifact: str) -> Path:
+    """The folder of one artifact that a registered version carries, and nothing else of it.
+
+    `adapter` has weights and `subjects.json`.
+    """
+    return artifact_in(f"models:/{name}/{version}", artifact)
 
 
-def adapter_in(address: str) -> Path:
+def artifact_in(address: str, artifact: str) -> Path:
     """The same of a model by the address of its files, where `models:/` has names and versions only."""
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/adapter"))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/{artifact}"))
 
 
 def _code(folder: Path) -> Path:

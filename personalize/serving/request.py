@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,8 @@ from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
 from personalize.dreambooth.shapes import Size, check_shape
-from personalize.photographs.prompts import Subject, check_prompt, mentions
+from personalize.photographs.prompts import MAX_CHARACTERS, Subject, check_prompt, mentions
 from personalize.serving.versions import Unreachable, Version, spoken
-
-MAX_CHARACTERS = 4_000
-"""Of a text, looked at before it is tokenised. The 75 tokens that are read are some 400 characters of prose."""
 
 MAX_SIDE = 2**16
 """Pixels of a side beyond which nobody need be told of the nearest size."""
@@ -188,11 +186,10 @@ def unknown_names(names: Iterable[object], known: Iterable[str] = INPUTS) -> str
     """What to say of names that are not known, with the nearest that are; empty where all are."""
     known = list(known)
     said = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            said.append(f"{str(name)[:60]!r} is not known" + (f"; did you mean {near[0]!r}?" if near else "."))
-    return f"{' '.join(said[:3])} Known are {', '.join(known)}." if said else ""
+    for name in [str(name)[:60] for name in names if name not in known][:3]:
+        near = difflib.get_close_matches(name, known, 1)
+        said.append(f"{name!r} is not known" + (f"; did you mean {near[0]!r}?" if near else "."))
+    return f"{' '.join(said)} Known are {', '.join(known)}." if said else ""
 
 
 def check_answer_size(found: Sequence[Order], limits: Limits) -> None:
@@ -272,6 +269,11 @@ def _which(row: Mapping[str, Any]) -> str:
     return _text(row, "model_version", "")
 
 
+def _shown(value: Any) -> str:
+    """The beginning of what was sent, whatever it is and however deep."""
+    return value[:60] if isinstance(value, str) else reprlib.repr(value)[:60]
+
+
 def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -281,7 +283,7 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     if _absent(value):
         return default
     if not isinstance(value, str):
-        raise RequestError(f"{key} must be text, not {type(value).__name__} {str(value)[:60]!r}.")
+        raise RequestError(f"{key} must be text, not {type(value).__name__} {_shown(value)!r}.")
     if len(value) > MAX_CHARACTERS:
         raise RequestError(f"{key} is {len(value):,} characters long; at most {MAX_CHARACTERS:,} are read.")
     # control characters and lone surrogates say nothing to a tokenizer and break logs and metadata
@@ -298,7 +300,7 @@ def _number(row: Mapping[str, Any], key: str, default: float, low: float, high: 
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"{key} must be a number, not {str(value)[:60]!r}.") from None
+        raise RequestError(f"{key} must be a number, not {_shown(value)!r}.") from None
     if not low <= number <= high:
         raise RequestError(f"{key} {number:g} is outside {low:g} to {high:g}.")
     return number

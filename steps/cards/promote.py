@@ -27,6 +27,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             "at": made["approval_at"] or "-",
         }
     )
+    if made.get("rollback"):
+        card.warning("It went back: another version had taken its place.")
     if seen := made["looked_at"]:
         rows = [[part, seen[part]["address"], seen[part]["sha256"]] for part in ("card", "scores", "model")]
         rows.append(["votes", str(seen["votes"]), seen["votes_sha256"]])
@@ -35,6 +37,8 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
         card.table("What it rests on", ["", "what was found"], [[link["name"], link["words"]] for link in links])
     card.code("Serve it", card.command("deploy"))
     if previous:
-        card.code("Take it back", card.command("promote", version=previous, approved_by="...", reason="take it back"))
+        card.code(
+            "Take it back", card.command("promote", version=previous, rollback=True, approved_by="...", reason="...")
+        )
     card.code("Its evaluation card", f"mlflow artifacts download -u {made['tags'].get('card', '')}")
     card.table("Tags of the version", ["tag", "value"], [[key, value] for key, value in sorted(made["tags"].items())])

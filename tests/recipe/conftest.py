@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,3 +98,39 @@ def run(project: Path, store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytes
 def outside(project: Path, store: str) -> dict[str, str]:
     """The environment for running the project in a process of its own."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An `mlflow server` that keeps artifacts to itself, so that outputs travel over HTTP."""
+    import mlflow
+
+    port = free_port()
+    words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"], stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 600
+            while time.monotonic() < deadline:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            uri = f"http://127.0.0.1:{port}"
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            experiment = mlflow.MlflowClient().create_experiment("served")
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+            yield uri
+        finally:
+            process.terminate()
+            process.wait(timeout=60)

@@ -4,13 +4,11 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +24,7 @@ from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
 from personalize.recipe.reproduce import first_cause
 from personalize.recipe.tracking import StepRun, refuse_unanswered
-from tests.recipe.conftest import REPOSITORY, Run, git
+from tests.recipe.conftest import REPOSITORY, Run, free_port, git
 
 
 def runs_of(step: str) -> list[MlflowRun]:
@@ -518,40 +516,6 @@ def test_no_heavy_import_for_plan_help_and_config_errors(project: Path, outside:
     )
     assert "[0, 0, 2] False" in done.stdout
     assert done.stdout.rstrip().endswith("0 []")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An `mlflow server` that keeps artifacts to itself, so that outputs travel over HTTP."""
-    port = free_port()
-    words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"], stdout=log, stderr=log
-        )
-        try:
-            deadline = time.monotonic() + 600
-            while time.monotonic() < deadline:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            uri = f"http://127.0.0.1:{port}"
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-            experiment = mlflow.MlflowClient().create_experiment("served")
-            monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
-            yield uri
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
 
 
 def test_work_is_shared_through_a_tracking_server(

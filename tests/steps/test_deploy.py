@@ -161,7 +161,7 @@ def test_a_token_comes_from_the_environment_and_goes_into_no_run(act, monkeypatc
 
 
 def test_a_local_rollback_says_how_to_get_there(act):
-    with pytest.raises(RecipeError, match=r"-P deploy\.model=models:/<name>/<version>"):
+    with pytest.raises(RecipeError, match=r"-e promote -P version=<version> -P rollback=true"):
         act(action="rollback")
 
 

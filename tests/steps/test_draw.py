@@ -9,8 +9,12 @@ import pytest
 
 from personalize import hub
 from personalize.evaluation import drawings
+from personalize.evidence import keys, package
+from personalize.evidence.statement import write
+from personalize.evidence.trust import Trust
+from personalize.files import tree_files
 from personalize.photographs.prompts import Subject, save_subjects
-from personalize.recipe import Inputs
+from personalize.recipe import Inputs, RecipeError
 from personalize.recipe.config import Value
 from personalize.recipe.validation import extended, typed
 from steps import baseline, draw
@@ -93,9 +97,11 @@ def test_an_adapter_that_learnt_something_draws_otherwise_and_the_card_shows_it(
 def test_a_question_is_put_once_and_holds_for_both():
     kinds = {"baseline": baseline.Config, "draw": draw.Config}
     assert extended(draw.Config, kinds) == "baseline"
-    assert draw.Config.model_fields.keys() - {"champion"} == baseline.Config.model_fields.keys()
+    assert draw.Config.model_fields.keys() - {"champion", "trust"} == baseline.Config.model_fields.keys()
     said = {name: Value(value, "recipe.yaml:1", {}) for name, value in {"base_model": "m", "questions_seed": 7}.items()}
-    assert typed(draw.Config, said).model_dump(exclude={"champion"}) == typed(baseline.Config, said).model_dump()
+    assert (
+        typed(draw.Config, said).model_dump(exclude={"champion", "trust"}) == typed(baseline.Config, said).model_dump()
+    )
 
 
 # The champion.
@@ -106,21 +112,25 @@ def registry(tiny_models, new_database, tmp_path_factory):
     """A registry in use, and a function that makes an adapter of `trained` the next version and the champion."""
     place = tmp_path_factory.mktemp("registry")
 
-    def promoted(trained: Path, subjects=(("zwvchr", "chair"),), **tags: str) -> str:
-        adapter = tmp_path_factory.mktemp("packed") / "adapter"
+    def promoted(trained: Path, subjects=(("zwvchr", "chair"),), base: str = "", statement=write, **tags) -> str:
+        packed = tmp_path_factory.mktemp("packed")
+        adapter, evidence = packed / "adapter", packed / package.ARTIFACT
         adapter.mkdir()
         shutil.copyfile(trained / "lora" / WEIGHTS, adapter / WEIGHTS)
         save_subjects(adapter, [Subject(*subject, images=1) for subject in subjects])
-        base = str(tiny_models / "sdxl")
+        made_from = {"base": base or hub.identity(str(tiny_models / "sdxl"), None)}
+        subjects = {f"artifacts/adapter/{file}": digest for file, digest in tree_files(adapter).items()}
+        evidence.mkdir()
+        if said := statement(subjects, package.KIND, made_from, keys.own()):
+            (evidence / package.FILE).write_text(said)
         with mlflow.start_run():
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).parents[1] / "serving" / "painter.py"),
-                artifacts={"adapter": str(adapter)},
+                artifacts={"adapter": str(adapter), package.ARTIFACT: str(evidence)},
                 pip_requirements=["mlflow"],
             )
-        told = {"base_model": base, "base_revision": hub.identity(base, None)} | tags
-        version = mlflow.register_model(info.model_uri, "chairs", tags=told)
+        version = mlflow.register_model(info.model_uri, "chairs", tags={"base_model": "sdxl-turbo"} | tags)
         mlflow.MlflowClient().set_registered_model_alias("chairs", "champion", version.version)
         return str(version.version)
 
@@ -174,9 +184,61 @@ def test_a_champion_that_could_not_answer_is_left_out_by_name(registry, config, 
     assert not (outputs / "champion").exists()
     assert f"version {version}, is not compared: it does not know zwvchr chair" in capsys.readouterr().out
     assert "it does not know zwvchr chair" in page
-    registry(first, base_revision="another", base_model="sdxl-turbo")
+    registry(first, base="another")
     _, page = answers(config, caption, second, tmp_path / "other-base")
     assert "it was trained on another base model (sdxl-turbo)" in page
+
+
+def forge(version: str, file: str) -> None:
+    """Other bytes in a file of a registered model, as somebody who may write to the store leaves them."""
+    place = Path(mlflow.artifacts.download_artifacts(f"models:/chairs/{version}/artifacts/adapter")) / file
+    place.write_bytes(place.read_bytes()[:-4] + b"\0\0\1\0")
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "subjects.json"])
+def test_a_champion_that_was_changed_in_the_store_ends_the_run_before_anything_is_trained(
+    registry, config, caption, two, tmp_path, file
+):
+    """Left out without a word it would take the gates against the champion with it."""
+    version = registry(two[0])
+    asked = config.model_copy(update={"champion": "chairs"})
+    draw.check(asked)
+    forge(version, file)
+    said = (
+        rf"compared with chairs version {version}: it is not as it was registered: artifacts/adapter/{file} was changed"
+    )
+    with pytest.raises(RecipeError, match=said):
+        draw.check(asked)
+    with pytest.raises(RecipeError, match=said):
+        answers(config, caption, two[1], tmp_path / "drawn")
+    draw.check(asked.model_copy(update={"champion": ""}))
+
+
+def test_nor_is_one_believed_that_takes_its_place_to_be_compared_with(registry, config, caption, two, tmp_path):
+    one = registry(two[0])
+    registry(two[1], compared_with=one)
+    forge(one, WEIGHTS)
+    with pytest.raises(RecipeError, match=rf"version {one}: it is not as it was registered"):
+        draw.check(config.model_copy(update={"champion": "chairs"}))
+
+
+def test_whose_champion_is_drawn_with_the_trust_policy_says(registry, config, caption, two, tmp_path, capsys):
+    def checked(version: str, trust: Trust) -> None:
+        draw.registered(mlflow.MlflowClient().get_model_version("chairs", version), trust)
+
+    own, stranger = registry(two[0]), "is signed with key"
+    checked(own, Trust(makers=("own",)))
+    with pytest.raises(RecipeError, match=stranger):
+        checked(own, Trust(makers=("0" * 64,)))
+    unsigned = registry(two[0], statement=lambda subjects, kind, said, signer: write(subjects, kind, said, None))
+    with pytest.raises(RecipeError, match=r"its statement is unsigned.*-P draw\.champion=''"):
+        checked(unsigned, Trust())
+    allowed = config.model_copy(update={"trust": Trust(unsigned=True)})
+    answers(allowed, caption, two[1], tmp_path / "drawn")
+    assert f"the champion, version {unsigned}, is unsigned" in capsys.readouterr().out
+    mute = registry(two[0], statement=lambda *_: "")
+    with pytest.raises(RecipeError, match="it has no "):
+        checked(mute, Trust(unsigned=True))
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -321,7 +321,19 @@ def test_verify_says_link_by_link_what_holds(registered, tmp_path, capsys):
     promoted(tmp_path)
     links = verified(tmp_path, model="models:/chairs/1")
     steps = ("ingest", "caption", "train", "baseline", "draw", "evaluate")
-    others = ("statement", "files", "code", "data", "environment", "weights", "card", "scores", "verdict", "approval")
+    others = (
+        "statement",
+        "files",
+        "code",
+        "data",
+        "environment",
+        "weights",
+        "card",
+        "scores",
+        "verdict",
+        "approval",
+        "place",
+    )
     assert set(links) == {*steps, *others}
     assert all(link["holds"] for link in links.values())
     assert links["data"]["words"] == "ingest/photographs abababababab"

@@ -126,8 +126,9 @@ def test_an_earlier_version_can_be_named_to_go_back_to_it(client, version, tmp_p
     version()
     told, card = run(tmp_path, **APPROVED)
     assert told["previous"] == first
-    assert f"-P version={first}" in card.html()
-    run(tmp_path, version=first, approved_by="Ada", reason="take it back")
+    assert f"-P version={first} -P rollback=true" in card.html()
+    _, card = run(tmp_path, version=first, rollback=True, approved_by="Ada", reason="take it back")
+    assert "It went back" in card.html()
     assert str(client.get_model_version_by_alias("chairs", "champion").version) == first
 
 
