@@ -144,7 +144,7 @@ def test_a_row_that_cannot_be_drawn_says_so_and_the_others_are_drawn(model, shop
         {"prompt": "a chair", "width": 65},
         {"prompt": "a {subject} in snow", "subject": "Sfachr,"},
     ]
-    with pytest.raises(MlflowException, match=r"row 1: .*nobody has approved it\.; row 2: width 65") as refused:
+    with pytest.raises(MlflowException, match=r"row 1: .*nobody has approved it\.; row 2: 65 x 64") as refused:
         model.predict(pd.DataFrame(asked))
     assert refused.value.get_http_status_code() == 400
     answer = model.predict(pd.DataFrame(asked), params={"partial": True})
@@ -175,7 +175,7 @@ def test_the_engine_fails_a_row_and_partial_keeps_the_rest(model, monkeypatch):
 
 @pytest.mark.parametrize("priority", ["urgent", 3])
 def test_a_priority_that_is_not_known_is_refused(model, priority):
-    with pytest.raises(MlflowException, match=r"not one of high, normal, low|Incompatible types"):
+    with pytest.raises(MlflowException, match=r"not one of high, normal, low|Failed to validate"):
         model.predict(pd.DataFrame([{"prompt": "a"}]), params={"priority": priority})
 
 
@@ -292,7 +292,7 @@ def test_an_approval_of_other_weights_does_not_count(known, shop):
     artifacts = [Path(mlflow.get_run(run).info.artifact_uri.removeprefix("file://")) for run in runs]
     for name in (approval.APPROVAL, approval.SIGNED):
         shutil.copyfile(artifacts[1] / name, artifacts[0] / name)
-    with pytest.raises(NotServed, match="what was approved is another: model"):
+    with pytest.raises(NotServed, match="what was approved is another: model|is not the last word"):
         known.find("", number, "")
 
 
