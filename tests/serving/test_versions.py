@@ -292,7 +292,7 @@ def test_an_approval_of_other_weights_does_not_count(known, shop):
     artifacts = [Path(mlflow.get_run(run).info.artifact_uri.removeprefix("file://")) for run in runs]
     for name in (approval.APPROVAL, approval.SIGNED):
         shutil.copyfile(artifacts[1] / name, artifacts[0] / name)
-    with pytest.raises(NotServed, match="what was approved is another: model|is not the last word"):
+    with pytest.raises(NotServed, match=r"what was approved is another: model|is not the last word"):
         known.find("", number, "")
 
 
