@@ -131,7 +131,7 @@ def attempt(config: Config, inputs: Inputs, study: optuna.Study, number: int, pl
 
     def learn(run_id: str) -> int:
         values = {name: getattr(config, name) for name in train.Config.model_fields}
-        settings = train.Config(**(values | params | {"work": str(place)}))
+        settings = train.Config(**(values | params | {"work": str(place), "proof_every": 0}))
         with contextlib.closing(Watch(settings, run_id, number, front)) as watch:
             return train.learn(settings, train.read_from(settings, inputs), folder, watch).choice.step
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,9 +25,11 @@ from personalize.recipe import Inputs, RecipeError, StepConfig
 if TYPE_CHECKING:
     from personalize.dreambooth.examples import Example
     from personalize.dreambooth.train import Result
-    from personalize.dreambooth.validation import Sample
+    from personalize.dreambooth.validation import Preview, Sample
 
 NEEDS = ("ingest", "caption", "prior")
+STATES = "states"
+"""Artifact of the run: the states that stretches of the training are replayed from."""
 
 
 class Config(StepConfig, TrainSettings):
@@ -91,7 +94,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     if processes(config) == 1:
         teach(job)
     else:
-        _launch(job, config)
+        launch("steps.train", job, config, outputs)
     shutil.copyfile(folders["captions"] / "subjects.json", outputs / "subjects.json")
 
 
@@ -123,32 +126,49 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
 
     Raises progress.Diverged, what `watch` raises, and ValueError where a judge is not whole, before anything is learnt.
     """
-    from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
     from personalize.dreambooth.setup import Base
     from personalize.dreambooth.train import Observer, train
-    from personalize.dreambooth.validation import previews
     from personalize.evaluation import judges
-    from personalize.photographs.prompts import load_subjects
 
-    settings = settings_of(config)
     if config.judged:
         judges.reader(judges.load(config.judges, "cpu"))
-    photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
-    class_images = read_class_images(folders["prior"]) if "prior" in folders else []
-    learnt, held_out = hold_out(photographs, settings.validation_photographs, settings.seed)
-    subjects = load_subjects(folders["captions"])
+    taught = taught_from(config, folders)
     return train(
-        settings,
+        settings_of(config),
         Base(config.base_model, config.base_revision or None, config.device, config.dtype),
-        learnt,
-        class_images,
+        taught.learnt,
+        taught.class_images,
         outputs,
         work=Path(config.work),
-        held_out=held_out,
-        previews=previews(subjects, settings.validation_prompts, settings.validation_seeds, settings.seed),
-        score=judge(config, learnt, held_out) if config.judged else None,
-        observer=Observer(watch.phase, watch.logged, watch.scored),
+        held_out=taught.held_out,
+        previews=taught.previews,
+        score=judge(config, taught.learnt, taught.held_out) if config.judged else None,
+        observer=Observer(watch.phase, watch.logged, watch.scored, watch.states),
     )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a training is taught from, and the pictures that are drawn on its way."""
+
+    learnt: Sequence[Example]
+    held_out: Sequence[Example]
+    class_images: Sequence[Example]
+    previews: Sequence[Preview]
+
+
+def taught_from(config: Config, folders: Mapping[str, Path]) -> Taught:
+    """Read from the folders of `read_from`."""
+    from personalize.dreambooth.examples import hold_out, read_class_images, read_photographs
+    from personalize.dreambooth.validation import previews
+    from personalize.photographs.prompts import load_subjects
+
+    photographs = read_photographs(folders["images"], folders["captions"] / "metadata.jsonl")
+    class_images = read_class_images(folders["prior"]) if "prior" in folders else []
+    learnt, held_out = hold_out(photographs, config.validation_photographs, config.seed)
+    subjects = load_subjects(folders["captions"])
+    wanted = previews(subjects, config.validation_prompts, config.validation_seeds, config.seed)
+    return Taught(learnt, held_out, class_images, wanted)
 
 
 def settings_of(config: Config) -> TrainSettings:
@@ -209,19 +229,27 @@ class Watch:
         for sample in samples:
             self.client.log_image(self.run_id, sample.image, key=sample.preview.name, step=step, synchronous=False)
 
+    def states(self, folder: Path) -> None:
+        """Keeps the states of the proof with the run, beside its outputs: whoever uses the adapter fetches none."""
+        if self.run_id and self.client is not None:
+            self.client.log_artifacts(self.run_id, str(folder), STATES)
+
     def close(self) -> None:
         self.bar.close()
 
 
-def _launch(job: Mapping[str, Any], config: Config) -> None:
-    """The same in several processes, one a GPU (or side by side on a CPU, through gloo)."""
-    file = Path(job["outputs"]) / "job.json"
+def launch(module: str, job: Mapping[str, Any], config: Config, place: Path) -> None:
+    """A job in several processes, one a GPU (or side by side on a CPU, through gloo).
+
+    module: run with the job's file, which lies in `place` meanwhile. Raises RecipeError where a process fails.
+    """
+    file = place / "job.json"
     write_json(file, job)
     # torchrun is what `accelerate launch` starts on GPUs; on a CPU that would start one process whatever it is told
     count = str(processes(config))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count]
     command += ["--local_addr", "127.0.0.1"]  # a laptop's own host name often resolves to nothing
-    finished = subprocess.run([*command, "--module", "steps.train", str(file)], check=False)
+    finished = subprocess.run([*command, "--module", module, str(file)], check=False)
     file.unlink()
     if finished.returncode:
         raise RecipeError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import Field
 
 from personalize.evidence import keys
-from personalize.evidence.chain import Link, broken
+from personalize.evidence.chain import Link, broken, listed
 from personalize.evidence.trust import Trust
 from personalize.files import write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
@@ -36,10 +36,7 @@ class Config(StepConfig):
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     """Raises RecipeError where a link does not hold; what was found is in verification.json all the same."""
     what, links = _of_run(config) if re.fullmatch("[0-9a-f]{32}", config.model) else _of_version(config)
-    width = max(len(link.name) for link in links)
-    print(f"\n{what}\n", flush=True)
-    for link in links:
-        print(f"  {'holds' if link.holds else 'FAILS'}  {link.name:<{width}}  {link.words}", flush=True)
+    print("\n".join([f"\n{what}\n", *listed(links)]), flush=True)
     own = keys.own_id(config.trust.key)
     print(f"\nthe key of this machine is {own}" if own else "\nunsigned: there is no key on this machine", flush=True)
     write_json(outputs / "verification.json", {"what": what, "links": [asdict(link) for link in links], "key": own})

@@ -74,6 +74,7 @@ SHORT = {
     "train__max_train_steps": 20,
     "train__validation_every": 10,
     "train__validation_sampling_steps": 4,
+    "train__proof_every": 5,
     "prior__images_per_class": 4,
     "prior__sampling_steps": 6,
     "baseline__prompts": json.dumps({"place": {n: f"a photo of a {{token_noun}} {n}" for n in FEW}}),
@@ -193,6 +194,17 @@ def test_a_run_is_made_again_from_its_id(project: Project, first: str) -> None:
     (experiment,) = client.search_experiments(filter_string="name = 'test'")
     (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'ingest'")
     assert "agrees with run" in project.run("reproduce", run=run.info.run_id)
+
+
+def test_two_stretches_of_the_training_are_made_again_to_the_byte(project: Project, first: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'test'")
+    (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'train'")
+    said = project.run("reproduce", run=run.info.run_id, segments=2, seed=3)
+    assert len(re.findall(r"holds  steps \d+ to \d+ +came to the same bytes", said)) == 2
+    assert "holds where it was looked at, to the byte" in said
 
 
 def test_a_sweep_ends_with_a_command_that_trains_with_the_best_settings(project: Project, first: str) -> None:

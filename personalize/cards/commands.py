@@ -11,9 +11,8 @@ from contextvars import ContextVar
 from typing import Any
 
 ENTRY_POINT = "main"
-# without --env-manager local MLflow looks for conda
-_START = ("mlflow", "run", ".", "--env-manager", "local")
 _profile: ContextVar[str] = ContextVar("profile", default="")
+_project: ContextVar[tuple[str, ...]] = ContextVar("project", default=(".",))
 _PLACEHOLDER = re.compile(r"\.\.\.|<[\w ]+>|\{\w+\}")
 
 
@@ -27,13 +26,23 @@ def under_profile(name: str) -> Iterator[None]:
         _profile.reset(before)
 
 
+@contextmanager
+def of_project(words: tuple[str, ...]) -> Iterator[None]:
+    """Commands that are written inside name the project so: `.`, or an address with `-v` and a commit."""
+    before = _project.set(words)
+    try:
+        yield
+    finally:
+        _project.reset(before)
+
+
 def command(entry: str = ENTRY_POINT, **params: Any) -> str:
     """`mlflow run . --env-manager local -e promote -P profile=gpu -P approved_by=...`, under the profile in use.
 
     params: in the order given; None leaves one out. A step's key is given as `**{"train.rank": 8}`. Values are quoted
     for a shell, except the three ways to say "yours goes here": `...`, `<name>` and `{name}`.
     """
-    words = [*_START]
+    words = ["mlflow", "run", *map(_typed, _project.get()), "--env-manager", "local"]  # else MLflow looks for conda
     if entry != ENTRY_POINT:
         words += ["-e", entry]
     chosen = params.pop("profile", None) or _profile.get()

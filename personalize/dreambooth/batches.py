@@ -7,6 +7,7 @@ about and changes none of them.
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,6 +22,7 @@ from personalize.dreambooth import conditioning, latents
 from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.randomness import derive, generator, permutation
 from personalize.dreambooth.settings import TrainSettings
+from personalize.files import value_digest
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Batch:
     weights: Tensor | None = None
     """[B, 1, h, w] float32, what each latent counts in the loss; None where no photograph has a mask"""
     files: list[str] = field(default_factory=list)
+    shown: str = ""
+    """digest of which pictures, sizes, captions and timesteps; empty where no proof is asked for"""
+    drawn: str = ""
+    """digest of latents and noise"""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device. Without waiting for the copy on a CUDA device, whose batches are pinned."""
@@ -49,6 +55,13 @@ class Batch:
     def pinned(self) -> Batch:
         """The same batch in memory that a CUDA device reads by itself. Pinning takes time: the thread ahead does it."""
         return self._each(Tensor.pin_memory)
+
+    def digested(self) -> Batch:
+        """The same with its digests: sha256 over what each row is, and over what was drawn for it."""
+        rows = [self.files, *(each.tolist() for each in (self.timesteps, self.captions, self.time_ids))]
+        drawn = hashlib.sha256(self.latents.contiguous().numpy().data)
+        drawn.update(self.noise.contiguous().numpy().data)
+        return replace(self, shown=value_digest(rows), drawn=drawn.hexdigest())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {name: change(v) for name, v in vars(self).items() if isinstance(v, Tensor)}
@@ -143,7 +156,7 @@ class BatchMaker:
             for number in range(part * s.class_images_a_step, (part + 1) * s.class_images_a_step):
                 rows.append(self._sample(self.class_images, drawn[number], step, number, "class image"))
         z, noise, timesteps, captions, ids, weights, files = zip(*rows, strict=True)
-        return Batch(
+        batch = Batch(
             torch.stack(z),
             torch.stack(noise),
             torch.tensor(timesteps),
@@ -153,6 +166,7 @@ class BatchMaker:
             torch.stack(weights)[:, None] if self.photographs.masked else None,
             list(files),
         )
+        return batch.digested() if s.proof_every else batch
 
     def _epochs(self, encoded: Encoded, batch_size: int, name: str) -> Epochs:
         s = self.settings

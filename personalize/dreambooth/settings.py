@@ -129,6 +129,16 @@ class TrainSettings(BaseModel):
         description="steps between states from which a killed run goes on; 0 keeps none",
         json_schema_extra=HOW_NOT_WHAT,
     )
+    proof_every: int = Field(
+        100, ge=0, description="steps between links of the proof of training, a chain of digests; 0 makes none"
+    )
+    proof_states: int = Field(
+        5,
+        ge=0,
+        description="states kept with the run, from which `reproduce` replays stretches of it; each is three times the "
+        "adapter (AdamW)",
+        json_schema_extra=HOW_NOT_WHAT,
+    )
     log_every: int = Field(
         10, ge=1, description="steps between reads of the loss from the device", json_schema_extra=HOW_NOT_WHAT
     )

@@ -22,7 +22,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from personalize.dreambooth import (
     lora,
     losses,
     optimisers,
+    proof,
     tensorfile,
     training_state,
 )
@@ -57,6 +58,8 @@ class Observer:
     phase: Callable[[str], None] = lambda text: None
     logged: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
     scored: Callable[[int, dict[str, float], list[Sample]], None] = lambda step, scores, samples: None
+    states: Callable[[Path], None] = lambda folder: None
+    """the folder of the states that the proof keeps, when all is done; it is removed afterwards"""
 
 
 @dataclass
@@ -93,9 +96,13 @@ def train(
     run = set_up(settings, base, photographs, class_images, held_out, prompts, work, watch.phase)
     accelerator, main = run.place.accelerator, run.place.accelerator.is_main_process
     denoiser, optimizer = accelerator.prepare(run.model.denoiser, run.model.optimizer)
-    step, average, history = training_state.resume(run, optimizer)
+    state, average = training_state.resume(run, optimizer)
+    step, history = state.step, state.history or {"steps": [], "scores": [], "stop_reason": ""}
     if step:
         watch.phase(f"resuming after step {step}")
+    chain, states = proof.Chain(run, state.proof), run.place.folder / "proof"
+    if settings.proof_every and not step:
+        chain.add(training_state.state_of(step, run, optimizer, average))
     validation = Validation(run, previews, score, average, history, watch.scored)
     if validation.previews and not history["scores"]:
         watch.phase("drawing the base model's pictures")
@@ -104,12 +111,13 @@ def train(
     accumulation, last = settings.gradient_accumulation, settings.max_train_steps
     micro_steps = range(step * accumulation, last * accumulation)
     on_gpu = accelerator.device.type == "cuda"
-    batches = prefetch(lambda k: run.data.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
+    made = prefetch(lambda k: run.data.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
     log = LossLog(run, history)
     first_step_seconds = 0.0
     run.model.train_mode()
     watch.phase("training")
-    with contextlib.closing(batches):
+    with contextlib.closing(made):
+        batches = chain.following(made)
         while step < last and not history["stop_reason"]:
             norm, rate = take_step(step, run, denoiser, optimizer, batches, log)
             follow(average, run.model.params, settings.ema_decay, step)
@@ -130,9 +138,20 @@ def train(
                 history["stop_reason"] = validation.stop_reason()
                 run.model.train_mode()
                 log.restart()
-            if saving_due and main:
-                state = training_state.state_of(step, run, optimizer, average, history)
-                training_state.save(run.place.folder, state, run.place.identity)
+            if settings.proof_every and (proof.due(settings, step) or validation.due(step) or step == last):
+                reached = training_state.state_of(step, run, optimizer, average)
+                chain.add(reached)
+                if main:
+                    chain.write(outputs)
+                    if proof.is_kept(settings, step):
+                        proof.keep(states, reached, run.place.identity)
+                log.restart()
+            if saving_due:
+                so_far = chain.kept()
+                if main:
+                    reached = training_state.state_of(step, run, optimizer, average)
+                    reached = replace(reached, history=history, proof=so_far)
+                    training_state.save(run.place.folder, reached, run.place.identity)
                 log.restart()
 
     history["stop_reason"] = history["stop_reason"] or "all steps done"
@@ -150,6 +169,10 @@ def train(
             "masked": [example.name for example in photographs if example.mask],
             "settings": settings.deciding(),
         }
+        if settings.proof_every and settings.proof_states:
+            proof.keep(states, training_state.state_of(step, run, optimizer, average), run.place.identity)
+            watch.states(states)
+        chain.write(outputs)
         with evaluating(run, average):
             finish(outputs, run, photographs, chosen, history, speed)
     accelerator.wait_for_everyone()

@@ -33,35 +33,39 @@ class TrainingState:
     history: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
     """loss scaling, of float16 alone"""
+    proof: dict[str, Any] = field(default_factory=dict)
+    """the chain of digests so far (`proof.Chain`)"""
 
 
-def resume(run: Setup, optimizer: Any) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-    """Puts the newest state of this very run back, where there is one -> (steps done, EMA weights, history)."""
+def resume(run: Setup, optimizer: Any) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Puts the newest state of this very run back, where there is one -> (it, or that of step 0; EMA weights)."""
     state = latest(run.place.folder, run.place.identity) or TrainingState()
-    scaler = run.place.accelerator.scaler
-    if state.step:
-        load_weights(run.model.params, state.weights)
-        optimizer.load_state_dict(state.optimizer)
-        if scaler is not None and state.scaler:
-            scaler.load_state_dict(state.scaler)
     average = {name: p.detach().clone() for name, p in run.model.params.items()} if run.settings.ema_decay else {}
+    if state.step:
+        restore(state, run, optimizer, average)
+    return state, average
+
+
+def restore(state: TrainingState, run: Setup, optimizer: Any, average: Mapping[str, Tensor]) -> None:
+    """Puts a state back, as if its step had just been done."""
+    scaler = run.place.accelerator.scaler
+    load_weights(run.model.params, state.weights)
+    optimizer.load_state_dict(state.optimizer)
+    if scaler is not None and state.scaler:
+        scaler.load_state_dict(state.scaler)
     if state.average:
         load_weights(average, state.average)
-    return state.step, average, state.history or {"steps": [], "scores": [], "stop_reason": ""}
 
 
-def state_of(
-    step: int, run: Setup, optimizer: Any, average: Mapping[str, Tensor], history: dict[str, Any]
-) -> TrainingState:
-    """What `resume` puts back."""
+def state_of(step: int, run: Setup, optimizer: Any, average: Mapping[str, Tensor]) -> TrainingState:
+    """What `restore` puts back."""
     scaler = run.place.accelerator.scaler
     return TrainingState(
         step,
         {name: p.detach() for name, p in run.model.params.items()},
         dict(average),
         optimizer.state_dict(),
-        history,
-        scaler.state_dict() if scaler is not None else {},
+        scaler=scaler.state_dict() if scaler is not None else {},
     )
 
 
@@ -70,18 +74,24 @@ def save(work: Path, state: TrainingState, identity: str) -> Path:
 
     `identity` says which run this is (settings, pictures, base); another run's state is never resumed.
     """
+    folder = work / "state" / f"step-{state.step:06d}"
+    write(folder, state, identity)
+    for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def write(folder: Path, state: TrainingState, identity: str) -> None:
+    """One state as tensors.safetensors and state.json; the same state gives the same bytes."""
     packed, scalars = pack_optimizer(state.optimizer)
     tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
     tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in packed.items()}
     about = {"identity": identity, "step": state.step, "history": state.history, "optimizer": scalars}
-    folder = work / "state" / f"step-{state.step:06d}"
+    about |= {"scaler": state.scaler, "proof": state.proof}
     with whole(folder) as part:
         tensorfile.save(part / "tensors.safetensors", tensors)
-        write_text(part / "state.json", json.dumps(about | {"scaler": state.scaler}))  # Prodigy's has an infinity
-    for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return folder
+        write_text(part / "state.json", json.dumps(about))  # Prodigy's has an infinity
 
 
 def latest(work: Path, identity: str) -> TrainingState | None:
@@ -91,13 +101,15 @@ def latest(work: Path, identity: str) -> TrainingState | None:
             about = read_json(folder / "state.json")
             if about["identity"] != identity:
                 continue
-            return _read(folder, about)
+            return read(folder)
         except Exception:  # a damaged file raises errors of many kinds; the state before it is as good
             continue
     return None
 
 
-def _read(folder: Path, about: Mapping[str, Any]) -> TrainingState:
+def read(folder: Path) -> TrainingState:
+    """What `write` has left there, on the CPU. Raises errors of many kinds where it is damaged."""
+    about = read_json(folder / "state.json")
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
     for key, tensor in tensorfile.load(folder / "tensors.safetensors").items():
         kind, name = key.split("/", 1)
@@ -109,6 +121,7 @@ def _read(folder: Path, about: Mapping[str, Any]) -> TrainingState:
         unpack_optimizer(groups["optimizer"], about["optimizer"]),
         about["history"],
         about["scaler"],
+        about["proof"],
     )
 
 

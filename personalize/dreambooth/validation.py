@@ -257,14 +257,18 @@ def fixed_losses(run: Setup, text: TextTable) -> dict[str, float]:
 
 @contextlib.contextmanager
 def evaluating(run: Setup, average: Mapping[str, Tensor]) -> Iterator[None]:
-    """The weights that are drawn from and saved: the EMA or schedule-free average where there is one; no dropout."""
+    """The weights that are drawn from and saved: the EMA or schedule-free average where there is one; no dropout.
+
+    Afterwards the weights are to the bit what they were, so looking at a training does not change it.
+    """
     run.model.denoiser.eval()
+    swaps = bool(average) or hasattr(run.model.optimizer, "eval")
+    trained = {name: p.detach().clone() for name, p in run.model.params.items()} if swaps else {}
     optimisers.evaluation_weights(run.model.optimizer, True)
-    trained = {name: p.detach().clone() for name, p in run.model.params.items()} if average else {}
     load_weights(run.model.params if average else {}, average)
     try:
         with torch.compiler.set_stance("force_eager"):  # pictures have shapes of their own: not worth compiling for
             yield
     finally:
-        load_weights(run.model.params if average else {}, trained)
         optimisers.evaluation_weights(run.model.optimizer, False)
+        load_weights(run.model.params if swaps else {}, trained)  # a schedule-free swap there and back rounds

@@ -18,3 +18,10 @@ class Link:
 def broken(links: Iterable[Link]) -> list[str]:
     """The words of those that do not hold."""
     return [link.words for link in links if not link.holds]
+
+
+def listed(links: Iterable[Link]) -> list[str]:
+    """A line for each, for the terminal."""
+    links = list(links)
+    width = max((len(link.name) for link in links), default=0)
+    return [f"  {'holds' if link.holds else 'FAILS'}  {link.name:<{width}}  {link.words}" for link in links]

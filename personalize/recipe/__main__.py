@@ -4,24 +4,37 @@ run        --until STEP --profile NAME [--plan] [--fresh] [--set step.key=value]
 inspect    --profile NAME [--step STEP | --run RUN_ID]   a step's latest card, a run's, or the whole recipe's
 clean      --profile NAME [--step STEP]          forget a step's finished runs, so that it runs again
 reproduce  --run RUN_ID [--tolerance 0.001]      run the same commit, data and parameters again, and compare
+           --segments N [--seed S] [--tolerance] or only so many parts of its steps' work, from what they kept of it
+bisect     --good RUN_ID --bad RUN_ID --metric NAME [--noise 0.01]   the commit between them that moved a metric
 describe   --profile NAME                        every parameter: type, default, meaning
 """
 
+import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from personalize.cards import command
+from personalize.cards.commands import of_project
 from personalize.egress import without_secrets
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError, full_disk, nearest
+from personalize.recipe.fetched import typed
+
+if TYPE_CHECKING:
+    from personalize.recipe.steps import Replay
 
 COMMANDS = {
     "run": (("until", "step", "profile", "reproduces"), ("plan", "fresh")),
     "inspect": (("step", "run", "profile"), ("open",)),
     "clean": (("step", "profile"), ("everyone",)),
-    "reproduce": (("run", "tolerance"), ()),
+    "reproduce": (("run", "tolerance", "segments", "seed"), ()),
+    "replay": (
+        ("run", "tolerance", "segments", "seed", "report", "step", "until", "profile"),
+        (),
+    ),  # reproduce calls it
     "describe": (("profile",), ()),
 }
 DEFAULT_PROFILE = "local"
@@ -38,7 +51,8 @@ def main(words: list[str] | None = None) -> int:
         if name not in COMMANDS:
             raise RecipeError(f"unknown command '{name}'{nearest(name, COMMANDS)}")
         options, flags = COMMANDS[name]
-        return _dispatch(name, parse(words[1:], options, flags))
+        with of_project(typed(Path.cwd())):
+            return _dispatch(name, parse(words[1:], options, flags))
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if card := getattr(error, "card", None):
@@ -61,11 +75,29 @@ def main(words: list[str] | None = None) -> int:
 def _dispatch(name: str, arguments: "Arguments") -> int:
     given = arguments.options
     if name == "reproduce":
-        from personalize.recipe.reproduce import reproduce
+        from personalize.recipe.reproduce import reproduce, reproduce_parts
 
         if "run" not in given:
             raise RecipeError(f"reproduce needs a run: {command('reproduce', run='RUN_ID')}")
+        if "segments" in given:
+            return reproduce_parts(Path.cwd(), given["run"], _parts(given), arguments.overrides)
         return reproduce(Path.cwd(), given["run"], _number(given.get("tolerance", "0.001")), arguments.overrides)
+    if name == "bisect":
+        from personalize.recipe.bisect import bisect
+
+        for needed in ("good", "bad", "metric"):
+            if needed not in given:
+                ways = command("bisect", good="RUN_ID", bad="RUN_ID", metric="NAME")
+                raise RecipeError(f"bisect needs {needed}: {ways}")
+        noise = _number(given["noise"], "noise") if "noise" in given else None
+        return bisect(Path.cwd(), given["good"], given["bad"], given["metric"], noise, arguments.overrides)
+    if name == "replay":
+        from personalize.recipe.replay import replay
+
+        target = {key: text for key, text in given.items() if key in ("step", "until")}
+        profile, report = given.get("profile", DEFAULT_PROFILE), Path(given["report"])
+        replay(Path.cwd(), profile, arguments.overrides, target, given["run"], _parts(given), report)
+        return 0
 
     from personalize.recipe.api import Recipe
 
@@ -90,11 +122,27 @@ def _dispatch(name: str, arguments: "Arguments") -> int:
     return 0
 
 
-def _number(text: str) -> float:
+def _parts(given: Mapping[str, str]) -> "Replay":
+    """What is asked of the parts of a run that are made again. A seed that is not given is drawn."""
+    from personalize.recipe.steps import Replay
+
     try:
-        return float(text)
+        segments, seed = int(given["segments"]), int(given.get("seed", secrets.randbelow(2**31)))
     except ValueError:
-        raise RecipeError(f"tolerance is a number, not '{text}'") from None
+        raise RecipeError("segments and seed are whole numbers") from None
+    if segments < 1 or seed < 0:
+        raise RecipeError("segments is 1 or more, and seed 0 or more")
+    return Replay(segments, seed, _number(given.get("tolerance", "0")))
+
+
+def _number(text: str, name: str = "tolerance") -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise RecipeError(f"{name} is a number, not '{text}'") from None
+    if not 0 <= number < float("inf"):
+        raise RecipeError(f"{name} is 0 or more, not {text}")
+    return number
 
 
 # Every `--name` takes the next word whole: a value may begin with dashes or be empty, which argparse does not allow.

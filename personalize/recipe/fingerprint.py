@@ -23,6 +23,7 @@ from personalize.egress import sift, without_secrets
 from personalize.environment import LOCK, TORCH, locked
 from personalize.files import dvc_digest, file_digest
 from personalize.recipe.errors import RecipeError
+from personalize.recipe.fetched import repository
 
 FORMAT = 3
 ENGINE = (("personalize", "recipe"),)
@@ -233,6 +234,8 @@ def _short(digest: str | None) -> str:
 class Lineage:
     """commit: empty outside git. dirty: whether anything differs from it. lock: sha256 of the locked environment.
 
+    repository: the address that the checkout was cloned from, where it is one.
+
     diff: of what may leave this machine, a patch that `git apply` accepts. left_out: the other changed files, and why.
     """
 
@@ -243,6 +246,7 @@ class Lineage:
     pins: dict[str, str] = field(default_factory=dict)
     environment: str = ""
     lock: str = ""
+    repository: str = ""
 
     def tags(self) -> dict[str, str]:
         """As run tags, all under `lineage.`."""
@@ -250,6 +254,8 @@ class Lineage:
         tags.update({f"lineage.dvc.{name}": digest for name, digest in self.pins.items()})
         if self.left_out:
             tags["lineage.left_out"] = str(len(self.left_out))
+        if self.repository:
+            tags["lineage.repository"] = self.repository
         if self.environment:
             tags["lineage.environment"] = self.environment
         return tags
@@ -271,7 +277,7 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
     pinned = environment(root)
     digest = _sha256(json.dumps(pinned, sort_keys=True)) if pinned else ""
     lock = file_digest(root / LOCK, "sha256") if (root / LOCK).is_file() else ""
-    return Lineage(commit or told, diff, dirty, left_out, pins, digest, lock)
+    return Lineage(commit or told, diff, dirty, left_out, pins, digest, lock, repository(root) if commit else "")
 
 
 def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:

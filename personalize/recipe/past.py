@@ -18,6 +18,9 @@ from personalize.recipe.showing import REDRAWN, given_to, inputs_of, made_of
 from personalize.recipe.steps import Input, Inputs
 from personalize.recipe.tracking import StepRun, Store
 
+PARTS = "reproduces.parts"
+"""Tag of a run of `reproduce` that made parts of another's work again: how many, and the seed."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -96,7 +99,7 @@ def proven(run_id: str, trust: Trust, read: Collection[str] | None = None) -> tu
 
 
 def reproduced(run_ids: Collection[str], trust: Trust) -> list[Link]:
-    """What `reproduce` found when it made the project runs of these runs again: a link for each that it has tried."""
+    """What `reproduce` found last when it made the project runs of these runs again, whole and in parts."""
     import mlflow
 
     store = Store(mlflow.MlflowClient(), "", [], Path.cwd())
@@ -106,11 +109,12 @@ def reproduced(run_ids: Collection[str], trust: Trust) -> list[Link]:
     for project, experiment in parents.items():
         condition = f"tags.reproduces = '{project}' AND tags.`reproduces.agrees` != ''"
         order = ["attributes.start_time DESC"]
-        for again in (
-            store.client.search_runs([experiment], condition, max_results=1, order_by=order) if project else ()
-        ):
+        tried = store.client.search_runs([experiment], condition, order_by=order) if project else ()
+        latest = {(PARTS in again.data.tags): again for again in reversed(tried)}
+        for in_parts, again in sorted(latest.items()):
             agrees, run_id = again.data.tags["reproduces.agrees"] == "true", again.info.run_id[:8]
-            said = f"made again as run {run_id}, it {'came to the same' if agrees else 'came to something else'}"
+            how = f"parts made again (run {run_id})" if in_parts else f"made again as run {run_id}"
+            said = f"{how}, it {'came to the same' if agrees else 'came to something else'}"
             refused = "" if agrees or trust.differing else "; find out why, or allow it (trust.differing)"
             links.append(Link("reproduced", agrees or trust.differing, said + refused))
     return links

@@ -9,6 +9,7 @@ from personalize.egress import has_secret, without_secrets
 from personalize.files import value_digest
 from personalize.recipe.config import Merged, Override, load, with_overrides
 from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.fetched import pull
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment
 from personalize.recipe.steps import Step, StepConfig, load_steps
 from personalize.recipe.tracking import StepRun, Store
@@ -106,6 +107,7 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
     order = list(steps)
     needed = closure([step] if step else order[: order.index(target) + 1], steps, configs)
     validate(merged, kinds, set(needed))
+    pull(root, [configs[name] for name in needed])
     return Prepared(merged, steps, configs, _components(root, needed, steps, configs), target, bool(step))
 
 

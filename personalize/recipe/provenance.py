@@ -44,8 +44,9 @@ def state(
 ) -> str:
     """The envelope for a run that has just made `outputs`. inputs: run id and statement of each result it was given."""
     commit = {"gitCommit": lineage.commit} if lineage.commit else {}
+    told = {"dirty": lineage.dirty} | ({"repository": lineage.repository} if lineage.repository else {})
     dependencies: list[dict[str, Any]] = [
-        {"name": "code", "digest": commit, "annotations": {"dirty": lineage.dirty}},
+        {"name": "code", "digest": commit, "annotations": told},
         *({"name": "environment", "digest": {"sha256": pins}} for pins in [_pins(components)] if pins),
         *({"name": "lock", "digest": {"sha256": digest}} for digest in [lineage.lock] if digest),
         *({"name": name, "digest": {"content": digest}} for name, digest in components.sources.items()),
@@ -66,7 +67,7 @@ def state(
             "buildType": BUILD,
             "externalParameters": {
                 "step": components.step,
-                "config": {key: without_secrets(str(value)) for key, value in config.items()},
+                "config": plain(config),
             },
             "internalParameters": {
                 "fingerprint": components.digest,
@@ -83,6 +84,11 @@ def state(
         },
     }
     return write(files.tree_files(outputs, leave_out=DIAGNOSTICS), KIND, predicate, signer)
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as a statement has it: texts, secrets put out."""
+    return {key: without_secrets(str(value)) for key, value in config.items()}
 
 
 def parse(text: str) -> Statement:

@@ -4,22 +4,26 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from personalize.files import scratch, sweep_scratch
+from personalize.evidence.chain import Link, listed
+from personalize.files import read_json, scratch, sweep_scratch
 from personalize.recipe import machine
 from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components, differences
+from personalize.recipe.past import PARTS
 from personalize.recipe.project import DIFF, LEFT_OUT
+from personalize.recipe.steps import Replay
 from personalize.recipe.tracking import StepRun, Store, absolute, probe
 
 
@@ -30,6 +34,134 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
 
     Raises RecipeError where the run cannot be made again: what its results depend on is not in its record and not in
     this checkout either. That is found out before anything runs.
+    """
+    with _made_ready(root, run_id, given) as ready:
+        store, original, run_id = ready.store, ready.original, ready.original.info.run_id
+        print(f"running commit {ready.commit[:8]} again in {ready.place}", flush=True)
+        ready.call("run", "--fresh", "true", "--reproduces", run_id)
+    again = store.client.search_runs(
+        [original.info.experiment_id],
+        f"tags.reproduces = '{run_id}' AND tags.`recipe.target` != ''",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )[0]
+    then, now = steps_of(store, original), steps_of(store, again)
+    left_out_now = again.data.tags.get("reproduces.left_out", "").split(", ")
+    lines, same = compare(then, now, tolerance, left_out_now)
+    store.client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
+    print("\n".join(lines))
+    if cause := first_cause(then, now):
+        print(cause)
+    verdict = "agrees with" if same else "DIFFERS from"
+    print(f"run {again.info.run_id[:8]} {verdict} run {run_id[:8]} (relative tolerance {tolerance:g})")
+    return 0 if same else 1
+
+
+def reproduce_parts(root: Path, run_id: str, asked: Replay, given: Sequence[Override] = ()) -> int:
+    """Parts of a run's work done again from what it kept, and compared. Returns 0 where all of it holds, 1 where not.
+
+    A run of its own says what was found, and is a result of nothing. Raises RecipeError as `reproduce` does.
+    """
+    print(f"seed {asked.seed} (-P seed={asked.seed} draws the same parts again)", flush=True)
+    with _made_ready(root, run_id, given) as ready, scratch("report") as kept:
+        report = kept / "links.json"
+        words = {"segments": asked.segments, "seed": asked.seed, "tolerance": asked.tolerance, "report": report}
+        given_words = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+        run_id = ready.original.info.run_id
+        print(f"replaying parts of commit {ready.commit[:8]} in {ready.place}", flush=True)
+        ready.call("replay", "--run", run_id, *given_words)
+        links = [Link(**each) for each in read_json(report)]
+    print("\n".join(listed(links)), flush=True)
+    wrong = [link for link in links if not link.holds]
+    tags = {
+        "reproduces": run_id,
+        PARTS: f"{asked.segments}, seed {asked.seed}",
+        "reproduces.agrees": str(not wrong).lower(),
+        "mlflow.runName": f"parts of {run_id[:8]}",
+    }
+    client, experiment = ready.store.client, ready.original.info.experiment_id
+    found = client.create_run(experiment, tags=tags).info.run_id
+    ready.store.log_text(found, json.dumps([asdict(link) for link in links], indent=1), "replay.json")
+    client.set_terminated(found)
+    how = f"within {asked.tolerance:g}" if asked.tolerance else "to the byte"
+    if wrong:
+        print(f"run {run_id[:8]} does NOT hold: {wrong[0].name}: {wrong[0].words}")
+        return 1
+    print(f"run {run_id[:8]} holds where it was looked at, {how}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run's commit in a folder of its own, with all that the run was made from, checked."""
+
+    root: Path
+    place: Path
+    store: Store
+    original: Any
+    commit: str
+    words: Sequence[str]
+    """what was asked for then, as the engine's command line takes it"""
+
+    def call(self, name: str, *more: str) -> None:
+        """A command of the engine of that commit. Raises RecipeError where it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", "personalize.recipe", name, *more, *self.words],
+            cwd=self.place,
+            env=environment_of(self.root, self.original.info.experiment_id),
+            check=False,
+        )
+        if done.returncode:
+            raise RecipeError(
+                f"{'the run' if name == 'run' else name} of commit {self.commit[:8]} failed (exit {done.returncode}); "
+                f"its own message is above"
+            )
+
+
+@contextlib.contextmanager
+def _made_ready(root: Path, run_id: str, given: Sequence[Override]) -> Iterator[_Ready]:
+    """Raises RecipeError where the run's code, data or values are not all here."""
+    store, original = project_run(root, run_id)
+    run_id = original.info.run_id
+    commit = original.data.tags.get("lineage.commit", "none")
+    if commit == "none":
+        raise RecipeError(f"run {run_id} does not say from which commit it was made, so it cannot be reproduced")
+    resolved = yaml.safe_load(artifact_of(store, original, "recipe.resolved.yaml"))
+    overrides = {**resolved["overrides"], **withheld(resolved, given)}
+    words = ["--step", resolved["step"]] if "step" in resolved else ["--until", resolved["until"]]
+    words += ["--profile", resolved["profile"]]
+    for name, text in overrides.items():
+        words += [f"--{name}", text]
+    left_out = json.loads(artifact_of(store, original, LEFT_OUT)) if "lineage.left_out" in original.data.tags else {}
+    with worktree(root, commit, original.data.tags.get("lineage.repository", "")) as place:
+        if original.data.tags.get("lineage.dirty") == "true":
+            _apply(place, artifact_of(store, original, DIFF))
+        pull_pinned(place)
+        outside = [*left_out, *resolved.get("outside_data", [])]
+        bring(root, place, [name for name in outside if not (place / name).exists()])
+        apart = apart_from(store, original, place, resolved, overrides)
+        if apart:
+            bring(root, place, outside)
+            apart = apart_from(store, original, place, resolved, overrides)
+        if needed := [words for words in apart if left_out or not words.startswith("code of ")]:
+            raise RecipeError(_missing(run_id, needed, left_out))
+        for said in [*apart, *machine.apart(original.data.tags, machine.tags())]:
+            print(f"note: {said}", flush=True)
+        if left_out:
+            print(f"not in the record, and as it was or without effect: {_listed(left_out)}", flush=True)
+        yield _Ready(root, place, store, original, commit, words)
+
+
+def pull_pinned(place: Path) -> None:
+    """Raises RecipeError where the data that a commit pins cannot be had."""
+    if any(place.glob("*.dvc")):
+        check(["dvc", "pull", "--quiet"], place, "the pinned data of that commit cannot be pulled")
+
+
+def project_run(root: Path, run_id: str) -> tuple[Store, Any]:
+    """The store, and the project run that is meant by its own id or by that of one of its steps' runs.
+
+    Raises RecipeError where there is no such run.
     """
     probe(os.environ.get("MLFLOW_TRACKING_URI", ""))
     sweep_scratch()
@@ -42,61 +174,10 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
         raise RecipeError(f"run {run_id} is not in {mlflow.get_tracking_uri()}: {error.message}") from error
     if "recipe.step" in original.data.tags and (parent := original.data.tags.get("mlflow.parentRunId")):
         original = client.get_run(parent)
-    run_id = original.info.run_id
-    commit = original.data.tags.get("lineage.commit", "none")
-    if commit == "none":
-        raise RecipeError(f"run {run_id} does not say from which commit it was made, so it cannot be reproduced")
-    store = Store(client, original.info.experiment_id, [original.info.experiment_id], root)
-    resolved = yaml.safe_load(_artifact(store, original, "recipe.resolved.yaml"))
-    command = [sys.executable, "-m", "personalize.recipe", "run", "--fresh", "true", "--reproduces", run_id]
-    command += ["--step", resolved["step"]] if "step" in resolved else ["--until", resolved["until"]]
-    command += ["--profile", resolved["profile"]]
-    overrides = {**resolved["overrides"], **_withheld(resolved, given)}
-    for name, text in overrides.items():
-        command += [f"--{name}", text]
-    left_out = json.loads(_artifact(store, original, LEFT_OUT)) if "lineage.left_out" in original.data.tags else {}
-    with worktree(root, commit) as place:
-        if original.data.tags.get("lineage.dirty") == "true":
-            _apply(place, _artifact(store, original, DIFF))
-        if any(place.glob("*.dvc")):
-            _check(["dvc", "pull", "--quiet"], place, "the pinned data of that commit cannot be pulled")
-        outside = [*left_out, *resolved.get("outside_data", [])]
-        _bring(root, place, [name for name in outside if not (place / name).exists()])
-        apart = _apart(store, original, place, resolved, overrides)
-        if apart:
-            _bring(root, place, outside)
-            apart = _apart(store, original, place, resolved, overrides)
-        if needed := [words for words in apart if left_out or not words.startswith("code of ")]:
-            raise RecipeError(_missing(run_id, needed, left_out))
-        for words in [*apart, *machine.apart(original.data.tags, machine.tags())]:
-            print(f"note: {words}", flush=True)
-        if left_out:
-            print(f"not in the record, and as it was or without effect: {_listed(left_out)}", flush=True)
-        print(f"running commit {commit[:8]} again in {place}", flush=True)
-        status = subprocess.run(
-            command, cwd=place, env=_environment(root, place, original.info.experiment_id), check=False
-        ).returncode
-    if status:
-        raise RecipeError(f"the run of commit {commit[:8]} failed (exit {status}); its own message is above")
-    again = client.search_runs(
-        [original.info.experiment_id],
-        f"tags.reproduces = '{run_id}' AND tags.`recipe.target` != ''",
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-    )[0]
-    then, now = _steps(store, original), _steps(store, again)
-    left_out_now = again.data.tags.get("reproduces.left_out", "").split(", ")
-    lines, same = compare(then, now, tolerance, left_out_now)
-    client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
-    print("\n".join(lines))
-    if cause := first_cause(then, now):
-        print(cause)
-    verdict = "agrees with" if same else "DIFFERS from"
-    print(f"run {again.info.run_id[:8]} {verdict} run {run_id[:8]} (relative tolerance {tolerance:g})")
-    return 0 if same else 1
+    return Store(client, original.info.experiment_id, [original.info.experiment_id], root), original
 
 
-def _withheld(resolved: Mapping[str, Any], given: Sequence[Override]) -> dict[str, str]:
+def withheld(resolved: Mapping[str, Any], given: Sequence[Override]) -> dict[str, str]:
     """The values that the run did not keep, from what is given now."""
     names, found = list(resolved.get("withheld", [])), {}
     for override in given:
@@ -112,7 +193,7 @@ def _withheld(resolved: Mapping[str, Any], given: Sequence[Override]) -> dict[st
     return found
 
 
-def _bring(root: Path, place: Path, names: Iterable[str]) -> None:
+def bring(root: Path, place: Path, names: Iterable[str]) -> None:
     """Link into the worktree what lies in this checkout and was never in the record."""
     for name in names:
         source, target = root / name.rstrip("/"), place / name.rstrip("/")
@@ -128,15 +209,12 @@ def _bring(root: Path, place: Path, names: Iterable[str]) -> None:
         target.symlink_to(source.resolve())
 
 
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _COMPONENTS = """
 import json, sys
 from pathlib import Path
 from personalize.recipe.config import Override
-from personalize.files import scratch, sweep_scratch
-from personalize.recipe.config import Override
 from personalize.recipe.errors import RecipeError
-from personalize.recipe.fingerprint import Components, differences
-from personalize.recipe.project import DIFF, LEFT_OUT
 from personalize.recipe.plan import prepare
 profile, overrides, target = json.loads(sys.stdin.read())
 try:
@@ -148,7 +226,7 @@ print(json.dumps(found))
 """
 
 
-def _apart(
+def apart_from(
     store: Store, original: Any, place: Path, resolved: Mapping[str, Any], overrides: Mapping[str, str]
 ) -> list[str]:
     """In what the worktree differs from what the run's steps were made from: code, outside data, environment.
@@ -171,7 +249,7 @@ def _apart(
     if "error" in found:
         return [found["error"].replace(f"{place}{os.sep}", "")]
     said: list[str] = []
-    for step, past in _steps(store, original).items():
+    for step, past in steps_of(store, original).items():
         then = store.components(past)
         if then is not None and step in found:
             now = replace(Components.from_json(json.dumps(found[step])), config=then.config, inputs=then.inputs)
@@ -249,16 +327,30 @@ def close(before: float | None, after: float | None, tolerance: float) -> bool:
     return (math.isnan(before) and math.isnan(after)) or math.isclose(before, after, rel_tol=tolerance, abs_tol=1e-12)
 
 
+def has(root: Path, commit: str) -> bool:
+    """Whether the clone has the commit."""
+    asked = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return subprocess.run(asked, cwd=root, capture_output=True, check=False).returncode == 0
+
+
 @contextlib.contextmanager
-def worktree(root: Path, commit: str) -> Iterator[Path]:
-    """The commit's files in a temporary folder; the checkout that a person works in is not touched."""
+def worktree(root: Path, commit: str, repository: str = "") -> Iterator[Path]:
+    """The commit's files in a temporary folder; the checkout that a person works in is not touched.
+
+    repository: where the commit was when it was run, for the message. Raises RecipeError where it is not to be had.
+    """
+    if not _COMMIT.fullmatch(commit):
+        raise RecipeError(f"'{commit}' is no commit (40 hexadecimal digits)")
+    cloned_from = f"; it was run from {repository}" if repository else ""
     subprocess.run(["git", "worktree", "prune"], cwd=root, capture_output=True, check=False)
+    if not has(root, commit):  # a clone of one commit, as `mlflow run <address>` makes it
+        subprocess.run(["git", "fetch", "--quiet", "origin", commit], cwd=root, capture_output=True, check=False)
     with scratch("reproduce") as temporary:
         place = temporary / "project"
-        _check(
+        check(
             ["git", "worktree", "add", "--quiet", "--detach", str(place), commit],
             root,
-            f"commit {commit} is not in this clone",
+            f"commit {commit} is not in this clone, nor where it was cloned from{cloned_from}",
         )
         try:
             inside = subprocess.run(
@@ -271,7 +363,8 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             )
 
 
-def _environment(root: Path, place: Path, experiment_id: str) -> dict[str, str]:
+def environment_of(root: Path, experiment_id: str) -> dict[str, str]:
+    """The variables for a run in another folder that is to go to this one's store."""
     import mlflow
 
     uri = absolute(mlflow.get_tracking_uri(), root)
@@ -297,7 +390,8 @@ def _apply(place: Path, diff: str) -> None:
         )
 
 
-def _check(command: list[str], where: Path, trouble: str) -> None:
+def check(command: list[str], where: Path, trouble: str) -> None:
+    """Runs a command. Raises RecipeError with `trouble` and what it said where it fails."""
     try:
         done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -306,14 +400,15 @@ def _check(command: list[str], where: Path, trouble: str) -> None:
         raise RecipeError(f"{trouble}: {(done.stderr or done.stdout).strip()}")
 
 
-def _artifact(store: Store, run: Any, name: str) -> str:
+def artifact_of(store: Store, run: Any, name: str) -> str:
+    """A text that a run keeps. Raises RecipeError where it is not there."""
     try:
         return store.artifact(store.step_run(run), name).read_text(encoding="utf-8")
     except Exception as error:
         raise RecipeError(f"run {run.info.run_id} has no {name}, so it cannot be reproduced: {error}") from error
 
 
-def _steps(store: Store, run: Any) -> dict[str, StepRun]:
+def steps_of(store: Store, run: Any) -> dict[str, StepRun]:
     """The runs whose results a project run used, made by it or reused."""
     found = {}
     for tag, value in run.data.tags.items():

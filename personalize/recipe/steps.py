@@ -1,7 +1,8 @@
 """Steps: what a step declares (its config), what it is given (inputs), and how it is found on disk.
 
 A step is `steps/<name>.py`, which makes things, and `steps/cards/<name>.py`, which shows what it left. Both are
-imported from the project's own folder and checked before anything runs.
+imported from the project's own folder and checked before anything runs. `steps/replays/<name>.py` does parts of the
+work again, where that can be done.
 """
 
 import importlib
@@ -20,6 +21,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationInfo, field_validator
 
 from personalize.cards.links import address
+from personalize.evidence.chain import Link
 from personalize.evidence.statement import Statement
 from personalize.recipe.errors import RecipeError, nearest
 
@@ -147,6 +149,18 @@ class Inputs(Mapping[str, Input]):
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Parts of finished work that are to be done again: how many, drawn by which seed.
+
+    tolerance: how far the result may be from what it was, in the step's own terms; 0 compares bytes.
+    """
+
+    segments: int
+    seed: int
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True)
 class Step:
     """One stage of the recipe. about: the first paragraph of its docstring.
 
@@ -243,6 +257,15 @@ def _reads(name: str, needs: Sequence[str], reads: Any) -> dict[str, tuple[str, 
     if strange := next((need for need in reads if need not in needs), ""):
         raise RecipeError(f"steps/{name}.py: READS names '{strange}', which NEEDS does not{nearest(strange, needs)}")
     return {need: tuple(files) for need, files in reads.items()}
+
+
+def replay_of(root: Path, name: str) -> Callable[..., list[Link]] | None:
+    """A step's `replay(config, inputs, outputs, artifact, asked)`, which does parts of its work again, or None.
+
+    inputs, outputs: of the finished run, only to be read. artifact: fetches another artifact of it. asked: a Replay.
+    """
+    path = root / "steps" / "replays" / f"{name}.py"
+    return getattr(_import(root, f"replays.{name}", path), "replay", None) if path.is_file() else None
 
 
 def show_files(config: Any, inputs: Mapping[str, "Input"], outputs: Path, card: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from personalize.cards import Card
 from personalize.dreambooth.adapter_files import DORA_ELSEWHERE, READERS
-from personalize.files import read_json
+from personalize.files import read_json, read_rows
 from personalize.recipe import Inputs
 from steps.train import Config
 
@@ -28,7 +28,7 @@ QUARTERS = ("least noise", "little noise", "much noise", "most noise")
 
 def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     history, speed = read_json(outputs / "history.json"), read_json(outputs / "diagnostics" / "speed.json")
-    chosen, held_out = history["chosen"], history["held_out"]
+    chosen, held_out, chain = history["chosen"], history["held_out"], outputs / "proof" / "chain.jsonl"
     card.facts(
         {
             "chosen step": chosen["step"],
@@ -37,6 +37,7 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             "photographs trained on": len(history["photographs"]),
             "held out for scoring": len(held_out),
             **masks(history),
+            **({"links of its proof": len(read_rows(chain))} if chain.is_file() else {}),
             **{SPEED.get(name, name): round(value, 3) for name, value in speed.items()},
         }
     )

@@ -70,7 +70,9 @@ def whole(base, data, work, tmp_path_factory) -> tuple[Path, Result]:
 
 def test_a_run_writes_the_adapter_in_both_forms_and_its_history(whole):
     outputs, result = whole
-    assert set(digests(outputs)) == {"history.json", f"lora/{KOHYA}", "lora/pytorch_lora_weights.safetensors"}
+    assert set(digests(outputs)) == {
+        "history.json", f"lora/{KOHYA}", "lora/pytorch_lora_weights.safetensors", "proof/chain.jsonl",
+    }  # fmt: skip
     history = json.loads((outputs / "history.json").read_text())
     assert [row["step"] for row in history["steps"]] == [1, 2, 3, 4, 5]
     assert history["chosen"]["step"] == 5

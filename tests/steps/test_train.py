@@ -10,20 +10,27 @@ import pytest
 from safetensors import safe_open
 
 from personalize.dreambooth.adapter_files import KOHYA, READERS
-from personalize.recipe import RecipeError
+from personalize.evidence.chain import broken
+from personalize.recipe import RecipeError, Replay
 from steps import train
+from steps.replays import train as again
 from tests.steps.conftest import judges_in, perform
+
+
+def trained_as(tiny_models: Path, root: Path) -> train.Config:
+    return train.Config(
+        base_model=str(tiny_models / "sdxl"), judges=judges_in(tiny_models),
+        device="cpu", dtype="float32", work=str(root / "work"), resolution=64, max_train_steps=4, batch_size=2,
+        rank=4,
+        learning_rate=1e-3, validation_every=2, validation_prompts=1, validation_sampling_steps=2, log_every=1,
+        proof_every=1, proof_states=2,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(inputs, tiny_models, tmp_path_factory):
     root = tmp_path_factory.mktemp("train")
-    config = train.Config(
-        base_model=str(tiny_models / "sdxl"), judges=judges_in(tiny_models),
-        device="cpu", dtype="float32", work=str(root / "work"), resolution=64, max_train_steps=4, batch_size=2,
-        rank=4,
-        learning_rate=1e-3, validation_every=2, validation_prompts=1, validation_sampling_steps=2, log_every=1,
-    )  # fmt: skip
+    config = trained_as(tiny_models, root)
     outputs = root / "outputs"
     mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
     mlflow.create_experiment("train", artifact_location=str(root / "artifacts"))
@@ -56,7 +63,7 @@ def test_metrics_and_pictures_are_live_in_mlflow(trained):
     assert [metric.step for metric in losses] == [1, 2, 3, 4]
     assert [m.step for m in client.get_metric_history(trained[2], "validation_fidelity")] == [0, 2, 4]
     assert client.get_run(trained[2]).data.metrics["total_images_per_second"] > 0
-    assert [f.path for f in client.list_artifacts(trained[2])] == ["images"]
+    assert [f.path for f in client.list_artifacts(trained[2])] == ["images", "states"]
 
 
 def test_the_card_shows_the_checkpoints_side_by_side_with_the_chosen_one_marked(trained):
@@ -79,8 +86,29 @@ def test_what_differs_from_run_to_run_lies_apart(trained):
     history = (trained[0] / "history.json").read_text()
     assert not any(word in history for word in ("second", "memory_gb", "log_every", "resume_every"))
     assert {path.name for path in trained[0].iterdir()} == {
-        "diagnostics", "history.json", "lora", "samples", "subjects.json",
+        "diagnostics", "history.json", "lora", "proof", "samples", "subjects.json",
     }  # fmt: skip
+
+
+def test_stretches_are_done_again_from_the_states_that_its_run_keeps(trained, inputs, tiny_models, capsys):
+    outputs, _, run_id = trained
+    config = trained_as(tiny_models, outputs.parent)
+
+    def artifact(name: str) -> Path:
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+
+    found = again.replay(config, inputs, outputs, artifact, Replay(segments=1, seed=1))
+    assert [link.name for link in found] == ["chain", "adapter", "steps 3 to 4"]
+    assert broken(found) == []
+    assert "train: 1 of 2 stretches: steps 3 to 4" in capsys.readouterr().out
+    other = config.model_copy(update={"learning_rate": 2e-3})
+    (said,) = broken(again.replay(other, inputs, outputs, artifact, Replay(1, 0)))
+    assert said.startswith("its settings, base model, pictures or captions are not those of the chain")
+
+
+def test_a_run_without_a_proof_says_so(inputs, tmp_path):
+    with pytest.raises(RecipeError, match=r"no proof of training \(train\.proof_every was 0"):
+        again.replay(train.Config(), inputs, tmp_path, Path, Replay(1, 0))
 
 
 def test_no_judge_keeps_the_last_step(inputs, tiny_models, tmp_path):

@@ -1,0 +1,78 @@
+"""A project that was fetched: by `mlflow run <git address>` into a folder of its own, or its pinned data by DVC."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from personalize.recipe.steps import StepConfig
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+|[\w.-]+@[\w.-]+:.+")
+
+
+def repository(root: Path) -> str:
+    """The address of the git remote that a checkout comes from, without a password; empty where it is a mere path."""
+    said = _git(root, "remote", "get-url", "origin").strip()
+    if not _ADDRESS.fullmatch(said):
+        return ""
+    if "://" not in said:
+        return said
+    parts = urlsplit(said)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def typed(root: Path) -> tuple[str, ...]:
+    """How the project is named after `mlflow run`: `.`, or the address and commit that MLflow has fetched it from.
+
+    MLflow fetches into a new folder among the temporary files, and tells nobody where.
+    """
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return (".",)
+    top, address = Path(_git(root, "rev-parse", "--show-toplevel").strip() or root), repository(root)
+    if not address or top.parent != Path(tempfile.gettempdir()).resolve():
+        return (".",)
+    inside = root.resolve().relative_to(top).as_posix()
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    return (address if inside == "." else f"{address}#{inside}", "-v", commit)
+
+
+def pull(root: Path, configs: Iterable[StepConfig]) -> None:
+    """Pulls what these configurations name, the commit pins (data.dvc) and nobody has pulled yet.
+
+    Where that fails, what reads it says so.
+    """
+    named = {os.path.normpath(text) for config in configs for text in _texts(config.model_dump(mode="json"))}
+    for pin in sorted(root.glob("*.dvc")):
+        target = pin.with_suffix("")
+        wanted = any(name == target.name or name.startswith(f"{target.name}/") for name in named)
+        if pin.is_file() and wanted and not target.exists():
+            print(f"pulling {target.name}, which {pin.name} pins", flush=True)
+            command = [sys.executable, "-m", "dvc", "pull", "--quiet", pin.name]
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"note: dvc pull {pin.name} failed: {done.stderr.strip()}", flush=True)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _git(where: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
