@@ -46,7 +46,7 @@ class Batch:
     shown: str = ""
     """digest of which pictures, sizes, captions and timesteps; empty where no proof is asked for"""
     drawn: str = ""
-    """digest of latents and noise"""
+    """digest of every tensor: latents and noise among them"""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device. Without waiting for the copy on a CUDA device, whose batches are pinned."""
@@ -57,10 +57,13 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def digested(self) -> Batch:
-        """The same with its digests: sha256 over what each row is, and over what was drawn for it."""
+        """The same with its digests: sha256 over what each row is, and over every tensor."""
         rows = [self.files, *(each.tolist() for each in (self.timesteps, self.captions, self.time_ids))]
-        drawn = hashlib.sha256(self.latents.contiguous().numpy().data)
-        drawn.update(self.noise.contiguous().numpy().data)
+        drawn = hashlib.sha256()
+        for name, value in sorted(vars(self).items()):
+            if isinstance(value, Tensor):
+                drawn.update(f"{name}{tuple(value.shape)}".encode())
+                drawn.update(value.contiguous().numpy().data)
         return replace(self, shown=value_digest(rows), drawn=drawn.hexdigest())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:

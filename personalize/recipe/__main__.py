@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": (("step", "run", "profile"), ("open",)),
     "clean": (("step", "profile"), ("everyone",)),
     "reproduce": (("run", "tolerance", "segments", "seed"), ()),
+    "bisect": (("good", "bad", "metric", "noise"), ()),
     "replay": (
         ("run", "tolerance", "segments", "seed", "report", "step", "until", "profile"),
         (),
