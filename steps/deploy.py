@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from personalize.cards import command
+from personalize.evidence import keys
 from personalize.evidence.chain import broken
 from personalize.evidence.trust import Trust
 from personalize.files import free_path, read_json, write_bytes, write_json
@@ -156,6 +157,8 @@ def deploy(
 
     version = find_version(config, inputs)
     endpoint = pinned(endpoint, approved(config, version))
+    if config.target == "local" and (key := keys.named(config.trust.key)):
+        endpoint = _with_environment(endpoint, {keys.SETTING: key})  # its pictures are signed with the same
     print(f"deploying {version} to the {config.target} endpoint {config.name!r}", flush=True)
     request = trial_request(config, version)
     status = endpoint.deploy(version, request)
@@ -211,8 +214,12 @@ def pinned(endpoint: Endpoint, key: str) -> Endpoint:
     """The endpoint, whose server takes only a model that this key has signed; it looks whenever it starts."""
     from personalize.evidence.package import TRUSTED
 
+    return _with_environment(endpoint, {TRUSTED: key}) if key else endpoint
+
+
+def _with_environment(endpoint: Endpoint, more: Mapping[str, str]) -> Endpoint:
     known: Any = endpoint
-    return replace(known, environment={**known.environment, TRUSTED: key}) if key else endpoint
+    return replace(known, environment={**known.environment, **more})
 
 
 def query(config: Config, endpoint: Endpoint, outputs: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,12 @@ FILE = f"statement{SUFFIX}"
 PLACE = f"artifacts/{ARTIFACT}/{FILE}"
 """Where it lies in a model."""
 KIND = "urn:personalize:model:1"
-LOADER, CODE, SERVED, ARTIFACTS = "mlflow.pyfunc.loaders.code_model", "code", "model.py", ("base", "adapter")
+ADAPTER = "adapter"
+LOADER, CODE, SERVED, ARTIFACTS = "mlflow.pyfunc.loaders.code_model", "code", "model.py", ("base", ADAPTER)
+REGISTERED = "registered_model_meta"
+"""Where MLflow notes which registered version it fetched."""
+VERSION = "PERSONALIZE_MODEL_VERSION"
+"""Environment variable of a server: `<name>/<number>` of the version that it serves."""
 TRUSTED = "PERSONALIZE_TRUSTED_KEYS"
 """Environment variable of a server: ids of keys, with commas between, of which one must have signed the model."""
 CARD, SCORES = "card", "scores"
@@ -36,6 +41,23 @@ def statement_of(root: Path) -> Statement:
     except OSError as error:
         raise EvidenceError(f"no statement of what it is made of ({PLACE})") from error
     return read(text, KIND)
+
+
+def origin(root: Path) -> dict[str, Any]:
+    """What a picture's manifest says of the model in a folder: its statement's and its adapter's digests.
+
+    Also its name and number, where MLflow fetched it from a registry and says them, or a server is told (VERSION).
+    """
+    found = sorted((root / "artifacts" / ADAPTER).glob("*.safetensors"))
+    adapters = {path.relative_to(root).as_posix(): files.file_digest(path, "sha256") for path in found}
+    stated = {"statement": files.file_digest(root / PLACE, "sha256")} if (root / PLACE).is_file() else {}
+    try:
+        said = yaml.safe_load((root / REGISTERED).read_text(encoding="utf-8"))
+        name, version = str(said["model_name"]), str(said["model_version"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        name, _, version = os.environ.get(VERSION, "").rpartition("/")
+    known = {"registered_model": name, "version": version} if version else {}
+    return {**known, **stated, "adapters": adapters}
 
 
 def unsigned(subjects: Mapping[str, str], held: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,20 @@ from mlflow.exceptions import (
 )
 from mlflow.pyfunc import PythonModel
 
-from personalize.serving.call import CURRENT, Call
+from personalize.serving.call import CURRENT, Call, served
 from personalize.serving.engine import Busy, Closed, Engine, Gone, Job, Late, Work
-from personalize.serving.request import MAX_SEED, Defaults, Limits, Order, RequestError, orders
+from personalize.serving.request import (
+    MAX_SEED,
+    OUTPUTS,
+    Defaults,
+    Limits,
+    Order,
+    RequestError,
+    orders,
+    read_rows,
+    rows_of,
+)
+from personalize.serving.safety import NONE, load
 from personalize.serving.sharing import alone_on
 
 LOG = logging.getLogger("personalize.serving")
@@ -86,13 +98,18 @@ class PersonalizedPictures(PythonModel):
         where the files are not those that were registered (artifact `evidence`).
         """
         from personalize.dreambooth.sampling import Sampling
-        from personalize.evidence.package import check_before_loading
+        from personalize.evidence.manifest import signing
+        from personalize.evidence.package import check_before_loading, origin
         from personalize.photographs.prompts import load_subjects
 
         check_before_loading(Path(context.artifacts["evidence"]))
         config: Mapping[str, Any] = context.model_config or {}
         self.subjects = load_subjects(context.artifacts["adapter"])
         self.fingerprint = str(config.get("fingerprint", ""))
+        self.signing = signing(origin(Path(context.artifacts["evidence"]).parents[1]))
+        if self.signing is None:
+            LOG.warning("pictures are not signed: there is no signing key on this machine")
+        self.safety = load(**config.get("safety", {"entry": NONE}))
         self.limits = Limits(**config.get("limits", {}))
         defaults = dict(config.get("defaults", {}))
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
@@ -110,10 +127,14 @@ class PersonalizedPictures(PythonModel):
         # of their own: a tokenizer pads as it was last asked to, and requests are read while others are drawn
         self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
         [first] = self._read([{"prompt": self.subjects[0].instance_prompt, "num_inference_steps": 1}])
-        self.engine.submit([(first, _work(first))])[0].future.result()
+        picture = self.engine.submit([(first, _work(first))])[0].future.result()
+        self._encode(first, picture)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per picture, in the order of the rows that asked; `params` as in `package.PARAMS`.
+        """One row per picture, in the order of the rows that asked; `params` as in `request.PARAMS`.
+
+        model_input: a frame, rows, columns, prompts or one prompt (`request.rows_of`); of any length where no server
+        asks, and then it is drawn in parts.
 
         Raises:
             MlflowException: 4xx for what cannot be honoured, with the row; 429 when the queue is full; 504 when the
@@ -121,18 +142,14 @@ class PersonalizedPictures(PythonModel):
         """
         begun = time.perf_counter()
         asked, call = params or {}, CURRENT.get() or Call()
-        wanted = self._read(model_input.to_dict("records"))
+        bounded = served()
+        wanted = self._read(model_input, bounded)
         name = str(asked.get("request_id") or call.id)[:128]
-        jobs: list[Job] = []
         try:
-            jobs = self.engine.submit(
-                [(order, _work(order)) for order in wanted],
-                caller=asked.get("caller") or call.caller,
-                timeout_s=_timeout(asked.get("timeout_s")),
-                gone=call.gone,
-            )
-            encoded = [self._encode(order, job.future.result()) for order, job in zip(wanted, jobs, strict=True)]
-            self._check_size(encoded)
+            call = Call(call.id, asked.get("caller") or call.caller or (None if bounded else object()), call.gone)
+            drawn = list(self._drawn(wanted, call, _timeout(asked.get("timeout_s")), bounded))
+            if bounded:
+                self._check_size([data for data, _, _ in drawn])
         except (Busy, Late, Gone, Closed) as error:
             LOG.info("request %s: %s", name, error)
             code = {Busy: REQUEST_LIMIT_EXCEEDED, Late: DEADLINE_EXCEEDED, Gone: CANCELLED}
@@ -145,12 +162,9 @@ class PersonalizedPictures(PythonModel):
                 f"The picture could not be drawn ({type(error).__name__}); the server's log has it under {name}.",
                 error_code=INTERNAL_ERROR,
             ) from error
-        finally:
-            for job in jobs:
-                job.future.cancel()
         milliseconds = round((time.perf_counter() - begun) * 1000, 1)
-        LOG.info("request %s: %d pictures in %.0f ms", name, len(jobs), milliseconds)
-        return pd.DataFrame(
+        LOG.info("request %s: %d pictures in %.0f ms", name, len(drawn), milliseconds)
+        rows = [
             {
                 "image": data,
                 "format": order.format,
@@ -161,16 +175,54 @@ class PersonalizedPictures(PythonModel):
                 "row": order.row,
                 "fingerprint": self.fingerprint,
                 "latency_ms": milliseconds,
-                "queue_ms": round(job.queued_s * 1000, 1),
+                "queue_ms": round(queued_s * 1000, 1),
                 "request_id": name,
+                "safety": said,
             }
-            for order, job, data in zip(wanted, jobs, encoded, strict=True)
-        )
+            for order, (data, said, queued_s) in zip(wanted, drawn, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=None if rows else list(OUTPUTS))
 
-    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[Order]:
+    def _drawn(
+        self, wanted: Sequence[Order], call: Call, timeout_s: float, bounded: bool
+    ) -> Iterator[tuple[str, str, float]]:
+        """Each picture as it is sent, what the safety check said, and the seconds that it was queued, in order.
+
+        A server's request is queued as a whole or refused. Otherwise there are at most two full batches at a time in
+        the queue, and a full one is waited for.
+        """
+        deadline = time.monotonic() + timeout_s
+        left, jobs = deque(wanted), deque[tuple[Order, Job]]()
+        most = len(wanted) if bounded else 2 * self.limits.batch
         try:
-            return orders(
-                rows,
+            while left or jobs:
+                part = [left.popleft() for _ in range(min(len(left), most - len(jobs)))]
+                remaining_s = deadline - time.monotonic()
+                try:
+                    asks = [(order, _work(order)) for order in part]
+                    asked = self.engine.submit(asks, call.caller, remaining_s, call.gone) if part else []
+                    jobs += zip(part, asked, strict=True)
+                except Busy as busy:
+                    if bounded:
+                        raise
+                    left.extendleft(reversed(part))
+                    if not jobs:  # others fill the queue: one at a time goes in wherever there is room
+                        if remaining_s < 0:
+                            raise Late("The queue had no room in time.") from busy
+                        most = 1
+                        time.sleep(min(busy.retry_after, 1.0))
+                        continue
+                order, job = jobs[0]
+                yield *self._encode(order, job.future.result()), job.queued_s
+                jobs.popleft()
+        finally:
+            for _, job in jobs:
+                job.future.cancel()
+
+    def _read(self, asked: Any, bounded: bool = True) -> list[Order]:
+        try:
+            return (orders if bounded else read_rows)(
+                rows_of(asked),
                 self.defaults,
                 self.limits,
                 self.subjects,
@@ -180,9 +232,13 @@ class PersonalizedPictures(PythonModel):
         except RequestError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
 
-    def _encode(self, order: Order, picture: Any) -> str:
+    def _encode(self, order: Order, picture: Any) -> tuple[str, str]:
+        """The file in base64, empty where it is withheld, and what the safety check said."""
         from personalize.serving.encoding import encode
 
+        sent, said = self.safety.judged(picture, order.prompt) if self.safety else (True, "")
+        if not sent:
+            return "", said
         facts = {
             "prompt": order.prompt,
             "negative_prompt": order.sampling.negative_prompt,
@@ -192,7 +248,7 @@ class PersonalizedPictures(PythonModel):
             "adapter_scale": order.adapter_scale,
             "fingerprint": self.fingerprint,
         }
-        return base64.b64encode(encode(picture, order.format, facts)).decode("ascii")
+        return base64.b64encode(encode(picture, order.format, facts, self.signing)).decode("ascii"), said
 
     def _check_size(self, encoded: Sequence[str]) -> None:
         size = sum(map(len, encoded))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from personalize.evidence import package as evidence
 from personalize.files import file_digest, tree_files, write_text
 from personalize.hub import Device, Dtype
-from personalize.serving.request import Defaults, Limits
+from personalize.serving.request import INPUTS, NUMBERS, Defaults, Limits
+from personalize.serving.safety import NONE, Policy, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,17 +43,22 @@ REQUIREMENTS = (
     "pillow",
     "securesystemslib",
     "cryptography",
+    "c2pa-python",
 )
 
 
-def modules() -> list[str]:
+def modules(more: str = "") -> list[str]:
     """The files of this project that the served model reaches by imports, at module level or inside functions.
 
     Relative to the project, sorted; `serving/model.py` itself, which MLflow carries by itself, is not among them.
+    more: a module that is asked for by name; where it is not the project's own, the server has to have it installed.
     """
     finder = ModuleFinder([str(PROJECT)])  # nothing else is on its path, so it follows the project's own modules only
     for script in (MODEL, APP):
         finder.run_script(str(script))
+    if more:
+        with contextlib.suppress(ImportError):
+            finder.import_hook(more)
     found = {getattr(module, "__file__", None) for module in finder.modules.values()}  # built-in ones have none
     return sorted(Path(file).relative_to(PROJECT).as_posix() for file in found if file and file != str(MODEL))
 
@@ -68,16 +75,6 @@ def signature(concrete: bool = False) -> ModelSignature:
     from mlflow.types.schema import AnyType
 
     text, number, whole = DataType.string, DataType.double, DataType.long
-    words = ("prompt", "negative_prompt", "subject", "format")
-    numbers = (
-        "seed",
-        "num_inference_steps",
-        "guidance_scale",
-        "width",
-        "height",
-        "num_images",
-        "adapter_scale",
-    )
     outputs = {
         "image": text,
         "format": text,
@@ -90,8 +87,10 @@ def signature(concrete: bool = False) -> ModelSignature:
         "latency_ms": number,
         "queue_ms": number,
         "request_id": text,
+        "safety": text,
     }
-    inputs: dict[str, Any] = {**dict.fromkeys(words, text), **dict.fromkeys(numbers, number if concrete else AnyType())}
+    inputs: dict[str, Any] = {name: text for name in INPUTS if name not in NUMBERS}
+    inputs |= dict.fromkeys(NUMBERS, number if concrete else AnyType())
     params = {"timeout_s": number, "caller": text, "request_id": text}
     return ModelSignature(
         inputs=Schema([ColSpec(kind, name, required=name == "prompt") for name, kind in inputs.items()]),
@@ -115,6 +114,8 @@ def log(
     dtype: Dtype = "float32",
     defaults: Defaults | None = None,
     limits: Limits | None = None,
+    safety: str = NONE,
+    policy: Policy = "withhold",
     name: str = "model",
     registered_name: str | None = None,
     tags: Mapping[str, str] | None = None,
@@ -126,6 +127,7 @@ def log(
     `base` is a complete SDXL folder (`backbone.local_folder`); `adapter` holds `pytorch_lora_weights.safetensors` and
     `subjects.json`. Both are copied into the model.
 
+    safety: `module:function` of a check, see `personalize.serving.safety`; a file of this project travels along.
     state: makes the statement that the model carries, from the sha256 of its files by name and from what else is to be
     as it is (`config`, `packages`); without one it is unsigned.
     """
@@ -138,12 +140,13 @@ def log(
         "fingerprint": fingerprint,
         "defaults": {**asdict(defaults.sampling), "format": defaults.format},
         "limits": asdict(limits),
+        "safety": {"entry": safety, "policy": policy},
     }
     with tempfile.TemporaryDirectory() as scratch:
         made = {
             "artifacts/base": _weights(base, Path(scratch) / "base"),
             "artifacts/adapter": _adapter(adapter, Path(scratch) / "adapter"),
-            "code/personalize": _code(Path(scratch)) / "personalize",
+            evidence.CODE: _code(Path(scratch) / "code", module_of(safety)),
         }
         subjects = {f"{top}/{name}": digest for top, at in made.items() for name, digest in tree_files(at).items()}
         subjects[evidence.SERVED] = file_digest(MODEL, "sha256")
@@ -158,7 +161,7 @@ def log(
                 "adapter": str(made["artifacts/adapter"]),
                 evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
             },
-            code_paths=[str(made["code/personalize"])],
+            code_paths=[str(path) for path in sorted(made[evidence.CODE].iterdir())],
             signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
             input_example=input_example,
             pip_requirements=held["packages"],
@@ -182,8 +185,8 @@ def adapter_in(address: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/adapter"))
 
 
-def _code(folder: Path) -> Path:
-    for module in modules():
+def _code(folder: Path, more: str = "") -> Path:
+    for module in modules(more):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / module, folder / module)
     return folder

@@ -24,6 +24,9 @@ MAX_SEED = 2**32 - 1
 WORST_BYTES_PER_PIXEL = {"png": 3.1, "webp": 1.0, "jpeg": 1.0}
 """Measured on uniform noise, the picture that compresses worst, at this module's quality of 90."""
 
+MANIFEST_BYTES = 8192
+"""More than a picture's signed manifest takes (4 to 6 kB)."""
+
 
 class RequestError(ValueError):
     """The caller asked for something that this model does not give; the message says which row, what and the bounds."""
@@ -84,11 +87,46 @@ INPUTS: Mapping[str, str] = {
     "format": "webp, png or jpeg",
 }
 
+NUMBERS = ("seed", "num_inference_steps", "guidance_scale", "width", "height", "num_images", "adapter_scale")
+"""Those inputs that are numbers; the others are text."""
+
+OUTPUTS = (
+    *("image", "format", "width", "height", "seed", "prompt", "row"),
+    *("fingerprint", "latency_ms", "queue_ms", "request_id", "safety"),
+)
+"""Of a row of the answer."""
+
 PARAMS: Mapping[str, str] = {
     "timeout_s": "seconds after which nobody waits for the answer any more",
     "caller": "who asks: callers share the device equally; a request without one is a caller of its own",
     "request_id": "a name for the request, in the log and in each row of the answer; made up when absent",
 }
+
+
+def rows_of(asked: Any) -> list[dict[str, Any]]:
+    """What was asked for as rows: a frame, rows, columns, texts or one text.
+
+    Raises RequestError for what is none of these.
+    """
+    if hasattr(asked, "to_frame"):  # a Series of prompts
+        asked = list(asked)
+    if hasattr(asked, "to_dict"):
+        asked = asked.to_dict("records")
+    if isinstance(asked, Mapping):
+        columns = {name: value if isinstance(value, (list, tuple)) else None for name, value in asked.items()}
+        length = max((len(values) for values in columns.values() if values is not None), default=1)
+        if any(values is not None and len(values) != length for values in columns.values()):
+            raise RequestError("the columns are not equally long.")
+        asked = [
+            {name: asked[name] if values is None else values[i] for name, values in columns.items()}
+            for i in range(length)
+        ]
+    rows = []
+    for number, row in enumerate([asked] if isinstance(asked, str) else asked):
+        if not isinstance(row, (str, Mapping)):
+            raise RequestError(f"row {number} is neither a prompt nor a row of named values: {str(row)[:60]!r}.")
+        rows.append({"prompt": row} if isinstance(row, str) else dict(row))
+    return rows
 
 
 def orders(
@@ -104,6 +142,22 @@ def orders(
         raise RequestError("The request has no rows. Send at least one, e.g. {'prompt': 'a photo of a chair'}.")
     if len(rows) > limits.rows:
         raise RequestError(f"The request has {len(rows)} rows; at most {limits.rows} are taken at once.")
+    found = read_rows(rows, defaults, limits, subjects, tokenizers, draw_seed)
+    if len(found) > limits.images:
+        raise RequestError(f"The request asks for {len(found)} pictures; at most {limits.images} are drawn at once.")
+    check_answer_size(found, limits)
+    return found
+
+
+def read_rows(
+    rows: Sequence[Mapping[str, Any]],
+    defaults: Defaults,
+    limits: Limits,
+    subjects: Sequence[Subject],
+    tokenizers: Sequence[Any],
+    draw_seed: Callable[[], int],
+) -> list[Order]:
+    """Pictures to draw for any number of rows, each within the limits; see `orders`."""
     found: list[Order] = []
     faults: list[str] = []
     for number, row in enumerate(rows):
@@ -114,9 +168,6 @@ def orders(
     if faults:
         more = f" (and {len(faults) - 5} more rows)" if len(faults) > 5 else ""
         raise RequestError("; ".join(faults[:5]) + more)
-    if len(found) > limits.images:
-        raise RequestError(f"The request asks for {len(found)} pictures; at most {limits.images} are drawn at once.")
-    check_answer_size(found, limits)
     return found
 
 
@@ -143,7 +194,7 @@ def check_answer_size(found: Sequence[Order], limits: Limits) -> None:
 
 def _worst_answer_bytes(order: Order) -> float:
     pixels = order.sampling.width * order.sampling.height
-    return 4 / 3 * (pixels * WORST_BYTES_PER_PIXEL[order.format] + 4096) + 2048
+    return 4 / 3 * (pixels * WORST_BYTES_PER_PIXEL[order.format] + 4096 + MANIFEST_BYTES) + 2048
 
 
 def _row(
