@@ -103,6 +103,20 @@ def test_a_picture_that_was_changed_is_not_what_was_signed(drawn, asked):
     assert "it was changed since it was signed" in links["manifest"]["words"]
 
 
+@pytest.mark.parametrize("encoding", ["webp", "png", "jpeg"])
+def test_what_rounding_moves_is_the_same_picture(encoding: str):
+    """Two grey levels at every pixel, seen through the encoding; and no other picture is."""
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(smooth).resize((128, 128), Image.Resampling.BICUBIC)
+    moved = np.asarray(picture).astype(int) + rng.integers(-2, 3, (128, 128, 3))
+    other = Image.fromarray(rng.permutation(smooth)).resize((128, 128), Image.Resampling.BICUBIC)
+    rounded = Image.fromarray(np.clip(moved, 0, 255).astype(np.uint8))
+    seen = [Image.open(io.BytesIO(encode(one, encoding, {}))).convert("RGB") for one in (picture, rounded, other)]
+    assert whence.differences(seen[0], seen[1])[1] > whence.SAME_DB
+    assert whence.differences(seen[0], seen[2])[1] < 25
+
+
 def test_other_pixels_under_the_same_words_are_found_by_drawing_it_again(drawn, asked, monkeypatch):
     """Nobody has signed it; what it says is true of another picture."""
     monkeypatch.setenv(keys.SETTING, "off")
