@@ -101,7 +101,7 @@ def test_control_characters_do_not_reach_the_model(read):
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps 0 is outside 1 to 50"),
         ({"prompt": "a", "num_inference_steps": 51}, "num_inference_steps 51 is outside 1 to 50"),
         ({"prompt": "a", "guidance_scale": -1}, "guidance_scale -1 is outside 0 to 30"),
-        ({"prompt": "a", "width": 100}, "100 x 128 pixels .* not a size .* nearest in aspect ratio is 128 x 128"),
+        ({"prompt": "a", "width": 100}, "100 x 128 pixels .* not a size .* nearest in aspect ratio is 128 x 192"),
         ({"prompt": "a", "width": 1000}, r"nearest .* is 192 x 128\. It draws 128 x 128, 192 x 128, 128 x 192\."),
         ({"prompt": "a", "width": 0}, "width 0 is outside 1 to 65536"),
         ({"prompt": "a", "width": 192, "height": 192}, "192 x 192 pixels .* nearest in aspect ratio is 128 x 128"),
