@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from personalize.cards import command
+from personalize.evidence import keys
 from personalize.evidence.chain import broken
 from personalize.evidence.trust import Trust
 from personalize.files import free_path, read_json, write_bytes, write_json
@@ -227,7 +228,7 @@ def told(config: Config, endpoint: Endpoint, key: str) -> Endpoint:
     """The endpoint, with what its server is to know.
 
     It takes only a model that this key has signed, and looks whenever it starts; of other versions only what the trust
-    policy lets through.
+    policy lets through. On this machine its pictures are signed with the key that this policy names.
     """
     import mlflow
 
@@ -243,6 +244,8 @@ def told(config: Config, endpoint: Endpoint, key: str) -> Endpoint:
             adapters.SETTING: str(config.adapter_memory * 1_000_000),
         }
     if config.target == "local":
+        if own := keys.named(config.trust.key):
+            said[keys.SETTING] = own
         if config.adapters:
             said |= {"MLFLOW_TRACKING_URI": absolute(str(mlflow.get_tracking_uri()), Path.cwd())}
             said |= {"MLFLOW_REGISTRY_URI": absolute(str(mlflow.get_registry_uri()), Path.cwd())}

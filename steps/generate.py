@@ -2,44 +2,60 @@
 
     mlflow run . -e generate -P prompt="a photo of a bcnchr chair on the beach"
     mlflow run . -e generate -P prompt=@prompts.txt -P images=4 -P seed=7 -P model=base
+    mlflow run . -e generate -P prompt=@prompts.csv
 
 The tuned model is the registry's champion, or its challenger while nothing has been promoted. Pictures land in the
 folder `output` under a name made of prompt and seed; nothing that lies there is ever overwritten.
+
+A table (.csv, .parquet, .jsonl, a Delta table) has a request's columns; its pictures and `results` in the table's own
+format land in a folder of `output`. All of it is read before anything is drawn. The same command goes on where a killed
+one ended.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from personalize import hub
-from personalize.files import free_path, read_handed, write_bytes, write_json
+from personalize.evidence.trust import Trust
+from personalize.files import file_digest, free_path, read_handed, read_json, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
 from personalize.recipe.errors import in_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from personalize.dreambooth.sampling import Sampling
     from personalize.dreambooth.shapes import Size
+    from personalize.evidence.manifest import Signing
+    from personalize.photographs.prompts import Subject
+    from personalize.serving.batch import Batch
+    from personalize.serving.request import Order
 
 NEEDS: tuple[str, ...] = ()
 REUSE = False
 
 FETCHED = Path("build/models")
+SHOWN = 50
+"""Pictures of a table that the run keeps; all of them lie in the output folder."""
+MOST_IMAGES = 1000
+OF_A_SERVER = ("model", "model_version")
+"""Columns of a request that a table has no use for: which version draws is said once, for all rows."""
 
 
 class Config(StepConfig):
-    prompt: str = Field("", description="What to draw; one prompt a line, or @file with one prompt a line")
+    prompt: str = Field("", description="What to draw; one prompt a line, or @file: one prompt a line, or a table")
     negative_prompt: str = Field("", description="What the pictures should keep away from")
     model: str = Field("tuned", min_length=1, description="tuned, base, or the address of a version: models:/<name>/3")
     name: str = Field("personalize", min_length=1, description="The registered model that `tuned` means")
-    images: int = Field(1, ge=1, le=1000, description="Pictures for each prompt")
+    images: int = Field(1, ge=1, le=MOST_IMAGES, description="Pictures for each prompt")
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="Seed of the first picture; none draws one")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
@@ -57,6 +73,7 @@ class Config(StepConfig):
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time")
     device: hub.Device = Field("auto", description="Where to draw")
     dtype: hub.Dtype = Field("float32", description="Precision of UNet and text encoders")
+    trust: Trust = Field(Trust(), description="The trust policy: the key to sign pictures with")
 
 
 @dataclass(frozen=True)
@@ -67,24 +84,153 @@ class Model:
     base: str
     revision: str | None = None
     adapter: Path | None = None
+    name: str = ""
+    version: str = ""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What its pictures' manifests say of it."""
+        from personalize.evidence.package import origin
+
+        if self.adapter is None:
+            return {"base": hub.identity(self.base, self.revision)}
+        return {**origin(self.adapter.parents[1]), "registered_model": self.name, "version": self.version}
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """What it was taught."""
+        from personalize.photographs.prompts import load_subjects
+
+        return load_subjects(self.adapter) if self.adapter else []
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
-    from personalize.dreambooth.sampling import Sampling
+    from personalize.serving.request import RequestError
+
+    begun = time.perf_counter()
+    try:
+        table = table_of(config.prompt)
+        model, files = draw_table(config, table, outputs) if table else draw_prompts(config, outputs)
+    except RequestError as error:
+        raise RecipeError(f"generate.prompt: {error}") from error
+    seconds = time.perf_counter() - begun
+    write_json(outputs / "diagnostics/speed.json", {"seconds": round(seconds, 1)})
+    log(outputs, seconds, len(files))
+    shown = [files[0].parent] if table else files
+    print(f"drawn by {model.label}:", *shown, sep="\n", flush=True)
+
+
+def table_of(prompt: str) -> Path | None:
+    """The table that `@path` names; None where the prompts are text."""
+    from personalize.serving.table import is_table
+
+    path = Path(prompt[1:]).expanduser()
+    return path if prompt.startswith("@") and is_table(path) else None
+
+
+def draw_prompts(config: Config, outputs: Path) -> tuple[Model, list[Path]]:
+    """What draws, and the pictures in the output folder; picture i of each prompt has seed + i."""
+    from personalize.serving.encoding import SUFFIX, encode, file_stem
 
     prompts = read_prompts(config.prompt)
     model = find_model(config)
     first = random.SystemRandom().randrange(2**32) if config.seed is None else config.seed
-    rows = [(prompt, (first + i) % 2**32) for prompt in prompts for i in range(config.images)]
-    size = find_size(config, model)
-    sampling = Sampling(config.sampling_steps, config.guidance_scale, size.width, size.height, config.negative_prompt)
-    begun = time.perf_counter()
-    pictures = draw(config, model, rows, sampling)
-    seconds = time.perf_counter() - begun
-    files = save(config, model, rows, sampling, pictures, outputs)
-    write_json(outputs / "diagnostics/speed.json", {"seconds": round(seconds, 1)})
-    log(pictures, seconds)
-    print(f"drawn by {model.label}:", *files, sep="\n", flush=True)
+    rows = [{"prompt": prompt, "seed": first} for prompt in prompts]
+    orders = read_orders(config, model, rows, lambda: first, find_sizes(config, model))
+    signing = signing_of(config, model)
+    files: dict[int, Path] = {}
+    kept: dict[int, dict[str, Any]] = {}
+    for index, picture in draw(config, model, orders, range(len(orders))):
+        order = orders[index]
+        data = encode(picture, order.format, facts_of(model, order), signing)
+        stem, suffix = file_stem(order.prompt, order.seed), SUFFIX[order.format]
+        files[index] = free_path(config.output, stem, suffix)
+        copy = free_path(outputs, stem, suffix)
+        for path in (files[index], copy):
+            write_bytes(path, data)
+        kept[index] = {"file_name": copy.name, **facts_of(model, order)}
+    write_json(outputs / "pictures.json", [kept[index] for index in sorted(kept)])
+    return model, [files[index] for index in sorted(files)]
+
+
+def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[Path]]:
+    """What draws, and the pictures in the batch's own folder; the first few are kept with the run."""
+    from personalize.serving.encoding import encode
+    from personalize.serving.request import RequestError
+    from personalize.serving.table import read_table
+
+    rows = read_table(table)
+    if other := next((name for name in OF_A_SERVER for row in rows if row.get(name) is not None), ""):
+        raise RequestError(
+            f"{table}: column {other!r} is for a server; one model draws a table: -P model=models:/<name>/3."
+        )
+    model = find_model(config)
+    batch = batch_of(config, model, table, rows)
+    orders = read_orders(config, model, rows, batch.seeds(), find_sizes(config, model))
+    files, signing = batch.files(orders), signing_of(config, model)
+    with batch.alone():
+        left = [index for index, file in enumerate(files) if not file.exists()]
+        if len(left) < len(files):
+            print(f"{len(files) - len(left)} of {len(files)} pictures lie in {batch.folder} already", flush=True)
+        for index, picture in draw(config, model, orders, left):
+            order = orders[index]
+            write_bytes(files[index], encode(picture, order.format, facts_of(model, order), signing))
+        kind = table.suffix.lower() if table.is_file() else ".parquet"
+        results = batch.write_results(kind, orders, {"model": model.name or model.base, "version": model.version})
+    print(f"one row a picture: {results}", flush=True)
+    write_bytes(outputs / results.name, results.read_bytes())
+    kept = []
+    for order, file in list(zip(orders, files, strict=True))[:SHOWN]:
+        write_bytes(outputs / file.name, file.read_bytes())
+        kept.append({"file_name": file.name, **facts_of(model, order)})
+    write_json(outputs / "pictures.json", kept)
+    return model, files
+
+
+def batch_of(config: Config, model: Model, table: Path, rows: Sequence[Mapping[str, Any]]) -> Batch:
+    """The batch that these rows, this model and these settings mean."""
+    from personalize.dreambooth.sampling import adapter_file
+    from personalize.serving.batch import find
+
+    settings = config.model_dump(exclude={"prompt", "model", "name", "output", "batch_size", "device", "seed", "trust"})
+    adapter = file_digest(adapter_file(model.adapter), "sha256") if model.adapter else ""
+    asked = {"rows": repr(rows), "settings": settings, "model": [model.label, model.revision, adapter]}
+    return find(config.output, table.stem, asked, config.seed)
+
+
+def read_orders(
+    config: Config,
+    model: Model,
+    rows: Sequence[Mapping[str, Any]],
+    draw_seed: Callable[[], int],
+    sizes: Sequence[Size] = (),
+) -> list[Order]:
+    """The pictures of all rows. Raises RequestError that names rows which cannot be drawn, before any is.
+
+    sizes: those that a row may ask for, besides the configured one.
+    """
+    from personalize.dreambooth.backbone import load_tokenizers
+    from personalize.dreambooth.sampling import Sampling
+    from personalize.serving.request import Defaults, Limits, RequestError, all_of, read_rows
+    from personalize.serving.versions import Version, Versions
+
+    sampling = Sampling(
+        config.sampling_steps,
+        config.guidance_scale,
+        config.width or config.resolution,
+        config.height or config.resolution,
+        config.negative_prompt,
+    )
+    wide = [(size.width, size.height) for size in sizes]
+    limits = Limits(images=MOST_IMAGES, steps=1000, guidance_scale=float("inf"), sizes=wide)
+    usual = {"num_images": config.images, "adapter_scale": config.adapter_scale}
+    filled = [{**usual, **{name: value for name, value in row.items() if value is not None}} for row in rows]
+    tokenizers = load_tokenizers(model.base, model.revision)
+    find = Versions(Version(model.subjects), {}).find
+    orders, faults = read_rows(filled, Defaults(sampling, config.format), limits, find, tokenizers, draw_seed)
+    if faults:
+        raise RequestError(all_of(faults))
+    return orders
 
 
 def read_prompts(text: str) -> list[str]:
@@ -117,75 +263,92 @@ def find_model(config: Config) -> Model:
     artifacts = fetch_files(version, FETCHED / version.name) / "artifacts"
     if not (artifacts / "adapter").is_dir():
         raise RegistryError(f"{version} was not registered by this recipe: it has no artifacts/adapter.")
-    return Model(str(version), str(base_of(artifacts.parent, config.dtype)), None, artifacts / "adapter")
+    base = str(base_of(artifacts.parent, config.dtype))
+    return Model(str(version), base, None, artifacts / "adapter", version.name, version.version)
 
 
-def find_size(config: Config, model: Model) -> Size:
-    """What is asked for, where it is one of the sizes in which this base is trained. Raises RecipeError for another."""
+def find_sizes(config: Config, model: Model) -> list[Size]:
+    """The sizes in which this base is trained. Raises RecipeError where what is asked for is none of them."""
     from personalize.dreambooth.backbone import shapes
     from personalize.dreambooth.shapes import Size, check_shape
 
     size = Size(config.height or config.resolution, config.width or config.resolution)
     try:
-        check_shape(
-            size, shapes(model.base, model.revision, config.dtype, config.resolution, config.aspect_ratio_buckets)
-        )
+        found = shapes(model.base, model.revision, config.dtype, config.resolution, config.aspect_ratio_buckets)
+        check_shape(size, found)
     except ValueError as error:
         raise RecipeError(f"generate: {error}") from None
-    return size
+    return found
 
 
-def draw(config: Config, model: Model, rows: list[tuple[str, int]], sampling: Sampling) -> list[Image]:
+def draw(config: Config, model: Model, orders: Sequence[Order], left: Sequence[int]) -> Iterator[tuple[int, Image]]:
+    """Those of the orders that are `left`, each with its place among them all; alike ones are drawn together."""
     from tqdm import tqdm
 
-    from personalize.dreambooth.sampling import load_pipeline, merge_adapter, sample
+    from personalize.dreambooth.adapters import SILENT
+    from personalize.dreambooth.denoising import Denoising
+    from personalize.dreambooth.sampling import load_pipeline
 
-    pipe = load_pipeline(
-        model.base, revision=model.revision, device=config.device, dtype=config.dtype, lora=model.adapter
-    )
-    if model.adapter is not None:
-        merge_adapter(pipe, config.adapter_scale)
-    prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
-    with tqdm(total=len(rows), desc="pictures", unit="picture") as bar:
-        return sample(pipe, prompts, seeds, sampling, config.batch_size, on_batch=bar.update)
+    if not left:
+        return
+    denoising = Denoising(load_pipeline(model.base, revision=model.revision, device=config.device, dtype=config.dtype))
+    adapter = denoising.adapters.load(model.adapter, "own") if model.adapter else None
+    if adapter is not None and all(order.adapter_scale == 1 for order in orders):
+        denoising.adapters.merge(adapter)
 
+    def alike(index: int) -> tuple[int, int, int]:
+        sampling = orders[index].sampling
+        return sampling.width, sampling.height, sampling.steps
 
-def save(
-    config: Config,
-    model: Model,
-    rows: list[tuple[str, int]],
-    sampling: Sampling,
-    pictures: list[Image],
-    outputs: Path,
-) -> list[Path]:
-    """Each picture into the output folder and into the run; what it was made from into pictures.json."""
-    from personalize.serving.encoding import SUFFIX, encode, file_stem
-
-    files, made = [], []
-    for (prompt, seed), picture in zip(rows, pictures, strict=True):
-        facts = {
-            "prompt": prompt,
-            "negative_prompt": config.negative_prompt,
-            "seed": seed,
-            "num_inference_steps": sampling.steps,
-            "guidance_scale": sampling.guidance_scale,
-            "adapter_scale": config.adapter_scale,
-            "model": model.label,
-        }
-        data, stem, suffix = encode(picture, config.format, facts), file_stem(prompt, seed), SUFFIX[config.format]
-        files.append(free_path(config.output, stem, suffix))
-        copy = free_path(outputs, stem, suffix)
-        for path in (files[-1], copy):
-            write_bytes(path, data)
-        made.append({"file_name": copy.name, **facts})
-    write_json(outputs / "pictures.json", made)
-    return files
+    with tqdm(total=len(orders), initial=len(orders) - len(left), desc="pictures", unit="picture") as bar:
+        for _, same in groupby(sorted(left, key=alike), key=alike):
+            for part in batched(same, config.batch_size):
+                rows = []
+                for order in (orders[index] for index in part):
+                    voice = (adapter, order.adapter_scale) if adapter else SILENT
+                    rows.append(denoising.begin(order.prompt, order.seed, order.sampling, voice))
+                while rows[0].left:
+                    denoising.step(rows)
+                yield from zip(part, denoising.finish(rows), strict=True)
+                bar.update(len(part))
 
 
-def log(pictures: list[Image], seconds: float) -> None:
-    """The pictures in MLflow's image slider, and how fast they were drawn."""
+def batched(items: Iterable[int], size: int) -> Iterator[list[int]]:
+    """So many at a time (itertools has it from Python 3.12 on)."""
+    items = iter(items)
+    while part := list(islice(items, size)):
+        yield part
+
+
+def signing_of(config: Config, model: Model) -> Signing | None:
+    """What signs this model's pictures; None, said once, where there is no key."""
+    from personalize.evidence.manifest import signing
+
+    found = signing(model.origin, config.trust.key)
+    if found is None:
+        print("unsigned: there is no signing key, so the pictures carry no manifest", flush=True)
+    return found
+
+
+def facts_of(model: Model, order: Order) -> dict[str, Any]:
+    """What a picture was made from."""
+    return {
+        "prompt": order.prompt,
+        "negative_prompt": order.sampling.negative_prompt,
+        "seed": order.seed,
+        "num_inference_steps": order.sampling.steps,
+        "guidance_scale": order.sampling.guidance_scale,
+        "adapter_scale": order.adapter_scale,
+        "model": model.label,
+    }
+
+
+def log(outputs: Path, seconds: float, pictures: int) -> None:
+    """The first pictures in MLflow's image slider, and how fast they were drawn."""
     import mlflow
+    from PIL import Image
 
-    mlflow.log_metrics({"pictures": len(pictures), "seconds": seconds, "seconds_per_picture": seconds / len(pictures)})
-    for step, picture in enumerate(pictures[:50]):
-        mlflow.log_image(picture, key="generated", step=step)
+    mlflow.log_metrics({"pictures": pictures, "seconds": seconds, "seconds_per_picture": seconds / pictures})
+    for step, row in enumerate(read_json(outputs / "pictures.json")[:SHOWN]):
+        with Image.open(outputs / row["file_name"]) as picture:
+            mlflow.log_image(picture.convert("RGB"), key="generated", step=step)

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from personalize import hub
 from personalize.evidence.trust import Trust
-from personalize.files import file_digest, read_json, write_json
+from personalize.files import file_digest, read_json, value_digest, write_json
 from personalize.recipe import HOW_NOT_WHAT, Input, Inputs, RecipeError, StepConfig
+from personalize.serving.safety import Policy, load, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,8 @@ class Config(StepConfig):
         16, ge=1, le=64, description="Pictures drawn at once; 1 makes them equal to the byte whoever else asks"
     )
     max_queue: int = Field(64, ge=1, description="Pictures of default size and steps that may wait; then comes 429")
+    safety: str = Field("none", description="A look at each picture before it is sent: none, or <module>:<function>")
+    safety_policy: Policy = Field("withhold", description="What becomes of a picture in which it found something")
     device: hub.Device = Field("auto", description="Where the served model draws")
     dtype: hub.Dtype = Field("float32", description="Precision the served model draws in")
     trust: Trust = Field(
@@ -81,8 +84,15 @@ class Config(StepConfig):
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """The base model, by content or by commit."""
-    return {"base model": hub.identity(config.base_model, config.base_revision)}
+    """The base model, by content or by commit; the safety check, where it is a file of this project."""
+    from personalize.serving.package import PROJECT, modules
+
+    base = {"base model": hub.identity(config.base_model, config.base_revision)}
+    module = module_of(config.safety)
+    if not module:
+        return base
+    more = sorted(set(modules(module)) - set(modules()))
+    return base | {"safety check": value_digest({name: file_digest(PROJECT / name) for name in more})}
 
 
 def check(config: Config) -> None:
@@ -96,6 +106,7 @@ def check(config: Config) -> None:
     from personalize.serving import registry
 
     registry.check_name(config.name)
+    load(config.safety)
     if str(mlflow.get_registry_uri()).startswith("databricks-uc"):
         from personalize.databricks.governance import check_model
         from personalize.databricks.workspace import connect
@@ -144,6 +155,8 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
                 dtype=config.dtype,
                 defaults=_defaults(config),
                 limits=limits,
+                safety=config.safety,
+                policy=config.safety_policy,
                 tags=tags,
                 reference=reference,
                 state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
@@ -348,6 +361,7 @@ def _statement(
         "data": provenance.data(evaluated) if evaluated else {},
         "base": tags["base_revision"],
         "trainer": provenance.dependency(evaluated, "train").get("annotations", {}).get("key", "") if evaluated else "",
+        "rights": config.rights,
         "lock": provenance.dependency(evaluated, "lock").get("digest", {}).get("sha256", "") if evaluated else "",
         "verdict": verdict_of(read_scores(scores)),
         "card": inputs["evaluate"].card,

@@ -3,6 +3,7 @@
 One story told in order: each test uses what the one before has left on the tracking server.
 """
 
+import base64
 import html
 import json
 import os
@@ -307,6 +308,12 @@ def test_an_approved_model_answers_over_http_until_it_is_stopped(project: Projec
     with urllib.request.urlopen(request, timeout=120) as response:
         (row,) = json.load(response)["predictions"]
     assert (row["width"], row["height"], row["seed"]) == (128, 128, 1)
+    (project.root / "answer.webp").write_bytes(base64.b64decode(row["image"]))
+    whence = project.run("whence", picture="answer.webp", redraw="true")
+    links = ("manifest", "key", "words", "version", "files", "ingest", "train", "approval", "redrawn")
+    assert all(f"holds  {link} " in whence for link in links)
+    assert "FAILS" not in whence
+    assert "personalize version 1" in whence
     assert "healthy" in project.run("deploy", action="status").lower() or url in output
     project.run("deploy", action="stop")
     with pytest.raises(urllib.error.URLError, match="refused"):

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
 SETTING = "PERSONALIZE_SIGNING_KEY"
-"""Environment variable: the path of a private key (PEM, PKCS#8), or `off`. It comes before the recipe's own."""
+"""Environment variable: a private key (PEM, PKCS#8), the path of one, or `off`. It comes before the recipe's own."""
 OFF = "off"
+PEM = "-----BEGIN "
 
 
 def own(setting: str = "") -> CryptoSigner | None:
@@ -26,11 +27,11 @@ def own(setting: str = "") -> CryptoSigner | None:
     Raises:
         EvidenceError: a key that was named is not there or cannot be read.
     """
-    named = os.environ.get(SETTING) or setting
-    if named == OFF:
+    chosen = named(setting)
+    if chosen == OFF:
         return None
-    if named:
-        return _load(Path(named).expanduser())
+    if chosen:
+        return _read(chosen.encode(), SETTING) if chosen.startswith(PEM) else _load(Path(chosen))
     place = own_place()
     if not place.exists():
         try:
@@ -38,6 +39,12 @@ def own(setting: str = "") -> CryptoSigner | None:
         except (OSError, RuntimeError):  # a container without a home
             return None
     return _load(place)
+
+
+def named(setting: str = "") -> str:
+    """What to sign with, where somebody has said it: a key as PEM, the whole path of one, or `off`; else empty."""
+    chosen = os.environ.get(SETTING, "").strip() or setting
+    return chosen if chosen in ("", OFF) or chosen.startswith(PEM) else str(Path(chosen).expanduser().absolute())
 
 
 def own_id(setting: str = "") -> str:
@@ -72,13 +79,22 @@ def make(place: Path) -> None:
 
 
 def _load(place: Path) -> CryptoSigner:
+    try:
+        return _read(place.read_bytes(), str(place))
+    except OSError as error:
+        raise EvidenceError(f"the signing key {place} cannot be read ({error.strerror}); {_way_out(place)}") from error
+
+
+def _read(pem: bytes, place: str) -> CryptoSigner:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from securesystemslib.signer import CryptoSigner
 
-    way_out = f"make one with `openssl genpkey -algorithm ed25519 -out {place}`, or set {SETTING}=off"
     try:
-        return CryptoSigner(load_pem_private_key(place.read_bytes(), None))
-    except OSError as error:
-        raise EvidenceError(f"the signing key {place} cannot be read ({error.strerror}); {way_out}") from error
+        return CryptoSigner(load_pem_private_key(pem, None))
     except (ValueError, TypeError) as error:  # no PEM; one that wants a password
-        raise EvidenceError(f"{place} is no private key in PEM without a password; {way_out}") from error
+        words = f"{place} is no private key in PEM without a password; {_way_out('key.pem')}"
+        raise EvidenceError(words) from error
+
+
+def _way_out(place: object) -> str:
+    return f"make one with `openssl genpkey -algorithm ed25519 -out {place}`, or set {SETTING}=off"

@@ -8,6 +8,7 @@ digests, instead of carrying them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,10 @@ KIND = "urn:personalize:model:1"
 LOADER, CODE, SERVED = "mlflow.pyfunc.loaders.code_model", "code", "model.py"
 BASE, ADAPTER = "base", "adapter"
 """Artifacts of a model; the base is also the setting that refers to one which is not carried."""
+REGISTERED = "registered_model_meta"
+"""Where MLflow notes which registered version it fetched."""
+VERSION = "PERSONALIZE_MODEL_VERSION"
+"""Environment variable of a server: `<name>/<number>` of the version that it serves."""
 TRUSTED = "PERSONALIZE_TRUSTED_KEYS"
 """Environment variable of a server: ids of keys, with commas between, of which one must have signed the model."""
 CARD, SCORES = "card", "scores"
@@ -37,6 +42,23 @@ def statement_of(root: Path) -> Statement:
     except OSError as error:
         raise EvidenceError(f"no statement of what it is made of ({PLACE})") from error
     return read(text, KIND)
+
+
+def origin(root: Path) -> dict[str, Any]:
+    """What a picture's manifest says of the model in a folder: its statement's and its adapter's digests.
+
+    Also its name and number, where MLflow fetched it from a registry and says them, or a server is told (VERSION).
+    """
+    found = sorted((root / "artifacts" / ADAPTER).glob("*.safetensors"))
+    adapters = {path.relative_to(root).as_posix(): files.file_digest(path, "sha256") for path in found}
+    stated = {"statement": files.file_digest(root / PLACE, "sha256")} if (root / PLACE).is_file() else {}
+    name, _, version = os.environ.get(VERSION, "").rpartition("/")
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        said = files.parse_yaml((root / REGISTERED).read_text(encoding="utf-8"))
+        if said["model_name"] and said["model_version"]:  # of a model that is no version yet it says null
+            name, version = str(said["model_name"]), str(said["model_version"])
+    known = {"registered_model": name, "version": version} if version else {}
+    return {**known, **stated, "adapters": adapters}
 
 
 def unsigned(subjects: Mapping[str, str], held: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""A call: what a server knows of the request that a thread of it is answering, and what it says beside its rows.
+"""A call: what a server knows of the request that a thread of it is answering, what it says beside its rows, and
+whether there is one at all.
 
 Imports no torch.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Hashable, Mapping
@@ -53,7 +55,7 @@ class Asked:
             raise RequestError(f"priority {str(priority)[:60]!r} is not one of {', '.join(PRIORITIES)}.")
         return cls(
             name=str(params.get("request_id") or call.id)[:128],
-            caller=params.get("caller") or call.caller,
+            caller=params.get("caller") or call.caller or object(),
             gone=call.gone,
             deadline=time.monotonic() + _timeout(params.get("timeout_s"), partial),
             priority=priority,
@@ -84,3 +86,15 @@ def _timeout(asked: Any, partial: bool) -> float:
     if not asked > 0:
         raise RequestError(f"timeout_s {asked:g} is not above 0.")
     return min(server, float(asked))
+
+
+SERVER = "mlflow.pyfunc.scoring_server.app"
+"""The module that `mlflow models serve` runs; a process that has it answers strangers."""
+MODEL_SERVING = "IS_IN_DB_MODEL_SERVING_ENV"
+"""Environment variable that Databricks sets in a container of Model Serving."""
+
+
+def served() -> bool:
+    """Whether somebody else's server asks: then requests are bounded. In a notebook, a job or Spark they are not."""
+    on_databricks = os.environ.get(MODEL_SERVING, "").lower() in ("true", "1")
+    return CURRENT.get() is not None or SERVER in sys.modules or on_databricks

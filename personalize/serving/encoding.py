@@ -2,7 +2,7 @@
 
 The facts travel as an XMP packet, the one kind of metadata that PNG, WebP and JPEG share: prompt and seed as JSON in
 `dc:description`, and IPTC's `DigitalSourceType = trainedAlgorithmicMedia`, by which viewers and archives know that a
-model drew the picture.
+model drew the picture. Where there is a key, a signed manifest holds the file to it (`evidence.manifest`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from xml.sax.saxutils import escape, quoteattr
 if TYPE_CHECKING:
     from PIL import Image
 
+    from personalize.evidence.manifest import Signing
+
 QUALITY = 90
 SUFFIX = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
 
@@ -32,8 +34,11 @@ _PACKET = (
 )
 
 
-def encode(image: Image.Image, encoding: str, facts: Mapping[str, Any]) -> bytes:
-    """The picture as a `webp`, `png` or `jpeg` file that carries `facts` (whatever JSON can say)."""
+def encode(image: Image.Image, encoding: str, facts: Mapping[str, Any], signing: Signing | None = None) -> bytes:
+    """The picture as a `webp`, `png` or `jpeg` file that carries `facts` (whatever JSON can say).
+
+    signing: puts a signed manifest of them into it; two files of one picture then differ, and their pixels do not.
+    """
     packet = _PACKET.format(tool=quoteattr("personalize"), facts=escape(json.dumps(dict(facts)))).encode()
     target = io.BytesIO()
     if encoding == "png":
@@ -44,7 +49,8 @@ def encode(image: Image.Image, encoding: str, facts: Mapping[str, Any]) -> bytes
         image.save(target, "png", pnginfo=info)
     else:
         image.save(target, encoding, quality=QUALITY, xmp=packet)
-    return target.getvalue()
+    data = target.getvalue()
+    return signing.sign(data, encoding, facts) if signing else data
 
 
 def facts_of(data: bytes) -> dict[str, Any]:

@@ -213,6 +213,8 @@ def predictions(answer: Any) -> list[Prediction]:
     for row in rows:
         if row.get("error"):
             raise EndpointError(f"The endpoint could not draw this: {row['error']}")
+        if not row.get("image") and row.get("safety"):
+            raise EndpointError(f"The endpoint drew this and does not send it ({row['safety']})")
         try:
             data = base64.b64decode(row["image"], validate=True)
             with Image.open(io.BytesIO(data)) as image:

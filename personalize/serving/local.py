@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from personalize.cards import command
+from personalize.evidence.package import VERSION
 from personalize.files import keep_private
 from personalize.serving.agreement import Agreement
 from personalize.serving.app import TOKEN
@@ -113,7 +114,11 @@ class LocalEndpoint:
                 "grace_s": self.grace_s,
                 "timeout_s": self.timeout_s,
                 # compiled code that lies beside a model's own is not what was signed, and is not read
-                "environment": {**self.environment, "PYTHONPYCACHEPREFIX": str(self.folder / "pycache")},
+                "environment": {
+                    **self.environment,
+                    "PYTHONPYCACHEPREFIX": str(self.folder / "pycache"),
+                    VERSION: f"{model.name}/{model.version}" if model.version else "",
+                },
             }
             token = self._token(wanted)
             server["argv"] = self._command(server["path"])

@@ -15,9 +15,11 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -33,7 +35,7 @@ from mlflow.exceptions import (
 from mlflow.pyfunc import PythonModel
 
 from personalize.serving.adapters import DEFAULT_BYTES, SETTING, AdapterCache, TooLarge
-from personalize.serving.call import Asked
+from personalize.serving.call import Asked, served
 from personalize.serving.engine import Busy, Closed, Engine, Gone, Job, Late, Work
 from personalize.serving.request import (
     ANSWER,
@@ -45,9 +47,15 @@ from personalize.serving.request import (
     RequestError,
     all_of,
     orders,
+    read_rows,
+    rows_of,
 )
+from personalize.serving.safety import NONE, load
 from personalize.serving.sharing import alone_on
 from personalize.serving.versions import NotServed, Unreachable, Version, Versions
+
+if TYPE_CHECKING:
+    from personalize.evidence.manifest import Signing
 
 LOG = logging.getLogger("personalize.serving")
 
@@ -97,7 +105,8 @@ class PersonalizedPictures(PythonModel):
         where the files are not those that were registered (artifact `evidence`), or the base is not found.
         """
         from personalize.dreambooth.sampling import Sampling
-        from personalize.evidence.package import base_files, check_before_loading
+        from personalize.evidence.manifest import signing
+        from personalize.evidence.package import base_files, check_before_loading, origin
         from personalize.photographs.prompts import load_subjects
         from personalize.serving.base import folder_of
 
@@ -106,6 +115,10 @@ class PersonalizedPictures(PythonModel):
         config: Mapping[str, Any] = context.model_config or {}
         own = Version(load_subjects(context.artifacts["adapter"]), str(config.get("fingerprint", "")))
         self.versions = Versions.of_environment(own, base_files(statement))
+        self.signing = signing(origin(evidence.parents[1]))
+        if self.signing is None:
+            LOG.warning("pictures are not signed: there is no signing key on this machine")
+        self.safety = load(**config.get("safety", {"entry": NONE}))
         self.limits = Limits(**config.get("limits", {}))
         defaults = dict(config.get("defaults", {}))
         self.defaults = Defaults(format=defaults.pop("format", "webp"), sampling=Sampling(**defaults))
@@ -127,12 +140,15 @@ class PersonalizedPictures(PythonModel):
         # of their own: a tokenizer pads as it was last asked to, and requests are read while others are drawn
         self.tokenizers = copy.deepcopy((self.pipe.tokenizer, self.pipe.tokenizer_2))
         [first], _ = self._read([{"prompt": own.subjects[0].instance_prompt, "num_inference_steps": 1}])
-        self.engine.submit([((first, None), _work(first))])[0].future.result()
+        picture = self.engine.submit([((first, None), _work(first))])[0].future.result()
+        self._encode(first, picture)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per picture, in the order of the rows that asked; `params` as in `request.PARAMS`.
 
-        With `partial` a row that cannot be drawn is one row of the answer, with `error` and `status` and no picture.
+        model_input: a frame, rows, columns, prompts or one prompt (`request.rows_of`); of any length where no server
+        asks, and then it is drawn in parts. With `partial` a row that cannot be drawn is one row of the answer, with
+        `error` and `status` and no picture.
 
         Raises:
             MlflowException: 4xx for what cannot be honoured, with the row; 429 when the queue is full; 504 when the
@@ -141,13 +157,14 @@ class PersonalizedPictures(PythonModel):
         begun = time.perf_counter()
         name = ""
         try:
-            asked = Asked.of(params or {})
+            asked, bounded = Asked.of(params or {}), served()
             name = asked.name
-            wanted, faults = self._read(model_input.to_dict("records"))
+            wanted, faults = self._read(model_input, bounded)
             if faults and not asked.partial:
                 raise _error(all_of(faults), max(fault.status for fault in faults))
-            answers = self._drawn(wanted, asked) + [_row_of(fault, name) for fault in faults]
-            self._check_size([answer["image"] for answer in answers])
+            answers = [*self._drawn(wanted, asked, bounded), *(_row_of(fault, name) for fault in faults)]
+            if bounded:
+                self._check_size([answer["image"] for answer in answers])
         except KNOWN as error:
             LOG.info("request %s: %s", name, type(error).__name__)
             raise _error(str(error), _status(error)) from error
@@ -161,22 +178,74 @@ class PersonalizedPictures(PythonModel):
         answers.sort(key=lambda answer: int(answer["row"]))
         return pd.DataFrame([{**answer, "latency_ms": milliseconds} for answer in answers], columns=list(ANSWER))
 
-    def _drawn(self, wanted: Sequence[Order], asked: Asked) -> list[dict[str, Any]]:
-        """The rows of the answer for what is to be drawn. Raises what went wrong with one, unless it is `partial`."""
-        others = [order.version for order in wanted if order.version.sha256]
-        with self.adapters.lent(others, asked.still_waits) as lent:
-            adapters = [lent.get(order.version.sha256) for order in wanted]
-            absent = {n: each for n, each in enumerate(adapters) if isinstance(each, Exception)}
-            if absent and not asked.partial:
-                raise next(iter(absent.values()))
-            ready = [n for n in range(len(wanted)) if n not in absent]
-            asks = [((wanted[n], adapters[n]), _work(wanted[n])) for n in ready]
-            jobs = self.engine.submit(asks, asked.caller, asked.left_s, asked.gone, asked.priority) if asks else []
-            try:
-                of: dict[int, Job | Exception] = {**absent, **dict(zip(ready, jobs, strict=True))}
-                return [self._outcome(order, of[n], asked) for n, order in enumerate(wanted)]
-            finally:
-                for job in jobs:
+    def _drawn(self, wanted: Sequence[Order], asked: Asked, bounded: bool) -> Iterator[dict[str, Any]]:
+        """The rows of the answer for what is to be drawn. Raises what went wrong with one, unless it is `partial`.
+
+        A server's request is lent all its adapters, and queued, as a whole or refused. Otherwise as many rows at a time
+        are lent theirs as have room together.
+        """
+        for some in [wanted] if bounded else self._fitting(wanted):
+            others = [order.version for order in some if order.version.sha256]
+            with self.adapters.lent(others, asked.still_waits) as lent:
+                absent = [each for each in lent.values() if isinstance(each, Exception)]
+                if absent and not asked.partial:
+                    raise absent[0]
+                yield from self._in_turn(some, lent, asked, len(some) if bounded else 2 * self.limits.batch, bounded)
+
+    def _fitting(self, wanted: Sequence[Order]) -> Iterator[Sequence[Order]]:
+        """Rows in their order, in parts whose adapters have room together."""
+        part: list[Order] = []
+        sizes: dict[str, int] = {}
+        for order in wanted:
+            more = {**sizes, order.version.sha256: order.version.size}
+            if part and sum(more.values()) > self.adapters.limit:
+                yield part
+                part, more = [], {order.version.sha256: order.version.size}
+            part.append(order)
+            sizes = more
+        if part:
+            yield part
+
+    def _in_turn(
+        self, wanted: Sequence[Order], lent: Mapping[str, Any], asked: Asked, most: int, bounded: bool
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of the answer in order, at most so many in the queue at a time; a full one is waited for, unless
+        `bounded`.
+        """
+        left, jobs = deque(wanted), deque[tuple[Order, Job | Exception]]()
+        try:
+            while left or jobs:
+                part = [left.popleft() for _ in range(min(len(left), most - len(jobs)))]
+                adapters = [lent.get(order.version.sha256) for order in part]
+                asks = [
+                    ((order, adapter), _work(order))
+                    for order, adapter in zip(part, adapters, strict=True)
+                    if not isinstance(adapter, Exception)
+                ]
+                try:
+                    made = (
+                        self.engine.submit(asks, asked.caller, asked.left_s, asked.gone, asked.priority) if asks else []
+                    )
+                except Busy as busy:
+                    if bounded:
+                        raise
+                    left.extendleft(reversed(part))
+                    if not jobs and asked.left_s < 0:
+                        jobs += ((order, Late("The queue had no room in time.")) for order in left)
+                        left.clear()
+                    elif not jobs:  # others fill the queue: one at a time goes in wherever there is room
+                        most = 1
+                        time.sleep(min(busy.retry_after, 1.0))
+                        continue
+                else:
+                    begun = iter(made)
+                    for order, adapter in zip(part, adapters, strict=True):
+                        jobs.append((order, adapter if isinstance(adapter, Exception) else next(begun)))
+                yield self._outcome(*jobs[0], asked)
+                jobs.popleft()
+        finally:
+            for _, job in jobs:
+                if isinstance(job, Job):
                     job.future.cancel()
 
     def _outcome(self, order: Order, job: Job | Exception, asked: Asked) -> dict[str, Any]:
@@ -202,8 +271,9 @@ class PersonalizedPictures(PythonModel):
 
     def _answer(self, order: Order, job: Job, name: str) -> dict[str, Any]:
         """A row of the answer, when its picture is done. Raises what went wrong with it."""
+        image, safety = self._encode(order, job.future.result())
         return {
-            "image": self._encode(order, job.future.result()),
+            "image": image,
             "format": order.format,
             "width": order.sampling.width,
             "height": order.sampling.height,
@@ -214,13 +284,14 @@ class PersonalizedPictures(PythonModel):
             "queue_ms": round(job.queued_s * 1000, 1),
             "request_id": name,
             "model_version": str(order.version),
+            "safety": safety,
             "status": 200,
             "error": "",
         }
 
-    def _read(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Order], list[Fault]]:
-        return orders(
-            rows,
+    def _read(self, asked: Any, bounded: bool = True) -> tuple[list[Order], list[Fault]]:
+        return (orders if bounded else read_rows)(
+            rows_of(asked),
             self.defaults,
             self.limits,
             self.versions.find,
@@ -228,9 +299,13 @@ class PersonalizedPictures(PythonModel):
             draw_seed=lambda: random.SystemRandom().randint(0, MAX_SEED),
         )
 
-    def _encode(self, order: Order, picture: Any) -> str:
+    def _encode(self, order: Order, picture: Any) -> tuple[str, str]:
+        """The file in base64, empty where it is withheld, and what the safety check said."""
         from personalize.serving.encoding import encode
 
+        sent, said = self.safety.judged(picture, order.prompt) if self.safety else (True, "")
+        if not sent:
+            return "", said
         facts = {
             "prompt": order.prompt,
             "negative_prompt": order.sampling.negative_prompt,
@@ -241,7 +316,15 @@ class PersonalizedPictures(PythonModel):
             "fingerprint": order.version.fingerprint,
             **({"model_version": str(order.version)} if order.version.name else {}),
         }
-        return base64.b64encode(encode(picture, order.format, facts)).decode("ascii")
+        return base64.b64encode(encode(picture, order.format, facts, self._signing(order.version))).decode(
+            "ascii"
+        ), said
+
+    def _signing(self, version: Version) -> Signing | None:
+        """What signs this version's pictures: the manifest speaks of whose adapter drew, this model's or another's."""
+        if self.signing is None or not version.sha256:
+            return self.signing
+        return replace(self.signing, origin=version.origin)
 
     def _check_size(self, encoded: Sequence[str]) -> None:
         size = sum(map(len, encoded))

@@ -5,6 +5,7 @@ Or the adapter alone, of some 20 MB, and the digests of a base that the server h
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -19,6 +20,7 @@ from personalize.evidence import package as evidence
 from personalize.files import file_digest, tree_files, write_text
 from personalize.hub import Device, Dtype
 from personalize.serving.request import ANSWER, INPUTS, NUMBERS, PARAMS, Defaults, Limits
+from personalize.serving.safety import NONE, Policy, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,17 +46,22 @@ REQUIREMENTS = (
     "pillow",
     "securesystemslib",
     "cryptography",
+    "c2pa-python",
 )
 
 
-def modules() -> list[str]:
+def modules(more: str = "") -> list[str]:
     """The files of this project that the served model reaches by imports, at module level or inside functions.
 
     Relative to the project, sorted; `serving/model.py` itself, which MLflow carries by itself, is not among them.
+    more: a module that is asked for by name; where it is not the project's own, the server has to have it installed.
     """
     finder = ModuleFinder([str(PROJECT)])  # nothing else is on its path, so it follows the project's own modules only
     for script in (MODEL, APP):
         finder.run_script(str(script))
+    if more:
+        with contextlib.suppress(ImportError):
+            finder.import_hook(more)
     found = {getattr(module, "__file__", None) for module in finder.modules.values()}  # built-in ones have none
     return sorted(Path(file).relative_to(PROJECT).as_posix() for file in found if file and file != str(MODEL))
 
@@ -98,6 +105,8 @@ def log(
     dtype: Dtype = "float32",
     defaults: Defaults | None = None,
     limits: Limits | None = None,
+    safety: str = NONE,
+    policy: Policy = "withhold",
     name: str = "model",
     registered_name: str | None = None,
     tags: Mapping[str, str] | None = None,
@@ -110,6 +119,7 @@ def log(
     `base` is a complete SDXL folder (`backbone.local_folder`); `adapter` holds `pytorch_lora_weights.safetensors` and
     `subjects.json`. Both are copied into the model; with a `reference` (`serving.base.refer`) the base is not.
 
+    safety: `module:function` of a check, see `personalize.serving.safety`; a file of this project travels along.
     state: makes the statement that the model carries, from the sha256 of its files by name and from what else is to be
     as it is (`config`, `packages`); without one it is unsigned.
     """
@@ -122,12 +132,13 @@ def log(
         "fingerprint": fingerprint,
         "defaults": {**asdict(defaults.sampling), "format": defaults.format},
         "limits": asdict(limits),
+        "safety": {"entry": safety, "policy": policy},
         **({evidence.BASE: dict(reference)} if reference is not None else {}),
     }
     with tempfile.TemporaryDirectory() as scratch:
         made = {
             "artifacts/adapter": _adapter(adapter, Path(scratch) / "adapter"),
-            "code/personalize": _code(Path(scratch)) / "personalize",
+            evidence.CODE: _code(Path(scratch) / "code", module_of(safety)),
         }
         if reference is None:
             made["artifacts/base"] = _weights(base, Path(scratch) / "base")
@@ -143,7 +154,7 @@ def log(
                 **{top.partition("/")[2]: str(at) for top, at in made.items() if top.startswith("artifacts/")},
                 evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
             },
-            code_paths=[str(made["code/personalize"])],
+            code_paths=[str(path) for path in sorted(made[evidence.CODE].iterdir())],
             signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
             input_example=input_example,
             pip_requirements=held["packages"],
@@ -170,8 +181,8 @@ def artifact_in(address: str, artifact: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/artifacts/{artifact}"))
 
 
-def _code(folder: Path) -> Path:
-    for module in modules():
+def _code(folder: Path, more: str = "") -> Path:
+    for module in modules(more):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / module, folder / module)
     return folder

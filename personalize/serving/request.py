@@ -27,6 +27,9 @@ MAX_SEED = 2**32 - 1
 WORST_BYTES_PER_PIXEL = {"png": 3.1, "webp": 1.0, "jpeg": 1.0}
 """Measured on uniform noise, the picture that compresses worst, at this module's quality of 90."""
 
+MANIFEST_BYTES = 8192
+"""More than a picture's signed manifest takes (4 to 6 kB)."""
+
 
 class RequestError(ValueError):
     """The caller asked for something that this model does not give; the message says which row, what and the bounds."""
@@ -118,6 +121,7 @@ ANSWER: Mapping[str, type] = {
     "queue_ms": float,
     "request_id": str,
     "model_version": str,
+    "safety": str,
     "status": int,
     "error": str,
 }
@@ -130,6 +134,32 @@ PARAMS: Mapping[str, str] = {
     "priority": "high: before the caller's own other pictures; low: a quarter of a caller's share; normal",
     "partial": "true: a row that cannot be drawn says so in `error`, and the others are drawn",
 }
+
+
+def rows_of(asked: Any) -> list[dict[str, Any]]:
+    """What was asked for as rows: a frame, rows, columns, texts or one text.
+
+    Raises RequestError for what is none of these.
+    """
+    if hasattr(asked, "to_frame"):  # a Series of prompts
+        asked = list(asked)
+    if hasattr(asked, "to_dict"):
+        asked = asked.to_dict("records")
+    if isinstance(asked, Mapping):
+        columns = {name: value if isinstance(value, (list, tuple)) else None for name, value in asked.items()}
+        length = max((len(values) for values in columns.values() if values is not None), default=1)
+        if any(values is not None and len(values) != length for values in columns.values()):
+            raise RequestError("the columns are not equally long.")
+        asked = [
+            {name: asked[name] if values is None else values[i] for name, values in columns.items()}
+            for i in range(length)
+        ]
+    rows = []
+    for number, row in enumerate([asked] if isinstance(asked, str) else asked):
+        if not isinstance(row, (str, Mapping)):
+            raise RequestError(f"row {number} is neither a prompt nor a row of named values: {str(row)[:60]!r}.")
+        rows.append({"prompt": row} if isinstance(row, str) else dict(row))
+    return rows
 
 
 def orders(
@@ -204,7 +234,7 @@ def check_answer_size(found: Sequence[Order], limits: Limits) -> None:
 
 def _worst_answer_bytes(order: Order) -> float:
     pixels = order.sampling.width * order.sampling.height
-    return 4 / 3 * (pixels * WORST_BYTES_PER_PIXEL[order.format] + 4096) + 2048
+    return 4 / 3 * (pixels * WORST_BYTES_PER_PIXEL[order.format] + 4096 + MANIFEST_BYTES) + 2048
 
 
 def _row(

@@ -71,6 +71,12 @@ class Version:
     def __str__(self) -> str:
         return f"{self.name}/{self.number}" if self.name else ""
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a picture's manifest says of a version of the registry; its words are those of `package.origin`."""
+        adapters = {f"{FOLDER}/{WEIGHTS}": self.sha256}
+        return {"registered_model": self.name, "version": self.number, "adapters": adapters}
+
 
 @dataclass
 class Versions:

@@ -156,7 +156,7 @@ def test_a_changed_link_is_named_with_its_stretch(trained, tmp_path):
     write_rows(forged.outputs / proof.CHAIN, links)
     (chain, _, beginning, between, end) = forged.check()
     assert (chain.holds, chain.words) == (
-        False, "steps 3 to 4: the link of step 4 does not follow from those before it",
+        False, "steps 3 to 4: the link of step 4 does not follow from those before",
     )  # fmt: skip
     assert beginning.holds
     assert "after step 4 the adapter is another" in between.words
@@ -238,7 +238,7 @@ def test_without_states_all_is_one_stretch_and_a_seed_picks_the_same_ones():
     assert proof.pick(every, 9, 0) == every
 
 
-@pytest.mark.parametrize(("steps", "kept"), [(1000, [200, 400, 600, 800]), (900, [200, 400, 500, 700]), (250, [100]),
+@pytest.mark.parametrize(("steps", "kept"), [(1000, [200, 400, 600, 800]), (900, [200, 400, 500, 700]), (250, [100, 200]),
                                              (60, [])])  # fmt: skip
 def test_states_are_few_and_evenly_spread(steps, kept):
     settings = training.settings(max_train_steps=steps, proof_every=100, proof_states=5)

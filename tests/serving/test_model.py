@@ -2,12 +2,15 @@
 
 import ast
 import base64
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -19,10 +22,13 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
+from personalize.evidence import keys
+from personalize.evidence.manifest import read
 from personalize.evidence.statement import EvidenceError
 from personalize.serving import package
+from personalize.serving.call import CURRENT, MODEL_SERVING, SERVER, Call
 from personalize.serving.encoding import facts_of
-from personalize.serving.request import INPUTS, PARAMS, Limits
+from personalize.serving.request import ANSWER, INPUTS, PARAMS, Limits
 from tests.random_adapter import random_adapter
 from tests.serving.conftest import EXAMPLE
 
@@ -32,6 +38,16 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def model(saved):
     return mlflow.pyfunc.load_model(str(saved[1]))
+
+
+@contextmanager
+def asked_by_a_server() -> Iterator[None]:
+    """What is asked inside the block comes from a server's caller."""
+    token = CURRENT.set(Call())
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
 
 
 def opened(row: pd.Series) -> Image.Image:
@@ -79,6 +95,25 @@ def test_the_picture_says_how_it_was_made(model):
     assert (facts["prompt"], facts["seed"], facts["fingerprint"]) == ('a "red" chair 椅', 3, "ab12cd")
 
 
+@pytest.mark.parametrize("encoding", ["webp", "png", "jpeg"])
+def test_the_picture_is_signed_by_this_machine(model, saved, encoding: str):
+    row = model.predict(pd.DataFrame([{"prompt": "a red chair", "seed": 3, "format": encoding}])).iloc[0]
+    manifest = read(base64.b64decode(row["image"]), encoding)
+    adapter = "artifacts/adapter/pytorch_lora_weights.safetensors"
+    digest = hashlib.sha256((saved[1] / adapter).read_bytes()).hexdigest()
+    assert (manifest.key, manifest.generated, manifest.wrong) == (keys.own_id(), True, ())
+    assert manifest.facts["adapters"] == {adapter: digest}
+    assert (manifest.facts["seed"], manifest.facts["fingerprint"]) == (3, "ab12cd")
+    assert "prompt" not in manifest.facts
+
+
+def test_without_a_key_pictures_are_not_signed_and_it_is_said(saved, monkeypatch, caplog):
+    monkeypatch.setenv(keys.SETTING, "off")
+    plain = mlflow.pyfunc.load_model(str(saved[1]))
+    assert "pictures are not signed" in caplog.text
+    assert read(base64.b64decode(plain.predict(EXAMPLE)["image"][0]), "webp") is None
+
+
 def test_the_adapter_is_heard_at_its_trained_scale_and_can_be_turned_off(model, saved):
     """Against pipelines with and without it, which know nothing of the engine."""
     artifacts = saved[1] / "artifacts"
@@ -102,7 +137,7 @@ def test_an_answer_that_turns_out_too_large_is_not_sent(saved):
     inner = strict.unwrap_python_model()
     with pytest.raises(MlflowException, match=r"may be sent back\. Ask for webp"):
         inner._check_size(["A" * 30_001])
-    with pytest.raises(MlflowException, match="could be"):
+    with asked_by_a_server(), pytest.raises(MlflowException, match="could be"):
         strict.predict(pd.DataFrame([{"prompt": "a", "num_images": 4.0, "format": "png"}]))
 
 
@@ -131,7 +166,8 @@ def test_a_full_queue_is_429(saved):
 
     def ask() -> None:
         try:
-            narrow.predict(pd.DataFrame([{"prompt": "a", "num_inference_steps": 4}]))
+            with asked_by_a_server():
+                narrow.predict(pd.DataFrame([{"prompt": "a", "num_inference_steps": 4}]))
             found.append(200)
         except MlflowException as refused:
             found.append(refused.get_http_status_code())
@@ -142,6 +178,75 @@ def test_a_full_queue_is_429(saved):
     for thread in threads:
         thread.join()
     assert sorted(set(found)) == [200, 429]
+
+
+def test_without_a_server_any_number_of_rows_is_drawn_in_parts(saved):
+    """More than a request may have, and more than the queue holds, which others fill as well."""
+    limits = Limits(rows=4, images=4, steps=4, batch=4, queue=64 * 64 * 2 * 10, response_bytes=30_000)
+    narrow = mlflow.pyfunc.load_model(str(saved[1]), model_config={"limits": limits.__dict__})
+    engine = narrow.unwrap_python_model().engine
+    rows = pd.DataFrame({"prompt": [f"chair {i}" for i in range(30)], "seed": range(30)})
+    most: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            most.append(sum(engine.waiting))
+
+    threads = [threading.Thread(target=watch), threading.Thread(target=lambda: narrow.predict(rows.head(12)))]
+    for thread in threads:
+        thread.start()
+    answer = narrow.predict(rows)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert answer["seed"].tolist() == answer["row"].tolist() == list(range(30))
+    assert answer["prompt"].tolist() == rows["prompt"].tolist()
+    assert max(most) <= 16
+    with asked_by_a_server(), pytest.raises(MlflowException, match="30 rows; at most 4"):
+        narrow.predict(rows)
+    with pytest.raises(MlflowException, match="row 29: 65 x 64 pixels"):
+        narrow.predict(rows.assign(width=[64] * 29 + [65]))
+    assert list(narrow.unwrap_python_model().predict(None, []).columns) == list(ANSWER)
+
+
+@pytest.mark.parametrize("server", [SERVER, MODEL_SERVING])
+def test_mlflows_server_and_model_serving_are_servers(model, monkeypatch, server: str):
+    if server == SERVER:
+        monkeypatch.setitem(sys.modules, server, object())
+    else:
+        monkeypatch.setenv(server, "true")
+    with pytest.raises(MlflowException, match="5 rows; at most 4"):
+        model.predict(pd.DataFrame({"prompt": ["a"] * 5}))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [{"prompt": "a", "seed": 7}, {"prompt": "b", "width": 96}],
+        {"prompt": ["a", "b"], "seed": [7, 8], "width": [64, 96]},
+        pd.Series(["a", "b"], name="prompt"),
+    ],
+)
+def test_rows_columns_and_a_series_are_taken(model, asked):
+    answer = model.predict(asked)
+    assert answer["prompt"].tolist() == ["a", "b"]
+    if not isinstance(asked, pd.Series):
+        assert answer["seed"][0] == 7
+        assert answer["width"].tolist() == [64, 96]
+
+
+def test_one_row_of_plain_values_is_taken(model):
+    assert model.predict({"prompt": "a", "seed": 7})["seed"].tolist() == [7]
+
+
+@pytest.mark.parametrize("asked", ["a", ["a", "b"], ("a", "b"), {"prompt": ["a", "b"]}])
+def test_prompts_alone_are_taken_by_the_model_itself(model, asked):
+    """MLflow refuses them before the model sees them: the signature has more columns than one."""
+    answer = model.unwrap_python_model().predict(None, asked)
+    assert answer["prompt"].tolist() == ["a", "b"][: len(answer)]
+    with pytest.raises(MlflowException, match="row 1 is neither a prompt nor a row"):
+        model.unwrap_python_model().predict(None, ["a", 7])
 
 
 def test_what_mlflows_server_no_longer_waits_for_is_not_drawn(model, monkeypatch):

@@ -140,7 +140,7 @@ def test_the_server_is_told_what_it_may_draw_with_by_whose_word_and_where_the_ba
     assert said[base.SETTING] == str(tmp_path)
     assert said["MLFLOW_TRACKING_URI"].startswith("sqlite:////"), "the server runs in another folder"
     alone = deploy.told(deploy.Config(), deploy.endpoint_for(deploy.Config()), "").environment
-    assert alone == {}, "what it carries, and nobody is asked"
+    assert alone == {keys.SETTING: keys.named()}, "what it carries, and nobody is asked; its pictures are signed"
 
 
 def test_a_token_comes_from_the_environment_and_goes_into_no_run(act, monkeypatch, tmp_path):

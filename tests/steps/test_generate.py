@@ -1,13 +1,18 @@
 """Generate: a prompt in, a picture file out, from the tuned model or from the base alone."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from personalize.files import read_rows, write_bytes, write_rows
 from personalize.recipe import Inputs, RecipeError
+from personalize.serving import table
 from personalize.serving.encoding import facts_of, file_stem
 from steps import generate
 from tests.steps.conftest import perform
@@ -156,3 +161,128 @@ def test_file_names_come_from_the_prompt_and_stay_in_the_folder(tmp_path: Path, 
 def test_a_missing_base_model_is_named(store, run, tmp_path):
     with pytest.raises(ValueError, match=r"'models/sdxl' does not exist.*dvc pull"):
         run("a chair", model="base", base_model="models/sdxl")
+
+
+TABLE = (
+    "prompt,seed,num_images,width,height,num_inference_steps\n"
+    '"a red chair, old",5,2,,,\na blue sofa,,1,160,96,\na lamp,,,,,3\n'
+)
+
+
+def results(folder: Path) -> list[dict]:
+    return read_rows(next(folder.glob("*/results.jsonl")))
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    """The table as JSON lines, which tell a number from a text."""
+    (tmp_path / "some prompts.csv").write_text(TABLE)
+    table.write_table(tmp_path / "some prompts.jsonl", table.read_table(tmp_path / "some prompts.csv"))
+    return tmp_path / "some prompts.jsonl"
+
+
+def test_a_table_gives_a_row_for_each_picture(store, run, lines):
+    run(f"@{lines}", model="base", resolution=128, seed=None, format="webp")
+    [folder] = Path("pictures here").iterdir()
+    rows = results(Path("pictures here"))
+    assert [(row["row"], row["width"], row["num_inference_steps"]) for row in rows] == [
+        (0, 128, 2),
+        (0, 128, 2),
+        (1, 160, 2),
+        (2, 128, 3),
+    ]
+    assert [row["seed"] for row in rows[:2]] == [5, 6]
+    assert rows[2]["seed"] != rows[3]["seed"]
+    for row in rows:
+        data = (folder / row["file_name"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == row["sha256"]
+        assert (facts_of(data)["seed"], facts_of(data)["prompt"]) == (row["seed"], row["prompt"])
+        assert Image.open(folder / row["file_name"]).size == (row["width"], row["height"])
+    assert rows[0]["model"].endswith("sdxl")
+
+
+def test_a_tables_pictures_are_those_that_are_drawn_one_by_one(registry, run, lines):
+    """Strengths may differ from row to row; beside others no pixel moves by more than two grey levels."""
+    write_rows(lines, [{"prompt": "a chair", "seed": 1, "adapter_scale": s} for s in (0, 0.5, 1)])
+    run(f"@{lines}")
+    rows = results(Path("pictures here"))
+    assert [(row["model"], row["version"]) for row in rows] == [("chairs", "1")] * 3
+    folder = next(Path("pictures here").iterdir())
+    for row in rows:
+        run("a chair", seed=1, adapter_scale=row["adapter_scale"], output=f"alone {row['adapter_scale']}")
+        alone = np.asarray(Image.open(f"alone {row['adapter_scale']}/a-chair-1.png")).astype(int)
+        assert np.abs(alone - np.asarray(Image.open(folder / row["file_name"]))).max() <= 2
+
+
+def test_a_killed_batch_goes_on_where_it_ended(store, run, lines, monkeypatch):
+    """No picture is drawn twice, none is missing, and rows without a seed keep the one that they were given."""
+    drawn: list[str] = []
+
+    def dying(path, data, after=3):
+        write_bytes(path, data)
+        if Path(path).is_relative_to("pictures here"):  # the rest are copies for the run
+            drawn.append(Path(path).name)
+            if len(drawn) == after:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "write_bytes", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(f"@{lines}", model="base", resolution=128, seed=None, batch_size=1)
+    assert not list(Path("pictures here").glob("*/results.*"))
+    monkeypatch.setattr(generate, "write_bytes", lambda path, data: dying(path, data, after=10**9))
+    run(f"@{lines}", model="base", resolution=128, seed=None, batch_size=1)
+    [folder] = Path("pictures here").iterdir()
+    made = {row["file_name"] for row in results(Path("pictures here"))}
+    assert len(made) == 4
+    assert made == {file.name for file in folder.glob("*.png")}
+    assert sorted(drawn) == sorted(made)
+    drawn.clear()
+    run(f"@{lines}", model="base", resolution=128, seed=None, batch_size=1)
+    assert not drawn, "what is done is not drawn again"
+
+
+def test_another_setting_is_another_batch(store, run, lines):
+    run(f"@{lines}", model="base", resolution=128)
+    run(f"@{lines}", model="base", resolution=128, guidance_scale=1)
+    assert len(list(Path("pictures here").iterdir())) == 2
+
+
+def test_two_processes_do_not_draw_the_same_batch(store, run, lines):
+    run(f"@{lines}", model="base", resolution=128)
+    [folder] = Path("pictures here").iterdir()
+    with FileLock(folder / ".lock"), pytest.raises(RecipeError, match="another process is drawing this batch"):
+        run(f"@{lines}", model="base", resolution=128)
+
+
+def test_a_wrong_row_is_named_before_anything_is_drawn(store, run, lines):
+    with lines.open("a") as stream:
+        stream.write('{"prompt": "a", "width": 65}\n')
+    with pytest.raises(RecipeError, match=r"row 3: 65 x 128 pixels .* is not a size"):
+        run(f"@{lines}", model="base", resolution=128)
+    assert not Path("pictures here").exists()
+
+
+def test_the_run_keeps_the_first_pictures_of_a_table(store, run, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "SHOWN", 2)
+    run(f"@{lines}", model="base", resolution=128)
+    kept = json.loads((tmp_path / "outputs/pictures.json").read_text())
+    assert [row["seed"] for row in kept] == [5, 6]
+    assert len(list((tmp_path / "outputs").glob("*.png"))) == 2
+    assert len(read_rows(tmp_path / "outputs/results.jsonl")) == 4
+    assert mlflow.search_runs(output_format="list")[0].data.metrics["pictures"] == 4
+
+
+def test_a_tables_subject_is_one_that_the_model_was_taught(registry, run, lines):
+    write_rows(lines, [{"prompt": "a photo of a {subject}", "seed": 1, "subject": "bcnchr"}])
+    run(f"@{lines}")
+    assert results(Path("pictures here"))[0]["prompt"] == "a photo of a bcnchr chair"
+    write_rows(lines, [{"prompt": "a {subject}", "subject": "lmpchr"}])
+    with pytest.raises(RecipeError, match=r"row 0: subject 'lmpchr' is not known.*bcnchr"):
+        run(f"@{lines}")
+
+
+@pytest.mark.parametrize("column", ["model", "model_version"])
+def test_one_model_draws_a_table(store, run, lines, column):
+    write_rows(lines, [{"prompt": "a"}, {"prompt": "a", column: "3"}])
+    with pytest.raises(RecipeError, match=f"column '{column}' is for a server; one model draws a table"):
+        run(f"@{lines}", model="base")
