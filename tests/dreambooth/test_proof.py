@@ -238,8 +238,10 @@ def test_without_states_all_is_one_stretch_and_a_seed_picks_the_same_ones():
     assert proof.pick(every, 9, 0) == every
 
 
-@pytest.mark.parametrize(("steps", "kept"), [(1000, [200, 400, 600, 800]), (900, [200, 400, 500, 700]), (250, [100, 200]),
-                                             (60, [])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [(1000, [200, 400, 600, 800]), (900, [200, 400, 500, 700]), (250, [100, 200]), (60, [])],
+)
 def test_states_are_few_and_evenly_spread(steps, kept):
     settings = training.settings(max_train_steps=steps, proof_every=100, proof_states=5)
     assert [step for step in range(1, steps) if proof.is_kept(settings, step)] == kept
