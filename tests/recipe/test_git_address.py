@@ -21,6 +21,7 @@ def fetch_and_run(address: str, commit: str, where: Path, environment: dict[str,
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_commit_of_a_git_address_is_run_and_reproduced(
     project: Path,
     environment: dict[str, str],  # noqa: F811

@@ -97,7 +97,7 @@ def test_stretches_are_done_again_from_the_states_that_its_run_keeps(trained, in
     def artifact(name: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
 
-    found = again.replay(config, inputs, outputs, artifact, Replay(segments=1, seed=1))
+    found = again.replay(config, inputs, outputs, artifact, Replay(segments=1, seed=0))
     assert [link.name for link in found] == ["chain", "adapter", "steps 3 to 4"]
     assert broken(found) == []
     assert "train: 1 of 2 stretches: steps 3 to 4" in capsys.readouterr().out
