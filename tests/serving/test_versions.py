@@ -16,7 +16,7 @@ from PIL import Image
 
 from personalize.dreambooth.denoising import Denoising
 from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
-from personalize.evidence import keys
+from personalize.evidence import keys, memory
 from personalize.evidence.manifest import read
 from personalize.evidence.package import base_files, statement_of
 from personalize.evidence.trust import Trust
@@ -311,7 +311,7 @@ def test_bytes_that_somebody_changed_in_the_store_are_not_drawn_with(known, shop
         known.weights(known.find("", number, ""))
 
 
-def test_an_approval_of_other_weights_does_not_count(known, shop):
+def test_an_approval_of_other_weights_does_not_count(known, shop, tmp_path, monkeypatch):
     number, other = shop.made(), shop.made((shop.files["two"] / WEIGHTS).read_bytes())
     runs = [statement_of(_place(each)).predicate["runs"]["evaluate"] for each in (number, other)]
     artifacts = [Path(mlflow.get_run(run).info.artifact_uri.removeprefix("file://")) for run in runs]
@@ -319,6 +319,10 @@ def test_an_approval_of_other_weights_does_not_count(known, shop):
         shutil.copyfile(artifacts[1] / name, artifacts[0] / name)
     shutil.rmtree(artifacts[0] / approval.DECISIONS)
     shutil.copytree(artifacts[1] / approval.DECISIONS, artifacts[0] / approval.DECISIONS)
+    with pytest.raises(NotServed, match="is not the last word"):  # as this machine has seen them given
+        known.find("", number, "")
+    monkeypatch.setattr(memory, "_place", lambda what: tmp_path / "seen.json")  # another machine's memory
+    known.now.s += versions.REFUSED_S
     with pytest.raises(NotServed, match="what was approved is another: model"):
         known.find("", number, "")
 
