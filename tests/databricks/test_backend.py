@@ -165,9 +165,11 @@ def test_a_job_past_its_time_says_how_to_give_it_more(workspace, tracking, proje
 @needs_mounts
 def test_interrupting_the_wait_cancels_the_job(workspace, tracking, project, quick):
     config = {**CLUSTER, "volume": VOLUME, "wait": True}
+    before = set(workspace.jobs.runs)
 
     def interrupt():
-        while not any(task["process"] for run in workspace.jobs.runs.values() for task in run["tasks"] if run["alive"]):
+        while not any(task["process"] for n, run in workspace.jobs.runs.copy().items() if n not in before
+                      for task in run["tasks"] if run["alive"]):  # fmt: skip
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
