@@ -97,9 +97,13 @@ def prompts(text: str) -> None:
 def request(rows: Any) -> None:
     """Rows as MLflow's server hands them to the model."""
     from personalize.photographs.prompts import Subject
-    from personalize.serving.request import Defaults, Limits, orders
+    from personalize.serving.request import Defaults, Limits, RequestError, all_of, orders
+    from personalize.serving.versions import Version, Versions
 
-    orders(rows, Defaults(), Limits(), [Subject("zwvchr", "chair")], [_tokenizer()], lambda: 7)
+    served = Versions(Version([Subject("zwvchr", "chair")]), {})
+    _, faults = orders(rows, Defaults(), Limits(), served.find, [_tokenizer()], lambda: 7)
+    if faults:
+        raise RequestError(all_of(faults))
 
 
 def body(content: bytes) -> None:

@@ -22,7 +22,8 @@ from personalize.recipe.__main__ import parse
 from personalize.recipe.config import Override, load
 from personalize.recipe.document import scalar
 from personalize.recipe.errors import RecipeError
-from personalize.serving.request import INPUTS, MAX_SEED, Defaults, Limits, RequestError, orders, unknown_names
+from personalize.serving.request import INPUTS, MAX_SEED, Defaults, Limits, RequestError, all_of, orders, unknown_names
+from personalize.serving.versions import Version, Versions
 
 WORDS = Path(__file__).parents[1] / "recipe" / "words"
 LIMITS = Limits()
@@ -52,7 +53,11 @@ class Tokenizer:
 
 
 def ordered(asked: list[dict[str, Any]]) -> list[Any]:
-    return orders(asked, Defaults(), LIMITS, [Subject("zwvchr", "chair")], [Tokenizer()], lambda: 7)
+    served = Versions(Version([Subject("zwvchr", "chair")]), {})
+    found, faults = orders(asked, Defaults(), LIMITS, served.find, [Tokenizer()], lambda: 7)
+    if faults:
+        raise RequestError(all_of(faults))
+    return found
 
 
 @given(rows)
@@ -68,8 +73,7 @@ def test_a_request_is_honoured_within_the_limits_or_refused_by_its_rows(asked: l
     assert 1 <= len(found) <= LIMITS.images
     for order in found:
         assert 0 <= order.seed <= MAX_SEED
-        assert order.sampling.width * order.sampling.height <= LIMITS.pixels
-        assert order.sampling.width % 8 == order.sampling.height % 8 == 0
+        assert (order.sampling.width, order.sampling.height) in LIMITS.sizes
         assert 1 <= order.sampling.steps <= LIMITS.steps
         assert 0 <= order.adapter_scale <= LIMITS.adapter_scale
         assert order.prompt

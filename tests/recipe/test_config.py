@@ -133,7 +133,7 @@ def test_a_key_given_twice_names_both_lines(project: Path) -> None:
     [
         ("top: 3", "top: [3", "recipe.yaml:11: not valid YAML"),
         ("{{ SEED }}", "{{ SEED }", "recipe.yaml:11: "),
-        ("card: report", "card: reprot", "recipe.yaml:4: unknown step 'reprot'; did you mean 'report'?"),
+        ("card: report", "card: reprot", "recipe.yaml:4: card: unknown step 'reprot'; did you mean 'report'?"),
         ("until:", "untill:", "recipe.yaml:3: unknown key 'untill'; did you mean 'until'?"),
         ("  boom:", "  bomo:", "recipe.yaml:15: step 'bomo' has no file steps/bomo.py; did you mean 'boom'?"),
         ("  boom:", "  boom: 3", "recipe.yaml:15: step 'boom' must hold keys and values"),
