@@ -86,7 +86,7 @@ def test_a_table_may_be_csv_and_the_nearer_one_wins(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("metadata.csv", "name,caption\n1.jpg,x\n", "not the columns file_name and text"),
-        ("metadata.jsonl", "[" * 100_000 + "\n", "line 1: RecursionError"),
+        ("metadata.jsonl", "[" * 100_000 + "\n", "line 1: TooDeep"),
         ("metadata.jsonl", rows(("1.jpg", "x")) + "null\n", "line 2: TypeError"),
     ],
 )
