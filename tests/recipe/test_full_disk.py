@@ -46,7 +46,7 @@ def test_so_is_what_a_library_says_in_its_own_words(small_disk: Path) -> None:
     database = sqlite3.connect(small_disk / "a.db")
     database.execute("create table t (x)")
     with pytest.raises(sqlite3.OperationalError) as rows:
-        database.execute("insert into t values (zeroblob(1000000))")
+        database.execute("insert into t values (zeroblob(20000000))")
     for found in (weights.value, rows.value):
         assert "the disk is full (" in in_words(found), str(found)
 
