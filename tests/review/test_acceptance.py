@@ -64,7 +64,7 @@ def test_a_larger_sample_holds_the_smaller_and_nobody_chooses_it() -> None:
 
 def test_the_sentence_says_it() -> None:
     assert (
-        sentence(3214, 59, 0) == "59 of 3214 looked at, none bad: at most 4.9 % of all are (156), with 95 % confidence"
+        sentence(3214, 59, 0) == "59 of 3214 looked at, none bad: at most 4.9 % of all are (157), with 95 % confidence"
     )
     assert sentence(10, 10, 1).startswith("10 of 10 looked at, 1 bad: at most 10.0 % of all are (1)")
     with pytest.raises(ValueError, match="cannot be"):
