@@ -118,7 +118,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
         finally:
             ended = {row["subject"] for row in rows}
             rows += [record.blank(work) for work in plan.waiting if work.name not in ended]
-            write_rows(outputs / "subjects.jsonl", rows)
+            write_rows(outputs / "subjects.jsonl", sorted(rows, key=lambda row: row["row"]))
             write_json(outputs / "fleet.json", _about(config, plan, target, count))
             write_json(outputs / "diagnostics" / "fleet.json", {"seconds": round(time.monotonic() - began, 1)})
     _log(rows)
@@ -174,20 +174,22 @@ def _carry_out(config: Config, plan: Plan, store: Store, asked: Mapping[str, Any
         registry_uri=mlflow.get_registry_uri() if mlflow.get_registry_uri() != uri else "",
         threads=machine.threads(),
     )
-    with workers.crew(min(config.workers, len(plan.waiting)), config.gpus, place.root) as crew:
-        _suits(uri, crew)
-        progress = Progress(len(plan.waiting), crew.count, plan.seconds, store.client, run_id)
-        try:
-            with contextlib.closing(workers.carried_out(plan.waiting, place, crew, config.tries)) as ended:
-                for row in ended:
-                    if row is None:
-                        progress.show()
-                        continue
-                    rows.append(row)
-                    progress.add(row)
-        finally:
-            progress.close()
-            _end_all(store, run_id)
+    try:
+        with workers.crew(min(config.workers, len(plan.waiting)), config.gpus, place.root) as crew:
+            _suits(uri, crew)
+            progress = Progress(len(plan.waiting), crew.count, plan.seconds, store.client, run_id)
+            try:
+                with contextlib.closing(workers.carried_out(plan.waiting, place, crew, config.tries)) as ended:
+                    for row in ended:
+                        if row is None:
+                            progress.show()
+                            continue
+                        rows.append(row)
+                        progress.add(row)
+            finally:
+                progress.close()
+    finally:
+        _end_all(store, run_id)  # when Ray's processes are gone: whom a living one holds is not dead
     return crew.count
 
 

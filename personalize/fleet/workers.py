@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +30,8 @@ VERSION = "2.60.0"
 RENEWED = 50
 """Subjects after which a process makes way for a fresh one: memory that a library has lost comes back."""
 TICK_S = 1.0
-FAREWELL_S = 30.0
-"""For subjects that are stopped to mark their runs."""
+FAREWELLS, FAREWELL_S = 3, 10.0
+"""Interrupts, and what subjects have after each to mark their runs."""
 STORE_BYTES = 80 * 2**20
 """Of shared memory: only rows of text travel through it. Ray takes no less."""
 SAME = ("ray", "mlflow", "torch", "diffusers", "transformers", "peft")
@@ -242,16 +241,20 @@ def _row(reference: Any, work: Work, tries: int) -> Row:
 
 
 def _stop(references: list[Any]) -> None:
-    """Ray interrupts what runs, as Ctrl-C would; each subject's runs are marked as killed by its own process."""
-    ray = _ray()
+    """Ray interrupts what runs, as Ctrl-C would; each subject's runs are marked as killed by its own process.
 
-    if not references:
-        return
+    An interrupt can be lost, in a process that is about to start its subject for one, so it is sent again, with time
+    between for the marking. Whoever has not ended after the last is killed.
+    """
+    for _ in range(FAREWELLS):
+        if not references:
+            return
+        _cancel(references, force=False)
+        _, references = _ray().wait(references, num_returns=len(references), timeout=FAREWELL_S)
+    _cancel(references, force=True)
+
+
+def _cancel(references: Sequence[Any], force: bool) -> None:
     for reference in references:
         with contextlib.suppress(Exception):
-            ray.cancel(reference, recursive=False)
-    until = time.monotonic() + FAREWELL_S
-    while references and time.monotonic() < until:
-        ended, references = ray.wait(references, num_returns=len(references), timeout=TICK_S)
-        if not ended and not references:
-            break
+            _ray().cancel(reference, force=force, recursive=False)

@@ -1,4 +1,4 @@
-"""Learn: an adapter, unless the token says that it fails, kills its process, waits, or the server is away."""
+"""Learn: an adapter, unless the token says that it fails, kills its process, waits (in steps, or stuck in one), or the server is away."""
 
 import os
 import signal
@@ -33,8 +33,10 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             raise RecipeError(f"{token}: loss is nan after {len(token)} steps")
         if token.startswith("kill") or (token.startswith("once") and len(tries.read_text().split()) == 1):
             os.kill(os.getpid(), signal.SIGKILL)
-        if token.startswith("wait"):
+        if token.startswith(("wait", "stuck")):
             Path("waiting").touch()
-            time.sleep(120)
+            whole = 120
+            for _ in range(whole if token.startswith("wait") else 1):
+                time.sleep(1 if token.startswith("wait") else whole)
         digest = tree_digest(inputs["ingest"].path / token)
         write_json(outputs / f"{token}.json", [noun, digest, (inputs["prior"].path / f"{noun}.txt").read_text()])
