@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser
+
 ROOT = Path(__file__).parent.parent
 PROMPT = """it's "my" zwölf chair, on {the} beach; 100 % $HOME"""
 
@@ -245,13 +247,8 @@ WIDTHS = """images => Promise.all(images.map(async image => {
 
 
 def test_every_step_left_a_card_that_a_browser_shows_whole(project: Project, first: str) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("CARDS NOT SEEN IN A BROWSER: Chromium is not installed (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
+    with browser("CARDS") as chromium:
+        page = chromium.new_page()
         problems: list[str] = []
         requested: list[str] = []
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -267,7 +264,6 @@ def test_every_step_left_a_card_that_a_browser_shows_whole(project: Project, fir
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), f"{step} is too wide"
             if step in ("ingest", "caption", "train", "evaluate"):
                 assert len(sizes) >= 10, step
-        browser.close()
     assert problems == []
     assert all(url.startswith(("file:", "data:")) for url in requested)
 

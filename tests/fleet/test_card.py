@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from personalize.fleet.work import Work
 from personalize.recipe import Inputs
 from steps import fleet as step
 from steps.cards import fleet as card_of
+from tests.browser import browser
 
 COUNT = 4000
 HOSTILE = '<script>alert("x")</script>'
@@ -119,13 +119,8 @@ def test_the_worst_are_first_and_what_they_have_in_common_is_said(tmp_path: Path
 
 
 def test_a_browser_shows_and_filters_it_quickly(page: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("FLEET CARD NOT SEEN IN A BROWSER: Chromium is not installed (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page()
+    with browser("FLEET CARD") as chromium:
+        tab = chromium.new_page()
         problems: list[str] = []
         tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         tab.on("request", lambda ask: None if ask.url.startswith(("file:", "data:")) else problems.append(ask.url))
@@ -147,8 +142,7 @@ def test_a_browser_shows_and_filters_it_quickly(page: Path) -> None:
         assert "lamp/" in tab.locator(".roster tbody tr:not([hidden]) a").first.inner_text()
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
         assert problems == []
-        plain = browser.new_context(java_script_enabled=False).new_page()
+        plain = chromium.new_context(java_script_enabled=False).new_page()
         plain.goto(page.as_uri())
         assert plain.locator(".roster .filters").is_hidden()
         assert plain.locator(".roster tbody tr").count() == COUNT
-        browser.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.browser import browser
 from tests.fleet.conftest import Catalogue
 
 
@@ -29,13 +29,8 @@ def test_a_catalogue_by_mlflow_run_and_its_card_in_a_browser(
     assert "row 5: the token 'sofm' is a sofa in row 3 and a chair here" in done.stdout
     assert "3 of 3" in done.stdout
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("FLEET CARD NOT SEEN IN A BROWSER: Chromium is not installed (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
+    with browser("FLEET CARD") as chromium:
+        page = chromium.new_page()
         page.goto((project / "build/cards/fleet.html").as_uri())
         assert "1 of 3 subjects passed" in page.locator(".verdict").inner_text()
         rows = page.locator(".roster tbody tr:not([hidden])")
@@ -48,4 +43,3 @@ def test_a_catalogue_by_mlflow_run_and_its_card_in_a_browser(
         assert rows.count() == 1
         page.goto(rows.locator("a").evaluate("link => link.href"))
         assert page.locator("h1").inner_text() == "Judge"
-        browser.close()

@@ -18,6 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from personalize.databricks.apps import app_place
 from personalize.serving.ports import free_port
+from tests.browser import browser
 from tests.review.browsing import Person, serving
 from tests.review.world import evaluation, version
 
@@ -29,16 +30,11 @@ UNNAMED = """[...document.querySelectorAll("input:not([type=hidden]), textarea")
 
 
 def test_in_a_browser_it_works_by_keyboard_on_a_phone_and_without_scripts(open_review):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("REVIEW NOT SEEN IN A BROWSER: Chromium is not installed (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api")
     opened = open_review()
     problems: list[str] = []
-    with serving(opened) as url, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with serving(opened) as url, browser("REVIEW") as chromium:
         for width, scripts in ((390, True), (1440, False)):
-            context = browser.new_context(viewport={"width": width, "height": 844}, java_script_enabled=scripts)
+            context = chromium.new_context(viewport={"width": width, "height": 844}, java_script_enabled=scripts)
             page = context.new_page()
             page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
             page.on("request", lambda request: None if request.url.startswith(url) else problems.append(request.url))
@@ -64,7 +60,6 @@ def test_in_a_browser_it_works_by_keyboard_on_a_phone_and_without_scripts(open_r
                     axe = Axe().run(page).response
                     assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in axe["violations"]] == []
             context.close()
-        browser.close()
     assert problems == []
     assert [vote.choice for vote in opened.counted()[0]] == ["left", "right"] * 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from personalize.cards import Card
 from personalize.cards.links import placed
 from steps import evaluate
 from steps.cards import evaluate as card_of
+from tests.browser import browser
 from tests.evaluation_folder import GATES, Folder, make
 
 SIZES = (390, 768, 1440)
@@ -167,26 +167,18 @@ def test_two_thousand_questions_at_full_size_stay_a_card_that_can_be_sent(tmp_pa
 @pytest.fixture(scope="module")
 def page_of(failed, tmp_path_factory):
     """The card as it lies beside the artifacts, opened at a size: `with page_of(width, **options) as page`."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip(
-            "EVALUATION CARD NOT SEEN IN A BROWSER: Chromium is not installed (Debian: apt-get install chromium)"
-        )
-    sync_api = pytest.importorskip("playwright.sync_api")
     made, card = failed
     at = made.root / "card.html"
     at.write_text(placed(card.html({"run_id": card.run_id}), at, made.root / "runs"), encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with browser("EVALUATION CARD") as chromium:
 
         def opened(width: int, **options: Any) -> Any:
-            page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+            page = chromium.new_page(viewport={"width": width, "height": 900}, **options)
             page.set_default_timeout(120_000)  # a busy machine
             page.goto(at.as_uri())
             return page
 
         yield opened
-        browser.close()
 
 
 @pytest.mark.parametrize("width", SIZES)
