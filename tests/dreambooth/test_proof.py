@@ -24,17 +24,6 @@ PROVEN = {"max_train_steps": 6, "proof_every": 2, "proof_states": 3, "resume_eve
 SUBJECTS = [Subject("bcnchr", "chair")]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_models) -> Base:
-    return Base(str(tiny_models / "sdxl"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> tuple[list, list]:
-    folder = tmp_path_factory.mktemp("pictures")
-    return training.photographs(folder), training.class_images(folder)
-
-
 class Trained:
     """A training with its outputs, and the states that it keeps where a run would keep them."""
 

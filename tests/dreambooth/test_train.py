@@ -10,7 +10,6 @@ import torch
 from personalize.dreambooth import lora
 from personalize.dreambooth.adapter_files import KOHYA
 from personalize.dreambooth.progress import Diverged
-from personalize.dreambooth.setup import Base
 from personalize.dreambooth.train import Observer, Result, train
 from personalize.dreambooth.validation import previews
 from personalize.photographs.prompts import Subject
@@ -19,17 +18,6 @@ from tests.dreambooth import training
 
 class Killed(BaseException):
     """Stands for kill -9: nothing in the project catches it."""
-
-
-@pytest.fixture(scope="module")
-def base(tiny_models) -> Base:
-    return Base(str(tiny_models / "sdxl"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> tuple[list, list]:
-    folder = tmp_path_factory.mktemp("pictures")
-    return training.photographs(folder), training.class_images(folder)
 
 
 @pytest.fixture(scope="module")
