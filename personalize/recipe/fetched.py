@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from personalize.recipe import git
 from personalize.recipe.steps import StepConfig
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+|[\w.-]+@[\w.-]+:.+")
@@ -19,7 +20,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+|[\w.-]+@[\w.-]+:.+")
 
 def repository(root: Path) -> str:
     """The address of the git remote that a checkout comes from, without a password; empty where it is a mere path."""
-    said = _git(root, "remote", "get-url", "origin").strip()
+    said = git.said(root, "remote", "get-url", "origin").strip()
     if not _ADDRESS.fullmatch(said):
         return ""
     if "://" not in said:
@@ -35,11 +36,11 @@ def typed(root: Path) -> tuple[str, ...]:
     """
     if "MLFLOW_RUN_ID" not in os.environ:
         return (".",)
-    top, address = Path(_git(root, "rev-parse", "--show-toplevel").strip() or root), repository(root)
+    top, address = Path(git.said(root, "rev-parse", "--show-toplevel").strip() or root), repository(root)
     if not address or top.parent != Path(tempfile.gettempdir()).resolve():
         return (".",)
     inside = root.resolve().relative_to(top).as_posix()
-    commit = _git(root, "rev-parse", "HEAD").strip()
+    commit = git.said(root, "rev-parse", "HEAD").strip()
     return (address if inside == "." else f"{address}#{inside}", "-v", commit)
 
 
@@ -68,11 +69,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _texts(each)
-
-
-def _git(where: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

@@ -10,7 +10,6 @@ import ast
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +21,7 @@ import yaml
 from personalize.egress import sift, without_secrets
 from personalize.environment import LOCK, TORCH, locked
 from personalize.files import dvc_digest, file_digest
+from personalize.recipe import git
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.fetched import repository
 
@@ -268,9 +268,9 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
 
     A job's copy of a checkout has no git around it; who submitted it says in PERSONALIZE_COMMIT what it is of.
     """
-    commit = _git(root, "rev-parse", "HEAD").strip()
+    commit = git.said(root, "rev-parse", "HEAD").strip()
     told, _, changes = os.environ.get("PERSONALIZE_COMMIT", "").partition("+")
-    status = _git(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
+    status = git.said(root, "status", "--porcelain", "--untracked-files=normal") if commit else ""
     pins = {path.stem: digest for path in sorted(root.glob("*.dvc")) if (digest := dvc_digest(path))}
     diff, left_out = _diff(root, places) if status else ("", {})
     dirty = bool(status) if commit else bool(changes)
@@ -282,8 +282,8 @@ def lineage(root: Path, places: Iterable[str] = ()) -> Lineage:
 
 def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:
     """The patch of what differs from the commit inside the project and may leave this machine, and what may not."""
-    top = Path(_git(root, "rev-parse", "--show-toplevel").strip() or root)
-    prefix = _git(root, "rev-parse", "--show-prefix").rstrip("\n")
+    top = Path(git.said(root, "rev-parse", "--show-toplevel").strip() or root)
+    prefix = git.said(root, "rev-parse", "--show-prefix").rstrip("\n")
     plain = ["--text", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv"]
     plain += ["--src-prefix=a/", "--dst-prefix=b/"]
     tracked = _names(top, "diff", "HEAD", "--name-only", "--no-renames", "-z")
@@ -292,8 +292,8 @@ def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:
     def patch(name: str) -> bytes:
         full = prefix + name
         if full in new:
-            return _raw(top, "diff", "--no-index", *plain, "--", "/dev/null", full, also=1)
-        return _raw(top, "--literal-pathspecs", "diff", "HEAD", *plain, "--", full)
+            return git.raw(top, "diff", "--no-index", *plain, "--", "/dev/null", full, also=1)
+        return git.raw(top, "--literal-pathspecs", "diff", "HEAD", *plain, "--", full)
 
     changed = {*tracked, *new}
     inside = {name.removeprefix(prefix) for name in changed if name.startswith(prefix)}
@@ -303,16 +303,4 @@ def _diff(root: Path, places: Iterable[str]) -> tuple[str, dict[str, str]]:
 
 
 def _names(where: Path, *arguments: str) -> set[str]:
-    return {name for name in _git(where, *arguments).split("\0") if name}
-
-
-def _git(where: Path, *arguments: str) -> str:
-    return _raw(where, *arguments).decode("utf-8", "surrogateescape")
-
-
-def _raw(where: Path, *arguments: str, also: int = 0) -> bytes:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return done.stdout if done.returncode in (0, also) else b""
+    return {name for name in git.said(where, *arguments).split("\0") if name}
