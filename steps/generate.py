@@ -142,13 +142,13 @@ def draw_prompts(config: Config, outputs: Path) -> tuple[Model, list[Path]]:
     kept: dict[int, dict[str, Any]] = {}
     for index, picture in draw(config, model, orders, range(len(orders))):
         order = orders[index]
-        data = encode(picture, order.format, facts_of(model, order), signing)
+        data = encode(picture, order.format, {**order.facts, "model": model.label}, signing)
         stem, suffix = file_stem(order.prompt, order.seed), SUFFIX[order.format]
         files[index] = free_path(config.output, stem, suffix)
         copy = free_path(outputs, stem, suffix)
         for path in (files[index], copy):
             write_bytes(path, data)
-        kept[index] = {"file_name": copy.name, **facts_of(model, order)}
+        kept[index] = {"file_name": copy.name, **order.facts, "model": model.label}
     write_json(outputs / "pictures.json", [kept[index] for index in sorted(kept)])
     return model, [files[index] for index in sorted(files)]
 
@@ -174,7 +174,7 @@ def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[
             print(f"{len(files) - len(left)} of {len(files)} pictures lie in {batch.folder} already", flush=True)
         for index, picture in draw(config, model, orders, left):
             order = orders[index]
-            write_bytes(files[index], encode(picture, order.format, facts_of(model, order), signing))
+            write_bytes(files[index], encode(picture, order.format, {**order.facts, "model": model.label}, signing))
         kind = table.suffix.lower() if table.is_file() else ".parquet"
         results = batch.write_results(kind, orders, {"model": model.name or model.base, "version": model.version})
     print(f"one row a picture: {results}", flush=True)
@@ -182,7 +182,7 @@ def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[
     kept = []
     for order, file in list(zip(orders, files, strict=True))[:SHOWN]:
         write_bytes(outputs / file.name, file.read_bytes())
-        kept.append({"file_name": file.name, **facts_of(model, order)})
+        kept.append({"file_name": file.name, **order.facts, "model": model.label})
     write_json(outputs / "pictures.json", kept)
     return model, files
 
@@ -328,19 +328,6 @@ def signing_of(config: Config, model: Model) -> Signing | None:
     if found is None:
         print("unsigned: there is no signing key, so the pictures carry no manifest", flush=True)
     return found
-
-
-def facts_of(model: Model, order: Order) -> dict[str, Any]:
-    """What a picture was made from."""
-    return {
-        "prompt": order.prompt,
-        "negative_prompt": order.sampling.negative_prompt,
-        "seed": order.seed,
-        "num_inference_steps": order.sampling.steps,
-        "guidance_scale": order.sampling.guidance_scale,
-        "adapter_scale": order.adapter_scale,
-        "model": model.label,
-    }
 
 
 def log(outputs: Path, seconds: float, pictures: int) -> None:

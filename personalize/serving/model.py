@@ -307,12 +307,7 @@ class PersonalizedPictures(PythonModel):
         if not sent:
             return "", said
         facts = {
-            "prompt": order.prompt,
-            "negative_prompt": order.sampling.negative_prompt,
-            "seed": order.seed,
-            "num_inference_steps": order.sampling.steps,
-            "guidance_scale": order.sampling.guidance_scale,
-            "adapter_scale": order.adapter_scale,
+            **order.facts,
             "fingerprint": order.version.fingerprint,
             **({"model_version": str(order.version)} if order.version.name else {}),
         }

@@ -79,6 +79,18 @@ class Order:
     format: str
     version: Version
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the picture is made from, but for who draws it."""
+        return {
+            "prompt": self.prompt,
+            "negative_prompt": self.sampling.negative_prompt,
+            "seed": self.seed,
+            "num_inference_steps": self.sampling.steps,
+            "guidance_scale": self.sampling.guidance_scale,
+            "adapter_scale": self.adapter_scale,
+        }
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personalize.dreambooth.adapter_files import DIFFUSERS as WEIGHTS
 from personalize.evidence import package
 from personalize.evidence.statement import EvidenceError, Statement
 from personalize.evidence.trust import Resolved
@@ -42,7 +43,7 @@ POLICY = "PERSONALIZE_TRUST"
 RECHECK_S, REFUSED_S, ALIAS_S = 300.0, 10.0, 60.0
 """Seconds for which a version stays approved, stays refused, and an alias means the same version."""
 REMEMBERED = 1024
-FOLDER, WEIGHTS = f"artifacts/{package.ADAPTER}", "pytorch_lora_weights.safetensors"
+FOLDER = f"artifacts/{package.ADAPTER}"
 WHICH = re.compile(r"[0-9]{1,9}|[A-Za-z][\w.-]{0,63}")
 
 
