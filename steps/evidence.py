@@ -83,7 +83,7 @@ def _trained(statement: Statement, evaluated: Statement, trust: Trust) -> tuple[
     from personalize.recipe import provenance
 
     train = provenance.dependency(evaluated, "train")
-    key = str(train.get("annotations", {}).get("key", ""))
+    key = provenance.trainer(evaluated)
     said = statement.predicate
     links = []
     if train.get("uri") != f"runs:/{said['runs']['train']}":

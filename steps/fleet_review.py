@@ -114,6 +114,7 @@ def _decide(
     """Each passed subject's evaluation gets its decision; one whose papers do not hold is left out, and said."""
     from tqdm import tqdm
 
+    from personalize.recipe import provenance
     from personalize.review import approval
 
     found: dict[str, list[Any]] = {"approved": [], "rejected": [], "left_out": []}
@@ -121,7 +122,8 @@ def _decide(
     for name, row in tqdm(passed.items(), desc="approved", unit="subject", disable=None):
         try:
             past, evidence = _papers(row)
-            against = config.trust.against_approver(keys.own_id(config.trust.key), _trainer(past))
+            trainer = provenance.trainer(past.own.statement) if past.own.statement else ""
+            against = config.trust.against_approver(keys.own_id(config.trust.key), trainer)
             if against:
                 raise ValueError(against)
             decision = "rejected" if name in bad else "approved"
@@ -151,15 +153,6 @@ def _papers(row: Row) -> tuple[Past, Any]:
     if "train" not in past.inputs:
         raise ValueError("its training is gone")
     return past, approval.gather(past.run_id, row["card"], past.inputs["train"].run_id)
-
-
-def _trainer(past: Past) -> str:
-    """The key that its training is signed with."""
-    from personalize.recipe import provenance
-
-    statement = past.own.statement
-    train = provenance.dependency(statement, "train") if statement else {}
-    return str(train.get("annotations", {}).get("key", ""))
 
 
 def _tag(config: Config, row: Row, decision: str) -> None:

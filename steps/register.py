@@ -360,7 +360,7 @@ def _statement(
         },
         "data": provenance.data(evaluated) if evaluated else {},
         "base": tags["base_revision"],
-        "trainer": provenance.dependency(evaluated, "train").get("annotations", {}).get("key", "") if evaluated else "",
+        "trainer": provenance.trainer(evaluated) if evaluated else "",
         "rights": config.rights,
         "lock": provenance.dependency(evaluated, "lock").get("digest", {}).get("sha256", "") if evaluated else "",
         "verdict": verdict_of(read_scores(scores)),

@@ -63,6 +63,7 @@ def _of_run(config: Config) -> tuple[str, list[Link]]:
     from mlflow.exceptions import MlflowException
 
     from personalize.recipe.past import proven
+    from personalize.recipe.tracking import used
 
     try:
         tags = mlflow.MlflowClient().get_run(config.model).data.tags
@@ -70,9 +71,7 @@ def _of_run(config: Config) -> tuple[str, list[Link]]:
         raise RecipeError(f"there is no run {config.model} in {mlflow.get_tracking_uri()}") from error
     if "recipe.step" in tags:
         return f"run {config.model} of {tags['recipe.step']}", proven(config.model, config.trust)[0]
-    asked = [told.partition(" ") for tag, told in tags.items() if tag.startswith("recipe.step.")]
-    runs = [run for how, _, run in asked if how in ("ran", "reused")]
-    if not runs:
+    if not (runs := used(tags)):
         raise RecipeError(f"run {config.model} is no run of this recipe, or none of its steps has finished")
-    links = {link.name: link for run in runs for link in proven(run, config.trust)[0]}
+    links = {link.name: link for run in runs.values() for link in proven(run, config.trust)[0]}
     return f"project run {config.model}", list(links.values())

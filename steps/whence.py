@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from personalize import hub
-from personalize.evidence.chain import Link, broken
+from personalize.evidence.chain import Link, broken, listed
 from personalize.evidence.manifest import MIME, Manifest, hashed, read, text_digest
 from personalize.evidence.statement import EvidenceError, Statement, short
 from personalize.evidence.trust import Trust
@@ -92,10 +92,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     known = lineage(picture.facts, origin)
     for name, value in known.items():
         print(f"  {name:<14}  {value}", flush=True)
-    print(flush=True)
-    width = max(len(link.name) for link in links)
-    for link in links:
-        print(f"  {'holds' if link.holds else 'FAILS'}  {link.name:<{width}}  {link.words}", flush=True)
+    print("\n".join(["", *listed(links)]), flush=True)
     write_json(outputs / "whence.json", {**told, "lineage": known, "links": [asdict(link) for link in links]})
     if wrong := broken(link for link in links if link.name not in SAID_ONLY):
         raise RecipeError(f"{config.picture} is not shown to be what it says: {'; '.join(wrong)}")

@@ -10,19 +10,12 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from personalize.fleet.plan import spell
-from personalize.fleet.record import Row
+from personalize.fleet.record import Row, came_to
 
 METRICS_S = 5.0
 """Seconds between two looks at the metrics of a fleet's run, which many subjects may write to meanwhile."""
 
-CAME_TO = {"failed": "not passed"}
-"""What a verdict is called beside the subjects that failed, which have none."""
 SHOWN = ("passed", "not passed", "undecided", "failed")
-
-
-def _came_to(row: Row) -> str:
-    """The verdict in a word; empty where there is none."""
-    return CAME_TO.get(row["verdict"], str(row["verdict"]))
 
 
 class Progress:
@@ -63,13 +56,12 @@ class Progress:
         """A subject has ended."""
         self.counts[row["state"]] += 1
         if row["verdict"]:
-            self.counts[_came_to(row)] += 1
+            self.counts[came_to(row)] += 1
         if row["seconds"] and row["state"] == "done":
             self.seconds.append(row["seconds"])
-        came_to = _came_to(row) or row["state"]
         took = f" in {spell(row['seconds'])}" if row["seconds"] else ""
         why = f": {' '.join(row['why'].split())[:300]}" if row["why"] else ""
-        said = f"{row['subject']} {came_to}{took}{why}"
+        said = f"{row['subject']} {came_to(row)}{took}{why}"
         if not self.live:
             self._print(f"  {self.ended} of {self.total}  {said} · {self.line()}")
         elif row["state"] == "failed":

@@ -16,11 +16,10 @@ from personalize.fleet.work import Work
 from personalize.recipe.config import Merged
 from personalize.recipe.past import card_of
 from personalize.recipe.showing import outcome_words
-from personalize.recipe.tracking import StepRun, Store
+from personalize.recipe.tracking import STEP, StepRun, Store, used
 
 SUBJECT = "fleet.subject"
 """Tag of the runs that a fleet has made: whose they are."""
-STEP = "recipe.step."
 SIDE, QUALITY = 64, 60
 """Of the small pictures: four thousand of them make a page of a few megabytes."""
 
@@ -49,6 +48,12 @@ def blank(work: Work) -> Row:
     }
 
 
+def came_to(row: Mapping[str, Any]) -> str:
+    """What became of a subject, in a word or two: its verdict, where it has one; what failed has none."""
+    verdict = str(row["verdict"])
+    return {"": str(row["state"]), "failed": "not passed"}.get(verdict, verdict)
+
+
 def of_run(work: Work, store: Store, merged: Merged, target: str, project: StepRun) -> Row:
     """A finished project run. target: the step it went up to."""
     found = {name: run for name in (target, merged.card) if name and (run := step_of(store, project, name))}
@@ -74,8 +79,8 @@ def of_run(work: Work, store: Store, merged: Merged, target: str, project: StepR
 
 def step_of(store: Store, project: StepRun, step: str) -> StepRun | None:
     """The finished run of a step that a project run ran or reused, where it is there still."""
-    how, _, run_id = project.tags.get(f"{STEP}{step}", "").partition(" ")
-    past = store.by_id(run_id) if how in ("ran", "reused") else None
+    run_id = used(project.tags).get(step, "")
+    past = store.by_id(run_id) if run_id else None
     return past if past is not None and past.status == "FINISHED" and past.active else None
 
 

@@ -16,7 +16,7 @@ from personalize.recipe import provenance
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.showing import REDRAWN, given_to, inputs_of, made_of
 from personalize.recipe.steps import Input, Inputs
-from personalize.recipe.tracking import StepRun, Store
+from personalize.recipe.tracking import StepRun, Store, used
 
 PARTS = "reproduces.parts"
 """Tag of a run of `reproduce` that made parts of another's work again: how many, and the seed."""
@@ -152,8 +152,8 @@ def _of_step(store: Store, asked: StepRun, step: str) -> StepRun:
         return asked
     if of := asked.tags.get("recipe.step"):
         raise RecipeError(f"run {asked.run_id} is a run of step '{of}', and one of '{step}' is needed")
-    how, _, run_id = asked.tags.get(f"recipe.step.{step}", "").partition(" ")
-    past = store.by_id(run_id) if how in ("ran", "reused") else None
+    run_id = used(asked.tags).get(step, "")
+    past = store.by_id(run_id) if run_id else None
     if past is None:
         raise RecipeError(
             f"run {asked.run_id} has no finished '{step}': it is no run of this step, nor of a recipe with it"

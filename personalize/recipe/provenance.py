@@ -112,6 +112,11 @@ def dependency(statement: Statement, name: str) -> dict[str, Any]:
     return next((each for each in of(statement) if each["name"] == name), {})
 
 
+def trainer(statement: Statement) -> str:
+    """The id of the key that the training on the way to it is signed with; empty where that is unsigned."""
+    return str(dependency(statement, "train").get("annotations", {}).get("key", ""))
+
+
 def dirty(statement: Statement) -> list[str]:
     """The steps on the way to it whose code no commit holds; empty where all was committed."""
     codes = _codes(statement).items()

@@ -39,13 +39,14 @@ def replay(
 
     Raises RecipeError where none of its steps can be done again in parts.
     """
-    from personalize.recipe.tracking import connect
+    from personalize.recipe.tracking import connect, used
 
     prepared = prepare(root, profile, overrides, **target)
     able = {name: again for name in prepared.components if (again := replay_of(root, name))}
     store = connect(prepared.merged.profile, root, create=False)
     asked_for = store.by_id(run_id)
-    runs = {name: past for name in able if asked_for and (past := _of(store, asked_for, name))}
+    named = used(asked_for.tags) if asked_for else {}
+    runs = {name: past for name in able if name in named and (past := store.by_id(named[name]))}
     if not runs:
         raise RecipeError(f"run {run_id} has no step that can be done again in parts; leave `segments` out")
     links: list[Link] = []
@@ -55,11 +56,6 @@ def replay(
         except Exception as error:  # what was changed by hand raises errors of many kinds
             links.append(Link(name, False, f"it cannot be done again: {in_words(error)}"))
     files.write_json(report, [asdict(link) for link in links])
-
-
-def _of(store: Store, project: StepRun, name: str) -> StepRun | None:
-    how, _, run_id = project.tags.get(f"recipe.step.{name}", "").partition(" ")
-    return store.by_id(run_id) if how in ("ran", "reused") else None
 
 
 def _replayed(prepared: Prepared, store: Store, name: str, past: StepRun, again: Any, asked: Replay) -> list[Link]:

@@ -24,7 +24,7 @@ from personalize.recipe.fingerprint import Components, differences
 from personalize.recipe.past import PARTS
 from personalize.recipe.project import DIFF, LEFT_OUT
 from personalize.recipe.steps import Replay
-from personalize.recipe.tracking import StepRun, Store, absolute, probe
+from personalize.recipe.tracking import StepRun, Store, absolute, probe, used
 
 
 def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Override] = ()) -> int:
@@ -410,9 +410,5 @@ def artifact_of(store: Store, run: Any, name: str) -> str:
 
 def steps_of(store: Store, run: Any) -> dict[str, StepRun]:
     """The runs whose results a project run used, made by it or reused."""
-    found = {}
-    for tag, value in run.data.tags.items():
-        how, _, run_id = value.partition(" ")
-        if tag.startswith("recipe.step.") and how in ("ran", "reused"):
-            found[tag.removeprefix("recipe.step.")] = store.step_run(store.client.get_run(run_id))
+    found = {step: store.step_run(store.client.get_run(run_id)) for step, run_id in used(run.data.tags).items()}
     return dict(sorted(found.items(), key=lambda each: each[1].started))

@@ -22,6 +22,8 @@ from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
 from personalize.recipe.patience import tell_when_waiting
 
+STEP = "recipe.step."
+"""Begins the tags of a project run that say of each step how it came to its result, and by which run: `ran <id>`."""
 PROBE_SECONDS = 3.0
 AWAY = (502, 503, 504)
 """What a proxy answers for a server that is not there, and a server that is starting or going down."""
@@ -302,6 +304,12 @@ def registry_beside(tracking_uri: str, registry_uri: str) -> str:
     scheme, _, name = tracking_uri.partition("://")
     same = scheme == "databricks" and registry_uri == "databricks-uc" and name
     return f"{registry_uri}://{name}" if same else registry_uri
+
+
+def used(tags: Mapping[str, str]) -> dict[str, str]:
+    """The runs whose results a project run used, made by it or reused, by step: what its tags say."""
+    told = {tag.removeprefix(STEP): words.partition(" ") for tag, words in tags.items() if tag.startswith(STEP)}
+    return {step: run_id for step, (how, _, run_id) in told.items() if how in ("ran", "reused")}
 
 
 def absolute(uri: str, root: Path) -> str:

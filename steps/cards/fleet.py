@@ -12,6 +12,7 @@ from personalize.cards import Advice, Card, Line
 from personalize.cards.pictures import Picture
 from personalize.files import read_json, read_rows
 from personalize.fleet.plan import spell
+from personalize.fleet.record import came_to
 from personalize.recipe import Inputs
 from steps.fleet import Config
 
@@ -26,7 +27,7 @@ SIDE = 36
 def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     rows = sorted(read_rows(outputs / "subjects.jsonl"), key=lambda row: _rank(row, config.shows))
     faults, about = read_rows(outputs / "invalid.jsonl"), read_json(outputs / "fleet.json")
-    states = Counter(map(state, rows))
+    states = Counter(map(came_to, rows))
     _verdict(card, states, len(rows), faults, about)
     card.facts(_facts(rows, states, faults, about))
     if advice := list(_advice(config, states, card.run_id)):
@@ -46,17 +47,10 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
             card.text(f"{len(faults) - MOST_FAULTS} more are in invalid.jsonl.")
 
 
-def state(row: Row) -> str:
-    """What became of a subject, in a word or two: its verdict, where it has one."""
-    if row["state"] == "done" and row["verdict"]:
-        return "not passed" if row["verdict"] == "failed" else str(row["verdict"])
-    return str(row["state"])
-
-
 def _rank(row: Row, shows: Mapping[str, str]) -> tuple[int, float, str]:
     first = next(iter(shows.values()), "")
     value = row["metrics"].get(first)
-    return ORDER.index(state(row)), float("-inf") if value is None else float(value), row["subject"]
+    return ORDER.index(came_to(row)), float("-inf") if value is None else float(value), row["subject"]
 
 
 def _verdict(card: Card, states: Counter[str], total: int, faults: Sequence[Row], about: Row) -> None:
@@ -130,7 +124,7 @@ def _advice(config: Config, states: Counter[str], run_id: str) -> Any:
 def _common(card: Card, rows: Sequence[Row]) -> None:
     """What those that failed or did not pass have in common: causes, with how many have each, and of which classes."""
     of: dict[str, list[Row]] = defaultdict(list)
-    bad = [row for row in rows if state(row) in ("failed", "not passed", "undecided")]
+    bad = [row for row in rows if came_to(row) in ("failed", "not passed", "undecided")]
     for row in bad:
         for cause in dict.fromkeys(plain(text, row) for text in ([row["why"]] if row["why"] else row["reasons"])):
             of[cause].append(row)
@@ -163,7 +157,7 @@ def plain(text: str, row: Row) -> str:
 def _by_state(rows: Sequence[Row], value: Any) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for name in ("passed", "undecided", "not passed", "failed", "done"):
-        values = [number for row in rows if state(row) == name and (number := value(row)) is not None]
+        values = [number for row in rows if came_to(row) == name and (number := value(row)) is not None]
         if values:
             found[name] = values
     return found
@@ -175,14 +169,14 @@ def _roster(card: Card, rows: Sequence[Row], config: Config) -> None:
         Line(
             [
                 row["subject"],
-                state(row) + (", before" if row["reused"] else ""),
+                came_to(row) + (", before" if row["reused"] else ""),
                 *(_rounded(row["metrics"].get(metric)) for metric in config.shows.values()),
                 row["seconds"],
                 _why(row),
             ],
-            [state(row), row["class_noun"]],
+            [came_to(row), row["class_noun"]],
             row["card"],
-            TONES.get(state(row), ""),
+            TONES.get(came_to(row), ""),
             Picture(f"data:image/webp;base64,{row['picture']}", SIDE, SIDE, (SIDE, SIDE)) if row["picture"] else None,
         )
         for row in rows[:MOST_ROWS]
@@ -197,6 +191,6 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _why(row: Row) -> str:
-    said = row["why"] or ("; ".join(row["reasons"][:2]) if state(row) in ("not passed", "undecided") else "")
+    said = row["why"] or ("; ".join(row["reasons"][:2]) if came_to(row) in ("not passed", "undecided") else "")
     said = " ".join(said.split())
     return said if len(said) <= 160 else f"{said[:159]}…"
