@@ -1,4 +1,4 @@
-"""Learn: an adapter, unless the token says that it fails, kills its process, waits (in steps, or stuck in one), or the server is away."""
+"""Learn: an adapter, unless the token says that it fails, kills its process, waits, or is stuck."""
 
 import os
 import signal
