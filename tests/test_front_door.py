@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.browser import browser
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +43,10 @@ class Project:
 
     def run(self, entry_point: str = "main", expect: int = 0, **parameters: object) -> str:
         """What `mlflow run . -e entry_point -P name=value ...` prints."""
-        words = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "test"]
-        words += ["-e", entry_point]
+        words = ["run", ".", "--env-manager", "local", "--experiment-name", "test", "-e", entry_point]
         for name, value in parameters.items():
             words += ["-P", f"{name.replace('__', '.')}={value}"]
-        done = subprocess.run(words, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=1500)
+        done = forked.mlflow(words, self.root, self.environment, timeout=1500)
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == (expect == 0), output[-6000:]
         return output

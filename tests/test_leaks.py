@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from tests import forked
+
 ROOT = Path(__file__).parent.parent
 MARK = "GEHEIMORT"
 TOKEN = "dapi" + "0123456789abcdef" * 2
@@ -31,17 +33,10 @@ def photograph(path: Path, number: int) -> None:
 
 
 def mlflow_run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "leaks", *words],
-        cwd=root,
-        env={
-            **{name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = ("run", ".", "--env-manager", "local", "--experiment-name", "leaks", *words)
+    return forked.mlflow(words, root, environment, timeout=500)
 
 
 @pytest.fixture(scope="module")
