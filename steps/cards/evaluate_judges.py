@@ -59,8 +59,8 @@ def show(
             examination.picture(row["first"], photographs_by_subject, class_images, of["seed"]),
             examination.picture(row["second"], photographs_by_subject, class_images, of["seed"]),
             DIFFERENT[row["kind"]],
-            f"{row['similarity']:.2f}",
-            f"{row['beside']:.2f}",
+            f"{row['similarity']:z.2f}",
+            f"{row['beside']:z.2f}",
         ]
         for name, of in result.items()
         for row in of["worst"]

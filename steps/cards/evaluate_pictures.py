@@ -45,7 +45,7 @@ def first(evaluation: Evaluation, card: Card) -> None:
                 evaluation.shot(
                     row["at"],
                     prompt_and_seed(row),
-                    f"likeness {row['likeness']:.2f}"
+                    f"likeness {row['likeness']:z.2f}"
                     + ("" if row["fits_own_prompt_best"] else ", taken for another prompt"),
                     first=evaluation.nearest_photograph(row),
                 )
@@ -122,7 +122,7 @@ def everything(evaluation: Evaluation, card: Card) -> None:
             evaluation.shot(
                 row["at"],
                 f"{row['token']}, {row['label']}, seed {row['seed']}",
-                f"likeness {row['likeness']:.2f}",
+                f"likeness {row['likeness']:z.2f}",
                 [row["token"], row["category"], row["label"], f"{row['at'][2] + 1} of {seeds}"],
             )
             for row in evaluation.rows

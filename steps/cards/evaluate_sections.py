@@ -117,7 +117,7 @@ def prompt_and_seed(row: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "–" if value is None else f"{value:z.2f}"
 
 
 def spread(count: int, most: int) -> list[int]:
