@@ -8,7 +8,9 @@ It makes the world agree with `wanted.json`, which `LocalEndpoint` writes, and s
   started again, waiting longer after each failure (1 s, 2 s, 4 s ... 60 s); a candidate that ends is only reported;
 - a server that is no longer wanted is asked to finish its request and to end;
 - connections to the public port are passed to the server named as `serving`. The address therefore stays the same when
-  one model version takes over from another, and a request made meanwhile is answered by the old one;
+  one model version takes over from another, and a request made meanwhile is answered by the old one. (Servers that
+  share a listening socket need nobody between. But then nobody outlives a killed one to answer what it had in hand);
+- who asks while no server is there, or asked one that ended before it answered, hears 503: try again in a moment;
 - a client that does not send a whole head within HEAD_S, or does not read its answer, is let go; one whose machine has
   vanished is noticed by the system's probes;
 - when nothing is wanted any more the keeper ends.
@@ -43,7 +45,11 @@ HEAD_S = 30.0
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """Socket options by which a client that has vanished is noticed within a minute, as far as the system has them."""
 SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_CONTEXT", "PYTHONPATH")
-AWAY = b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "The model server is starting; try again in a moment."}'
+AWAY = b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "The model server is away; try again in a moment."}'
+TRY_AGAIN = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(AWAY), AWAY)
+)
 
 
 @dataclass
@@ -195,7 +201,7 @@ class Keeper:
         probe(writer.get_extra_info("socket"))
         turn = Turn()
         request = asyncio.create_task(pour(reader, there_writer, turn.asks))
-        answer = asyncio.create_task(pour(there_reader, writer, turn.is_answered))
+        answer = asyncio.create_task(pour(there_reader, writer, turn.is_answered, turn.last_word))
         overdue = asyncio.create_task(turn.overdue())
         try:
             await asyncio.wait([answer, overdue], return_when=asyncio.FIRST_COMPLETED)
@@ -243,10 +249,7 @@ async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     """Read the request and answer 503: try again in a moment."""
     with contextlib.suppress(OSError, asyncio.TimeoutError):
         await asyncio.wait_for(reader.read(65536), 5)
-        writer.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(AWAY), AWAY)
-        )
+        writer.write(TRY_AGAIN)
         await writer.drain()
     writer.close()
 
@@ -271,6 +274,10 @@ class Turn:
         if not data.startswith(b"HTTP/1.1 100"):
             self.since, self.asked, self.tail = time.monotonic(), False, b""
 
+    def last_word(self) -> bytes:
+        """What the client hears where the server has ended: 503, if it was asked and has not begun to answer."""
+        return TRY_AGAIN if self.asked else b""
+
     async def overdue(self) -> None:
         """Returns when the client has left its turn too long."""
         while self.asked or time.monotonic() - self.since < HEAD_S:
@@ -287,15 +294,20 @@ def probe(client: socket.socket) -> None:
 
 
 async def pour(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, heard: Callable[[bytes], None] = lambda _: None
+    source: asyncio.StreamReader,
+    sink: asyncio.StreamWriter,
+    heard: Callable[[bytes], None] = lambda _: None,
+    last: Callable[[], bytes] = lambda: b"",
 ) -> None:
-    """Copy bytes until the source ends, then pass the end on. heard: is told of all that comes."""
+    """Copy bytes until the source ends, then pass the end on. heard: is told of all that comes; last: adds to it."""
     with contextlib.suppress(OSError):
         while data := await source.read(65536):
             heard(data)
             sink.write(data)
             await sink.drain()
     with contextlib.suppress(OSError, RuntimeError):
+        sink.write(last())
+        await sink.drain()
         if sink.can_write_eof():
             sink.write_eof()
 

@@ -66,6 +66,12 @@ class Story:
         """Requests that failed while nothing was away."""
         return [why for begun, ended, why in self.lost if not any(b <= ended and begun <= e for b, e in self.away)]
 
+    def reset_in(self, outage: int) -> list[str]:
+        """Good requests that got no answer at all, not even 503, while that was away."""
+        began, ended = self.away[outage]
+        met = [why for b, e, why in self.lost if b <= ended and began <= e and why.startswith("a good")]
+        return [why for why in met if not why.endswith("503")]
+
     def wait_for(self, share: float) -> None:
         """Until so much of the requests is done besides those that were before."""
         enough = self.done + share * REQUESTS
@@ -198,7 +204,7 @@ def test_good_callers_get_their_pictures_whatever_happens_around_them(saved, tmp
         for caller in callers:
             caller.start()
         story.wait_for(0.15)
-        with story.outage():  # the server
+        with story.outage():  # the server: its keeper answers for it
             server = psutil.Process(endpoint.status().pid)
             for process in (*server.children(recursive=True), server):
                 process.kill()
@@ -224,6 +230,7 @@ def test_good_callers_get_their_pictures_whatever_happens_around_them(saved, tmp
     assert not any(caller.is_alive() for caller in callers), "somebody hung"
     assert not story.wrong, story.wrong[:5]
     assert not story.unexplained(), story.unexplained()[:5]
+    assert not story.reset_in(0), "a request of a killed server was not answered with 503"
     assert story.lost, "nothing was killed while somebody asked"
     assert {400, 413} <= set(story.answers)
     assert grown <= 1.15

@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import signal
@@ -109,6 +110,20 @@ def test_a_second_version_takes_over_the_address_without_losing_a_request(endpoi
     assert second.url == first.url
     assert not psutil.pid_exists(first.pid)
     assert second.pid != first.pid
+
+
+def test_what_a_killed_server_had_in_hand_is_answered_with_503(endpoint, version):
+    first = endpoint.deploy(version(1), SMOKE)
+    body = json.dumps({"dataframe_records": [{"prompt": "slowly"}]}).encode()
+    connection = http.client.HTTPConnection(first.url.removeprefix("http://"), timeout=30)
+    connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+    time.sleep(0.5)
+    os.kill(first.pid, signal.SIGKILL)
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("Retry-After")) == (503, "5")
+    assert "try again" in json.loads(answer.read())["message"]
+    assert wait_for(lambda: endpoint.status().state == "serving" and endpoint.status().pid != first.pid)
+    assert painted_by(endpoint) == "v1"
 
 
 def test_a_fixed_port_is_kept_and_can_be_changed(endpoint, version):
