@@ -1,6 +1,7 @@
-"""MLflow's own command line in a process forked from one that has imported it: five seconds less a command.
+"""Command lines in processes forked from one that has imported MLflow: five seconds less each.
 
-The command is the one that a person types, read by MLflow's own parser, in a folder and an environment of its own.
+The command is the one that a person types, read by the same parser, in a folder and an environment of its own. The
+project's modules are not imported before: they are those of the folder that it runs in.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -21,24 +22,56 @@ def mlflow(
     words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """`mlflow <words>`: what it printed, and how it ended. Raises subprocess.TimeoutExpired where it does not end."""
+    return _called(_mlflow, words, cwd, environment, timeout)
+
+
+def recipe(
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """`python -m personalize.recipe <words>` of the project in `cwd`, in the same way."""
+    return _called(_recipe, words, cwd, environment, timeout)
+
+
+def _called(
+    cli: Callable[[list[str]], None], words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_cli, args=(list(words), str(cwd), dict(environment), *map(str, said)))
+        process = FORKS.Process(target=_call, args=(cli, list(words), str(cwd), dict(environment), *map(str, said)))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(["mlflow", *words], timeout)
+            raise subprocess.TimeoutExpired(list(words), timeout)
         return subprocess.CompletedProcess(list(words), process.exitcode, *(path.read_text() for path in said))
 
 
-def _cli(words: list[str], cwd: str, environment: dict[str, str], stdout: str, stderr: str) -> None:
+def _call(
+    cli: Callable[[list[str]], None],
+    words: list[str],
+    cwd: str,
+    environment: dict[str, str],
+    stdout: str,
+    stderr: str,
+) -> None:
     for number, name in ((1, stdout), (2, stderr)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(cwd)
+    sys.path.insert(0, cwd)
     os.environ.clear()
     os.environ.update(environment)
+    cli(words)
+
+
+def _mlflow(words: list[str]) -> None:
     from mlflow.cli import cli
 
     sys.argv = ["mlflow", *words]
     cli(words, prog_name="mlflow")
+
+
+def _recipe(words: list[str]) -> None:
+    from personalize.recipe.__main__ import main
+
+    sys.argv = ["personalize.recipe", *words]
+    sys.exit(main(words))

@@ -185,17 +185,22 @@ def test_each_step_is_an_entry_point_of_its_own(project: Project, first: str, st
 
     given = {name.replace("__", "."): str(value) for name, value in SHORT.items()} | {"plan": "true"}
     command = load_project(str(project.root)).get_entry_point(step).compute_command(given, None)
+    python, m, module, *words = shlex.split(command)
+    assert (python, m, module) == ("python", "-m", "personalize.recipe")
     experiment = project.environment | {"MLFLOW_EXPERIMENT_NAME": "test"}
-    done = subprocess.run(["bash", "-c", command], cwd=project.root, env=experiment, capture_output=True, text=True)
+    done = forked.recipe(words, project.root, experiment, timeout=300)
     assert ran(done.stdout)[step] == "reuse", done.stderr
 
 
-def test_a_run_is_made_again_from_its_id(project: Project, first: str) -> None:
+@pytest.mark.parametrize("until", ["prior", pytest.param("register", marks=pytest.mark.slow)])
+def test_a_run_is_made_again_from_its_id(project: Project, first: str, until: str) -> None:
+    """Training is made again in stretches below; the whole of it is slow."""
     from mlflow import MlflowClient
 
+    project.run(until=until, **SHORT)
     client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
     (experiment,) = client.search_experiments(filter_string="name = 'test'")
-    (run, *_) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'ingest'")
+    (run, *_) = client.search_runs([experiment.experiment_id], f"tags.`recipe.target` = '{until}'")
     assert "agrees with run" in project.run("reproduce", run=run.info.run_id)
 
 
