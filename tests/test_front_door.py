@@ -215,6 +215,7 @@ def test_two_stretches_of_the_training_are_made_again_to_the_byte(project: Proje
     assert "holds where it was looked at, to the byte" in said
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_a_command_that_trains_with_the_best_settings(project: Project, first: str) -> None:
     from mlflow import MlflowClient
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 ALONE = """
@@ -23,6 +25,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_with_the_libraries_it_names_alone(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     words = ["--device", "cpu", "--tiny", "--minutes", "60", "--out", str(out), "--profile"]

@@ -192,6 +192,7 @@ def test_a_curve_of_losses_that_was_made_up_is_found(trained, tmp_path):
     assert said.startswith("steps 3 to 4: the loss of step 3 is ")
 
 
+@pytest.mark.slow
 def test_what_another_device_would_make_of_it_is_measured_against_a_tolerance(trained, tmp_path, monkeypatch):
     """A device that adds in another order is stood in for by a breath of noise on the gradient."""
     from personalize.dreambooth import replay as module

@@ -123,6 +123,7 @@ def test_the_adapters_are_those_of_subjects_done_alone(run: Run, catalogue: Cata
     assert anew.data.tags["recipe.outputs.digest"] == learnt.data.tags["recipe.outputs.digest"]
 
 
+@pytest.mark.slow
 def test_a_subject_that_fails_or_kills_its_process_is_set_aside_and_the_rest_goes_on(
     run: Run, catalogue: Catalogue, project: Path
 ) -> None:

@@ -81,6 +81,7 @@ SLOW = pytest.mark.slow  # one loop trains them all; the first two show that it 
     [vae, text, pytest.param(clip, marks=SLOW), pytest.param(dino, marks=SLOW), pytest.param(blip, marks=SLOW)],
     ids=lambda module: module.__name__.split(".")[-1],
 )
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_it_had_not_been(module, data: Path, tmp_path: Path, monkeypatch) -> None:
     name = module.__name__.split(".")[-1]
     options = Options(data=data, work=tmp_path / "whole", out=tmp_path, steps=3, batch=2, checkpoint_seconds=0)
@@ -185,6 +186,7 @@ def test_a_tower_that_sees_all_patches_gives_what_the_model_gives() -> None:
     assert few.shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_the_captioner_begins_by_seeing_what_clip_sees(data: Path, tmp_path: Path) -> None:
     options = Options(data=data, work=tmp_path, out=tmp_path, steps=1, batch=2)
     clip.train(options)
@@ -212,6 +214,7 @@ def test_designs_held_out_are_refused(data: Path) -> None:
     assert len(Scenes(data / "heldout", training=False)) == COUNT
 
 
+@pytest.mark.slow
 def test_the_judges_learn_from_pictures_the_judged_never_see(data: Path, tmp_path: Path, monkeypatch) -> None:
     read = []
     opened = Scenes.__init__
@@ -266,6 +269,7 @@ def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -
 
 
 @pytest.mark.parametrize("stages", [["decoder"], ["decoder", "latents", "unet"]])
+@pytest.mark.slow
 def test_published_weights_go_on_without_moving_the_encoder(
     stages: list[str], trained: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_commits_that_cannot_be_run_may_hide_it(work: Work) -> None:
     assert all(commit[:7] in told for commit in (broken, both, mended))
 
 
+@pytest.mark.slow
 def test_what_is_in_no_commit_comes_from_this_checkout_and_must_be_as_it_was(work: Work) -> None:
     """Photographs, say, that git does not know."""
     (work.project / ".gitignore").write_text("/build/\n__pycache__\n/texts/\n")
@@ -149,6 +150,7 @@ def test_commits_that_are_not_here_or_not_of_one_line_are_said(work: Work, proje
     assert f"of the bad run ({bad[:8]}) is not in this clone: git fetch" in work.bisect(good, bad)[1]
 
 
+@pytest.mark.slow
 def test_a_number_that_its_own_commit_does_not_come_to_is_said_before_the_search(work: Work) -> None:
     good = work.made()
     work.commit("counts otherwise", before="text.lower()", after='text.lower().replace("a", " ")')

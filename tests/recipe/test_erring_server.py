@@ -84,6 +84,7 @@ def door(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     made.server.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_of_which_one_answer_in_twelve_is_an_error_gets_the_whole_run(run: Run, door: Door) -> None:
     door.share = 0.08
     status, said = run("run")

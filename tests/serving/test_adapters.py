@@ -167,6 +167,7 @@ def files(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return made
 
 
+@pytest.mark.slow
 def test_a_hundred_adapters_through_a_cache_of_eight(tiny_models: Path, files: dict[str, bytes]):
     """Right pictures whoever shares the batch, and never more bytes than allowed, nor more tensors than the cache."""
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))

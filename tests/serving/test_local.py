@@ -148,6 +148,7 @@ def test_a_port_in_use_names_who_has_it_and_the_way_out(endpoint):
     assert endpoint.status().state == "serving"
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_shows_its_log_and_the_old_one_keeps_serving(endpoint):
     before = endpoint.status()
     with pytest.raises(
@@ -159,6 +160,7 @@ def test_a_version_that_does_not_load_shows_its_log_and_the_old_one_keeps_servin
     assert len(endpoint.query({"prompt": "a chair"})) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_is_noticed_and_started_again_at_the_same_address(endpoint):
     before = endpoint.status()
     [uvicorn] = [child for child in psutil.Process(before.pid).children(recursive=True) if "uvicorn" in child.name()]

@@ -94,6 +94,7 @@ def test_every_trial_is_a_nested_run_and_the_best_is_told_everywhere(config, sta
     assert not {"minutes", "run_id"} & set(told[0])
 
 
+@pytest.mark.slow
 def test_a_trial_that_lags_is_given_up_and_leaves_nothing_to_train_on(config, start, scripted, store):
     space = {"rank": {"choices": [2, 4]}}
     outputs, card, run, runs = start(config(trials=4, space=space))
@@ -135,6 +136,7 @@ def test_a_sweep_whose_every_trial_diverges_says_so(config, start, monkeypatch):
         start(config())
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was_and_more_trials_add_to_it(config, start, scripted, inputs, store):
     judge, kills = train.judge, []
 

@@ -163,6 +163,7 @@ def two_processes(tiny_models, tmp_path, monkeypatch):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_adapter_and_log_each_step_once(two_processes, inputs):
     outputs, config = two_processes
     with mlflow.start_run() as run:
