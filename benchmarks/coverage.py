@@ -3,7 +3,7 @@
     python -m benchmarks.coverage [--repeats 2000] [--only share]     20 minutes on one core
 
 For each kind of score and number of prompts: the share of 95 % intervals that held the true value, and how often each
-side missed it. Writes benchmarks/results/coverage.json.
+side missed it. Writes benchmarks/results/coverage.json, where kinds that were not asked for stay as they were.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from personalize.evaluation import statistics
 from personalize.evaluation.scores import Photographs, Pictures, Scores
 from personalize.evaluation.statistics import Estimate
-from personalize.files import write_json
+from personalize.files import read_json, write_json
 
 Array = NDArray[np.floating]
 Trial = Callable[[np.random.Generator], tuple[Estimate | None, float]]
@@ -188,6 +188,10 @@ def main() -> None:
             print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
         print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
         found.append(row)
+    before = read_json(arguments.out) if arguments.out.is_file() else {}
+    if before.get("repeats") == arguments.repeats:
+        found = [row for row in before["rows"] if arguments.only not in row["scores"]] + found
+    found.sort(key=lambda row: list(KINDS).index(row["scores"]))
     write_json(arguments.out, {"repeats": arguments.repeats, "level": 0.95, "rows": found})
 
 
