@@ -134,3 +134,19 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@pytest.fixture
+def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts packages before those that are installed, as far as their names and versions go."""
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    monkeypatch.syspath_prepend(place)
+
+    def installs(**versions: str) -> None:
+        for folder in place.iterdir():
+            folder.rmdir()
+        for name, version in versions.items():
+            (place / f"{name}-{version}.dist-info").mkdir()
+
+    return installs
