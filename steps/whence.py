@@ -114,7 +114,8 @@ def look(config: Config) -> Picture:
             encoding = (opened.format or "").lower()
         said = facts_of(data)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise RecipeError(f"whence.picture: {config.picture} cannot be read as a picture ({error}).") from error
+        why = "it is none" if isinstance(error, UnidentifiedImageError) else error
+        raise RecipeError(f"whence.picture: {config.picture} cannot be read as a picture ({why}).") from error
     if encoding not in MIME:
         raise RecipeError(f"whence.picture: {config.picture} is {encoding}; pictures drawn here are {', '.join(MIME)}.")
     try:

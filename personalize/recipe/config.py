@@ -284,7 +284,8 @@ def _trust(source: Document, value: Any) -> Trust:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, ("trust", *first["loc"])))
-        raise RecipeError(f"{source.place(('trust',))}: {name}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{source.place(('trust',))}: {name}: {said}") from error
 
 
 def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:

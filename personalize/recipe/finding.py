@@ -37,9 +37,9 @@ def keep(
     subjects = {step: digest for step, past in of.items() if (digest := _result(store, past))}
     said = {"runs": {step: past.run_id for step, past in of.items()}, "agrees": agrees, "how": how}
     store.log_text(run_id, write(subjects, KIND, said, signer), FILE, sifted=True)
-    for step, past in of.items():
-        store.client.set_tag(run_id, OF + step, past.run_id)
     store.client.set_tag(run_id, AGREES, str(agrees).lower())
+    for step, past in of.items():  # last of all: by these it is found
+        store.client.set_tag(run_id, OF + step, past.run_id)
 
 
 def reproduced(run_ids: Collection[str], trust: Trust) -> list[Link]:

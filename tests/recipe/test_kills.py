@@ -20,7 +20,7 @@ import pytest
 
 from personalize import files
 from personalize.recipe import Recipe
-from tests.recipe.conftest import free_port
+from tests.recipe.conftest import free_port, served
 
 KILLS = max(4, int(os.environ.get("KILLS", "60")) * 3 // 4)
 """The other quarter are endpoints'."""
@@ -40,7 +40,7 @@ class Tracking:
 
     def start(self) -> None:
         with (self.place / "server.log").open("a") as log:
-            self.process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.words, env=served(), stdout=log, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
