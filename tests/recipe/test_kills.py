@@ -4,15 +4,15 @@ Who is killed: the recipe (SIGKILL, SIGTERM, SIGINT), the tracking server in the
 power cut, of which files that no one had told the disk to keep come out short. Endpoints: tests/serving/test_kills.py.
 """
 
+import contextlib
 import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
@@ -20,42 +20,49 @@ import pytest
 
 from personalize import files
 from personalize.recipe import Recipe
+from tests import forked
 from tests.recipe.conftest import free_port, served
 
 KILLS = max(4, int(os.environ.get("KILLS", "60")) * 3 // 4)
 """The other quarter are endpoints'."""
-VICTIMS = ("recipe", "recipe", "server", "power")
+VICTIMS = ("recipe",) * 5 + ("server", "power") * 2
 STEPS = ("read", "count", "report")
 
 
 class Tracking:
-    """An `mlflow server` that can be killed, and started again at the same address."""
+    """A tracking server that can be killed, and started again at the same address."""
 
     def __init__(self, store: str, place: Path) -> None:
         self.port, self.place = free_port(), place
         self.uri = f"http://127.0.0.1:{self.port}"
-        where = ["--backend-store-uri", store, "--artifacts-destination", str(place / "served")]
-        self.words = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(self.port), "--workers", "1"]
+        self.words = [store, str(place / "served"), str(self.port)]
         self.start()
 
     def start(self) -> None:
-        with (self.place / "server.log").open("a") as log:
-            self.process = subprocess.Popen(self.words, env=served(), stdout=log, stderr=log, start_new_session=True)
+        said = self.place / "server.log"
+        self.process = forked.begin(forked.tracking_server, self.words, self.place, served(), said)
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill(self.process)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.place / "server.log").read_text()[-3000:]
+            assert self.process.is_alive(), (self.place / "server.log").read_text()[-3000:]
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError:
                 time.sleep(0.1)
         raise AssertionError("the server does not start")
+
+
+def kill(process: BaseProcess) -> None:
+    """A process and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # where it has no session of its own yet
+    process.join()
 
 
 @pytest.fixture
@@ -103,36 +110,35 @@ def test_whatever_is_killed_the_same_command_finishes_and_nothing_is_left(
     chance = random.Random(0)
     monkeypatch.chdir(project)
     environment = {**os.environ, **{name: outside[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS")}}
-    words = [sys.executable, "-m", "personalize.recipe", "run"]
-    disk = [tmp_path / "served", project / "build"]
+    disk, heard = [tmp_path / "served", project / "build"], tmp_path / "said"
 
-    def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            words,
-            cwd=project,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def begin() -> BaseProcess:
+        heard.unlink(missing_ok=True)
+        return forked.begin(forked.recipe_command, ["run"], project, environment, heard)
+
+    def end(process: BaseProcess) -> str:
+        process.join(300)
+        assert process.exitcode is not None, "it hangs"
+        return heard.read_text() if heard.exists() else ""
 
     def finish() -> str:
         """Of what was cut short a run may have to say that it is, once for each step; then it is made anew."""
         for _ in range(1 + len(STEPS)):
             last = begin()
-            said = last.communicate(timeout=300)[0]
+            said = end(last)
             assert "Traceback" not in said, said
-            if last.returncode == 0:
+            if last.exitcode == 0:
                 return said
             assert "not as they were made" in said, said
         raise AssertionError(said)
 
+    finish()
+    expected, ended, lost = results(project), Counter[str](), 0
+    text = project / "texts" / "a.txt"
+    text.write_text("the cat and the dog and the cat")
     started = time.monotonic()
     finish()
     whole = time.monotonic() - started
-    expected, ended, lost = results(project), Counter[str](), 0
-    text = project / "texts" / "a.txt"
     for number in range(KILLS):
         if number % 4 == 0:  # something new to do; in between, the same is gone on with
             text.write_text(f"the cat and the dog {number}")
@@ -140,19 +146,20 @@ def test_whatever_is_killed_the_same_command_finishes_and_nothing_is_left(
         process = begin()
         time.sleep(chance.uniform(0, whole))
         if victim == "recipe":
-            process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         elif victim == "server":
             tracking.kill()
             tracking.start()
         else:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
             tracking.kill()
             lost += cut_short(disk, since, chance)
             tracking.start()
-        said = process.communicate(timeout=300)[0]
+        said = end(process)
         tracking.wait()
-        ended[f"{victim} {'done' if process.returncode == 0 else 'ended'}"] += 1
-        stopped = victim == "recipe" and process.returncode != 1  # also in the middle of an import
+        ended[f"{victim} {'done' if process.exitcode == 0 else 'ended'}"] += 1
+        stopped = victim == "recipe" and "KeyboardInterrupt" in said  # in the middle of an import
         for damage in ("disk I/O", "malformed", "not empty", *(() if stopped else ("Traceback",))):
             assert damage not in said, said
     text.write_text("the cat and the dog")

@@ -61,11 +61,12 @@ def test_what_was_changed_or_was_never_so_is_named_and_stands_against_promotion(
     assert "counts.json was changed" in said
     assert re.search(r"FAILS  the +7 then, 2 now", said)
     assert f"run {run_id[:8]} does NOT hold: count: " in said
-    (link,) = reproduced([run_of("count").info.run_id], Trust())
+    counted = run_of("count").info.run_id
+    (link,) = reproduced([counted], Trust())
     assert not link.holds
     assert "parts made again" in link.words
     assert run("reproduce", "--run", run_id)[0] == 0, "the numbers that were logged are the same"
-    found = reproduced([run_of("count").info.run_id], Trust(makers=("own",)))
+    found = reproduced([counted], Trust(makers=("own",)))
     assert [each.holds for each in found] == [True, False], "parts and whole each count by themselves"
     assert found[0].words.endswith("it came to the same")
 
