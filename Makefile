@@ -1,5 +1,6 @@
 # make demo   the whole recipe on this machine, offline: photographs in, evaluation card out
 # make test   every check that CI runs; make test-slow: what is left out of it
+# make test-kills   recipe, tracking server and endpoint killed 60 times at any moment, 10 minutes; KILLS=500 by night
 # make rehearse   profile gpu at SDXL's own size with random weights, on the CPU: 45 minutes, 20 GB; not part of make test
 # make lock   resolve conda.yaml anew into requirements.lock and requirements-torch.lock
 # The first two build what they need in .venv first; they need Python 3.11 or 3.12 and git, nothing else.
@@ -14,7 +15,7 @@ UV := $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin
 PROFILE ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo ui test test-slow rehearse check lock clean
+.PHONY: help setup data demo ui test test-slow test-kills rehearse check lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -58,6 +59,9 @@ test: setup check
 
 test-slow: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m slow
+
+test-kills: setup
+	OMP_NUM_THREADS=1 python -m pytest -s -m slow tests/recipe/test_kills.py tests/serving/test_kills.py
 
 rehearse: setup
 	python -m tests.hub.rehearsal

@@ -2,8 +2,8 @@
 
 Code, configuration and text leave, by kind and place. Data never do (folders of photographs, what DVC pins, what the
 configuration names as data), nor pictures, archives, weights, tables, notebooks (they hold their outputs), databases
-and `.env` files, nor a file in which detect-secrets finds what looks like a secret. What is left out is named, with
-the reason.
+and `.env` files, nor a text that holds a picture in base64, nor a file in which detect-secrets finds what looks like a
+secret. What is left out is named, with the reason.
 """
 
 import fnmatch
@@ -196,8 +196,26 @@ def _readable(path: Path, content: bytes, total: int, most: int) -> tuple[str | 
         return None, "not text"
     if whole and not text:
         return None, "cannot be read"
+    if any(map(_holds_data, {text, whole})):
+        return None, "holds data written as text"
     found = secret_in(text, path.name) or ("" if text == whole else secret_in(whole, path.name))
     return (None, f"looks like a secret: {found}") if found else (text, "")
+
+
+_WRITTEN = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
+MOST_WRITTEN = 2000
+"""Base64 or hexadecimal digits in a row, in lines of little else: more are a picture, or an array."""
+
+
+def _holds_data(text: str) -> bool:
+    in_a_row = 0
+    for line in text.splitlines():
+        word = max(_WRITTEN.findall(line), key=len, default="")
+        word = word if len(set(word)) >= 10 else ""
+        in_a_row = in_a_row + len(word) if len(word) >= 0.9 * len(line.strip()) else 0
+        if max(in_a_row, len(word)) > MOST_WRITTEN:
+            return True
+    return False
 
 
 def _bytes(path: Path, most: int = MOST_FILE_BYTES + 1) -> bytes:
@@ -210,6 +228,10 @@ def _bytes(path: Path, most: int = MOST_FILE_BYTES + 1) -> bytes:
 
 
 # Secrets.
+
+
+_VERSION = re.compile(r"[=<>~!]+[0-9][0-9a-z.+-]*|[0-9]{1,4}(?:\.[0-9]{1,5})+(?:[a-z.+-][0-9a-z.+-]{0,15})?")
+"""What stands after the name of a package, also of one named for secrets. A token may begin with a digit too."""
 
 
 @lru_cache(maxsize=MOST_FILES)
@@ -226,8 +248,7 @@ def secret_in(text: str, name: str) -> str:
         for detector in guessed:
             for found in detector.analyze_line(filename=name, line=line.lstrip("+-"), line_number=number):
                 value = found.secret_value or ""
-                is_version = re.fullmatch(r"[=<>~!]*[0-9][0-9a-z.+-]*", value) is not None  # detect-secrets==1.5.0
-                if not (is_version or is_templated_secret(value) or is_sequential_string(value)):
+                if not (_VERSION.fullmatch(value) or is_templated_secret(value) or is_sequential_string(value)):
                     return str(detector.secret_type)
     return ""
 
@@ -285,6 +306,8 @@ def _detectors() -> tuple[list[Any], list[Any]]:
     shipped: list[Any] = list(get_mapping_from_secret_type_to_class().values())
     kinds = {kind.__name__: kind for kind in shipped}
     guessed = [kinds.pop(name)() for name in ("KeywordDetector", "Base64HighEntropyString")]
+    ends = "API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD|PASSWD"
+    guessed.append(More("Secret Variable", rf"^\s*(?:export\s+)?[A-Z0-9_]*(?:{ends})=([^\s\"'$(<{{]{{8,}})"))
     for name in ("IPPublicDetector", "HexHighEntropyString"):
         kinds.pop(name)
     secret = "(?:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature|access_token|token|api_?key|code)"

@@ -101,12 +101,42 @@ def locked(lock: str) -> dict[str, str]:
             name = line.partition("==")[0]
         found.setdefault(name, []).append(line)
     versions = {
-        name: re.findall(r"^[^ ]+==([^ ;\\]+)", "\n".join(lines), re.MULTILINE) for name, lines in found.items()
+        name: re.findall(r"^[^\s]+==([^\s;\\]+)", "\n".join(lines), re.MULTILINE) for name, lines in found.items()
     }
     return {
         name: f"{'|'.join(versions[name])} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
         for name, lines in found.items()
     }
+
+
+def installed() -> dict[str, str]:
+    """The version of every package that this Python would import, by its name as a lock has it."""
+    found: dict[str, str] = {}
+    for place in sys.path:
+        for folder in Path(place or ".").glob("*.dist-info"):
+            name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
+    return found
+
+
+def drift(lock: str, torch_lock: str = "") -> dict[str, str]:
+    """The packages of two locks' texts that are not installed as locked, by name: the version that is, or nothing.
+
+    A build of torch that somebody brings counts by its version, and does without what is locked for another build. A
+    package that only some machines need is missed on none.
+    """
+    here = installed()
+    found: dict[str, str] = {}
+    for text, is_torch in ((lock, False), (torch_lock, True)):
+        wanted: dict[str, set[str]] = {}
+        for name, version, marker in re.findall(r"^([^\s=]+)==([^\s;\\]+) *(;?)", text, flags=re.MULTILINE):
+            wanted.setdefault(name, set()).add(version)
+            if name not in here and not marker and not is_torch:
+                found[name] = ""
+        for name, versions in wanted.items():
+            if name in here and not {here[name], here[name].partition("+")[0]} & versions:
+                found[name] = here[name]
+    return found
 
 
 def _hashes(lines: list[str]) -> list[str]:

@@ -136,7 +136,12 @@ def check_depth(text: str, most: int = 1000) -> None:
 
 
 def read_handed(path: str | Path, most: int = 20_000_000) -> str:
-    """A text that somebody has handed in, UTF-8 with or without a mark at its beginning.
+    """A text that somebody has handed in, UTF-8 with or without a mark at its beginning. Raises as bytes do."""
+    return bytes_handed(path, most).decode("utf-8-sig")
+
+
+def bytes_handed(path: str | Path, most: int) -> bytes:
+    """A file that somebody has handed in.
 
     Raises:
         OSError: it cannot be opened.
@@ -149,7 +154,7 @@ def read_handed(path: str | Path, most: int = 20_000_000) -> str:
         content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError(f"{path} has more than the {most / 1e6:g} MB that are read")
-    return content.decode("utf-8-sig")
+    return content
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -45,10 +45,10 @@ class Config(StepConfig):
     )
     seeds_per_prompt: int = Field(2, ge=1, description="Pictures that are drawn of each subject in each prompt")
     questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")
-    sampling_steps: int = Field(25, ge=1, description="Denoising steps")
+    sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
     negative_prompt: str = Field("", description="What the pictures should not show")
-    resolution: int = Field(1024, ge=8, multiple_of=8, description="Side of the pictures in pixels")
+    resolution: int = Field(1024, ge=32, multiple_of=8, description="Side of the pictures in pixels")
     # which device it was counts through `sources`, resolved; the batch counts to the last bit of a picture
     device: Device = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)
     dtype: Dtype = Field("float32", description="Precision of UNet and text encoders")
@@ -72,7 +72,11 @@ class Config(StepConfig):
     @field_validator("prompts")
     @classmethod
     def _can_be_asked(cls, prompts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        as_prompts(prompts)
+        from personalize.photographs.prompts import foreign_syntax
+
+        for prompt in as_prompts(prompts):
+            if said := foreign_syntax(prompt.text):
+                raise ValueError(said)
         return prompts
 
 

@@ -54,7 +54,7 @@ class Config(StepConfig):
     prompt: str = Field(
         "", description="What to paint, for action=query and for the trial picture (there: the model's example)"
     )
-    seed: int | None = Field(None, ge=0, description="Seed of the picture; none lets the model choose")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="Seed of the picture; none lets the model choose")
     width: int | None = Field(None, ge=8, description="Width of the picture in pixels; none is the model's own")
     height: int | None = Field(None, ge=8, description="Height of the picture in pixels; none is the model's own")
     folder: str = Field("build/endpoints", description="local: folder for the endpoint's state and logs", min_length=1)

@@ -46,7 +46,8 @@ def chain_of(name: str, version: str, trust: Trust, everything: bool = False) ->
     everything: also the outputs of runs that lie elsewhere and decide nothing any more (pictures, captions).
     """
     from personalize.evidence.statement import EvidenceError
-    from personalize.recipe.past import proven, reproduced
+    from personalize.recipe.finding import reproduced
+    from personalize.recipe.past import proven
     from personalize.serving.checking import check_model
     from personalize.serving.registry import resolve
 
@@ -88,6 +89,8 @@ def _trained(statement: Statement, evaluated: Statement, trust: Trust) -> tuple[
     links = []
     if train.get("uri") != f"runs:/{said['runs']['train']}":
         links.append(Link("training", False, "its evaluation is of another training than it names"))
+    if said.get("trainer", key) != key:
+        links.append(Link("training", False, "it names another trainer than its evaluation"))
     commits = ", ".join(commit[:12] for commit in provenance.commits(evaluated)) or "none"
     steps = ", ".join(sorted({*provenance.dirty(evaluated), *said["code"]["dirty"]}))
     dirty = f"{steps} ran on code that no commit holds (commit {commits} and changes)" if steps else ""
@@ -97,7 +100,9 @@ def _trained(statement: Statement, evaluated: Statement, trust: Trust) -> tuple[
     data = ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(provenance.data(evaluated).items()))
     links.append(Link("data", True, data or "none is named"))
     locks = {each["name"]: each["digest"]["sha256"] for each in provenance.of(evaluated) if "lock" in each["name"]}
-    links.append(Link("environment", True, f"lock {locks['lock'][:12]}" if "lock" in locks else "no lock is named"))
+    installed = f"; installed were {_listed(apart, ', ')}" if (apart := provenance.drifted(evaluated)) else ""
+    lock = f"lock {locks['lock'][:12]}" if "lock" in locks else "no lock is named"
+    links.append(Link("environment", True, lock + installed))
     return key, dirty, links
 
 
@@ -186,5 +191,5 @@ def _key(key: str) -> str:
     return f" with {short(key)}" if key else ""
 
 
-def _listed(said: list[str]) -> str:
-    return "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else "")
+def _listed(said: list[str], between: str = "; ") -> str:
+    return between.join(said[:3]) + (f"{between}and {len(said) - 3} more" if len(said) > 3 else "")

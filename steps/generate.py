@@ -60,12 +60,12 @@ class Config(StepConfig):
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
     adapter_scale: float = Field(1.0, ge=0, le=2, description="Strength of what was learned; 1 is as trained")
-    resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where no width or height is given")
+    resolution: int = Field(1024, ge=32, multiple_of=8, description="Side in pixels where no width or height is given")
     aspect_ratio_buckets: bool = Field(
         True, description="Draw in all sizes of training's aspect-ratio buckets; otherwise in squares alone"
     )
-    width: int | None = Field(None, ge=1, description="Width in pixels; with height one of these sizes")
-    height: int | None = Field(None, ge=1, description="Height in pixels")
+    width: int | None = Field(None, ge=8, description="Width in pixels; with height one of these sizes")
+    height: int | None = Field(None, ge=8, description="Height in pixels")
     format: Literal["png", "webp", "jpeg"] = Field("png", description="File format; each carries prompt and seed")
     output: str = Field("output", min_length=1, description="Folder for the pictures")
     base_model: str = Field("models/sdxl", description="Base model for model=base: a folder or a Hugging Face name")

@@ -40,7 +40,9 @@ class Config(StepConfig):
     class_noun: str = Field("", description="Everyday word for the one subject of a flat folder")
     rights: str = Field("", description="Who allowed this use of the photographs", json_schema_extra=HOW_NOT_WHAT)
     min_photographs: int = Field(3, ge=1, description="Usable photographs that each subject must have")
-    resolution: int = Field(1024, ge=16, description="Side in pixels at which training will see the photographs")
+    resolution: int = Field(
+        1024, ge=32, multiple_of=8, description="Side in pixels at which training will see the photographs"
+    )
     min_side: int = Field(0, ge=0, description="Pixels that the short side needs (0: half the resolution)")
     short_side: int = Field(
         0, ge=0, description="Pixels to which a longer short side is reduced (0: twice the resolution)"

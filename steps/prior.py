@@ -48,7 +48,7 @@ class Config(StepConfig):
     negative_prompt: str = Field("", description="What class images should keep away from")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
-    resolution: int = Field(1024, ge=64, multiple_of=8, description="Side of the pictures in pixels")
+    resolution: int = Field(1024, ge=32, multiple_of=8, description="Side of the pictures in pixels")
     seed: int = Field(0, ge=0, description="Decides the pictures, together with class noun and number")
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time", json_schema_extra=HOW_NOT_WHAT)
     device: hub.Device = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)

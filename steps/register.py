@@ -59,8 +59,8 @@ class Config(StepConfig):
         pattern=r"^(models:/.+)?$",
         description="referenced: a registered version that carries the base, where servers find it: models:/x/1",
     )
-    resolution: int = Field(1024, ge=64, multiple_of=8, description="Side in pixels where a request gives none")
-    sampling_steps: int = Field(25, ge=1, description="Denoising steps where a request gives none")
+    resolution: int = Field(1024, ge=32, multiple_of=8, description="Side in pixels where a request gives none")
+    sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps where a request gives none")
     guidance_scale: float = Field(5.0, ge=0, description="Guidance where a request gives none")
     negative_prompt: str = Field("", description="Negative prompt where a request gives none")
     format: Literal["webp", "png", "jpeg"] = Field("webp", description="Encoding where a request gives none")

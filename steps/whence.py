@@ -24,8 +24,9 @@ from personalize.evidence.chain import Link, broken, listed
 from personalize.evidence.manifest import MIME, Manifest, hashed, read, text_digest
 from personalize.evidence.statement import EvidenceError, Statement, short
 from personalize.evidence.trust import Trust
-from personalize.files import write_bytes, write_json
+from personalize.files import bytes_handed, write_bytes, write_json
 from personalize.recipe import Inputs, RecipeError, StepConfig
+from personalize.recipe.errors import in_words
 from steps import generate
 from steps.evidence import approval_of, chain_of
 
@@ -40,6 +41,7 @@ REUSE = False
 SAME_DB = 35.0
 """Peak signal-to-noise ratio from which two drawings are one picture. Two grey levels, the most that another batch or
 processor moves a pixel, leave 39 dB and more of photographs once they are encoded anew; other pictures are below 25."""
+MOST_BYTES = 200_000_000
 SAID_ONLY = ("verdict", "tag", "approval")
 """Links that speak of what was decided about the version, not of where the picture comes from."""
 
@@ -107,12 +109,13 @@ def look(config: Config) -> Picture:
     if not config.picture:
         raise RecipeError("Which picture? Add -P picture=output/a-chair-7.webp.")
     try:
-        data = Path(config.picture).expanduser().read_bytes()
+        data = bytes_handed(Path(config.picture).expanduser(), MOST_BYTES)
         with Image.open(io.BytesIO(data)) as opened:
             encoding = (opened.format or "").lower()
         said = facts_of(data)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise RecipeError(f"whence.picture: {config.picture} cannot be read as a picture ({error}).") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        why = "it is none" if isinstance(error, UnidentifiedImageError) else error
+        raise RecipeError(f"whence.picture: {config.picture} cannot be read as a picture ({why}).") from error
     if encoding not in MIME:
         raise RecipeError(f"whence.picture: {config.picture} is {encoding}; pictures drawn here are {', '.join(MIME)}.")
     try:
@@ -219,8 +222,12 @@ def redrawn(config: Config, picture: Picture, origin: Origin) -> tuple[Link, byt
         return Link("redrawn", False, "cannot be drawn again: its prompt is not in it; give it: -P prompt=..."), b""
     if "seed" not in picture.facts or not (origin.version or origin.base):
         return Link("redrawn", False, "cannot be drawn again: what drew it is not known"), b""
-    original = Image.open(io.BytesIO(picture.data)).convert("RGB")
-    again = encode(_draw(config, picture.facts, origin, prompt, original.size), picture.encoding, {})
+    try:
+        original = Image.open(io.BytesIO(picture.data)).convert("RGB")
+        drawn = _draw(config, picture.facts, origin, prompt, original.size)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Link("redrawn", False, f"cannot be drawn again: {in_words(error)}"), b""
+    again = encode(drawn, picture.encoding, {})
     most, ratio = differences(original, Image.open(io.BytesIO(again)).convert("RGB"))
     if not most:
         return Link("redrawn", True, "the same to the pixel"), again

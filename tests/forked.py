@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -29,7 +30,16 @@ def recipe(
     words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """`python -m personalize.recipe <words>` of the project in `cwd`, in the same way."""
-    return _called(_recipe, words, cwd, environment, timeout)
+    return _called(recipe_command, words, cwd, environment, timeout)
+
+
+def begin(
+    cli: Callable[[list[str]], None], words: Sequence[str], cwd: Path, environment: Mapping[str, str], said: Path
+) -> BaseProcess:
+    """A command in a session of its own, for whoever kills it; what it prints is appended to the file `said`."""
+    process = FORKS.Process(target=_apart, args=(cli, list(words), str(cwd), dict(environment), str(said)))
+    process.start()
+    return process
 
 
 def _called(
@@ -44,6 +54,13 @@ def _called(
             process.kill()
             raise subprocess.TimeoutExpired(list(words), timeout)
         return subprocess.CompletedProcess(list(words), process.exitcode, *(path.read_text() for path in said))
+
+
+def _apart(
+    cli: Callable[[list[str]], None], words: list[str], cwd: str, environment: dict[str, str], said: str
+) -> None:
+    os.setsid()
+    _call(cli, words, cwd, environment, said, said)
 
 
 def _call(
@@ -70,7 +87,21 @@ def _mlflow(words: list[str]) -> None:
     cli(words, prog_name="mlflow")
 
 
-def _recipe(words: list[str]) -> None:
+def tracking_server(words: list[str]) -> None:
+    """What `mlflow server --backend-store-uri <store> --artifacts-destination <place> --port <port>` runs."""
+    store, place, port = words
+    from mlflow.server import constants
+
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = store
+    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = place
+    os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
+    os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+    import uvicorn
+
+    uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=int(port), log_level="warning")
+
+
+def recipe_command(words: list[str]) -> None:
     from personalize.recipe.__main__ import main
 
     sys.argv = ["personalize.recipe", *words]

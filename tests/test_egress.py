@@ -1,6 +1,9 @@
 """What may leave the machine is an allow-list, by kind and place; secrets are found and put out."""
 
+import base64
+import random
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,48 @@ def test_a_password_by_its_name_stays_and_a_line_that_says_it_is_none_does_not(t
     write(tmp_path, "a.yaml", text="password: Tr0ub4dor-3\n")
     write(tmp_path, "b.yaml", text="password: Tr0ub4dor-3  # pragma: allowlist secret\n")
     assert set(sifted(tmp_path).texts) == {"b.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "key"),
+    [
+        ("run.sh", "export WANDB_{}=9f3b7c11d0e4a8526b7f90c3e1d2a4b5c6d7e8f9", "API_KEY"),
+        ("Makefile", "DB_{}=4711-and-more", "PASSWORD"),
+        ("a.yaml", "client_{}: 1a2b3c4d-1111-2222-3333-444455556666", "secret"),
+        ("a.toml", '{} = "0f9e8d7c6b5a49382716"', "api_key"),
+    ],
+)
+def test_a_secret_by_its_name_stays_whatever_it_begins_with(tmp_path: Path, name: str, line: str, key: str) -> None:
+    write(tmp_path, name, text=f"{line.format(key)}\n")
+    assert "looks like a secret" in sifted(tmp_path).left_out[name]
+
+
+@pytest.mark.parametrize("line", ["detect-secrets==1.5.0", "secretstorage>=3.5,<4", "token = load()", "API_KEY=$KEY"])
+def test_a_version_and_a_name_are_no_secrets(tmp_path: Path, line: str) -> None:
+    write(tmp_path, "a.sh", text=f"{line}\n")
+    assert sifted(tmp_path).left_out == {}
+
+
+@pytest.mark.parametrize("how", ["address", "lines", "one line", "hexadecimal", "yaml"])
+def test_a_photograph_written_as_text_stays(tmp_path: Path, how: str) -> None:
+    photograph = random.Random(1).randbytes(3000)
+    text = base64.b64encode(photograph).decode()
+    lines = "\n".join(textwrap.wrap(text, 76))
+    name, content = {
+        "address": ("a.md", f"# A chair\n\n![a chair](data:image/jpeg;base64,{text})\n"),
+        "lines": ("a.py", f'PICTURE = """\n{lines}\n"""\n'),
+        "one line": ("a.py", f'PICTURE = "{text}"\n'),
+        "hexadecimal": ("a.py", f'PICTURE = bytes.fromhex("{photograph.hex()}")\n'),
+        "yaml": ("a.yaml", "picture: !!binary |\n" + textwrap.indent(lines, "  ") + "\n"),
+    }[how]
+    write(tmp_path, name, text=content)
+    assert sifted(tmp_path).left_out == {name: "holds data written as text"}
+
+
+def test_a_lock_with_its_hashes_is_no_data(tmp_path: Path) -> None:
+    hashes = [f"    --hash=sha256:{random.Random(number).randbytes(32).hex()} \\\n" for number in range(100)]
+    write(tmp_path, "requirements.lock", text="numpy==2.4.6 \\\n" + "".join(hashes) + "\n# " + "-" * 3000)
+    assert sifted(tmp_path).left_out == {}
 
 
 def test_a_secret_that_a_patch_does_not_show_keeps_the_file_here(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What reaches the tracking server of a real `mlflow run`, byte by byte: nothing of what is private."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "names.csv").write_text(f"name\n{MARK}\n")
     (root / "diary.md").write_text(f"{MARK}\n" * 100_000)
     (root / "notes.md").write_text("this may be seen")
+    picture = base64.b64encode((root / "teapot" / "0.jpg").read_bytes()).decode()
+    (root / "album.md").write_text(f"![a teapot](data:image/jpeg;base64,{picture})")
     for words in (["-P", "data=photographs"], ["-P", "data=teapot", "-P", "token=tqpot", "-P", "class_noun=teapot"]):
         done = mlflow_run(root, "-e", "ingest", *words)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -96,7 +99,7 @@ def test_what_stayed_is_named_and_what_may_be_seen_left_once_a_project_run(clone
     assert all("this may be seen" in diff for diff in diffs)
     assert all("steps/caption.py" not in diff for diff in diffs)
     lists = [path.read_text() for path in kept(clone) if path.name == "left_out.json"]
-    for name in (".env", "steps/caption.py", "talk.ipynb", "names.csv", "diary.md", "teapot/"):
+    for name in (".env", "steps/caption.py", "talk.ipynb", "names.csv", "diary.md", "album.md", "teapot/"):
         assert any(f'"{name}"' in text for text in lists), name
     assert not any("photographs/" in text for text in lists)  # which git ignores
 

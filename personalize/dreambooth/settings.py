@@ -111,7 +111,7 @@ class TrainSettings(BaseModel):
     )
     validation_prompts: int = Field(2, ge=1, description="prompts drawn for each subject at a checkpoint")
     validation_seeds: int = Field(1, ge=1, description="pictures a prompt")
-    validation_sampling_steps: int = Field(12, ge=1, description="sampler steps of these pictures")
+    validation_sampling_steps: int = Field(12, ge=1, le=1000, description="sampler steps of these pictures")
     validation_guidance: float = Field(5.0, ge=1, description="guidance of these pictures")
     prompt_margin: float = Field(0.03, ge=0, description="prompt following (CLIP-T) that may be lost against the base")
     drift_margin: float = Field(0.1, ge=0, description="likeness to the subject that class pictures may gain")

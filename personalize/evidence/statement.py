@@ -24,6 +24,8 @@ PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 SUFFIX = ".intoto.jsonl"
 """What in-toto calls a file of envelopes, one a line."""
+PROVENANCE = f"provenance{SUFFIX}"
+"""Artifact of a step's run: what it made, and from what."""
 
 
 class EvidenceError(ValueError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from personalize.evidence import keys
 from personalize.evidence.statement import Statement, short
@@ -25,13 +25,24 @@ class Trust(BaseModel):
     approvers: tuple[Literal["own"] | KeyId, ...] = Field(
         default=(OWN,), description="Whose approval counts: key ids, own"
     )
-    four_eyes: bool = Field(default=False, description="Whether who trained a model may not approve it")
+    four_eyes: bool = Field(
+        default=False, description="Whether who trained a model may not approve it; makers then names keys"
+    )
     unsigned: bool = Field(default=False, description="Whether results and approvals that nobody signed count")
     dirty: bool = Field(default=False, description="Whether what uncommitted code made may be promoted and deployed")
     differing: bool = Field(default=False, description="Whether a run that `reproduce` found to differ may be promoted")
     key: str = Field(
         default="", description="Private key to sign with (PEM); empty is the user's own, off signs nothing"
     )
+
+    @model_validator(mode="after")
+    def _who_trained_can_be_known(self) -> Self:
+        if self.four_eyes and ANYONE in self.makers:
+            raise ValueError(
+                "four_eyes needs makers that are named (key ids, own): while anyone's results count, whoever trains "
+                "may sign with a new key and approve with the old one"
+            )
+        return self
 
     def against_maker(self, key: str) -> str:
         """Why a result signed with this key does not count; empty where it does."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from personalize.photographs.prompts import MAX_TOKENS, Subject, Tokenizer, check_prompt, mentions
+from personalize.photographs.prompts import MAX_TOKENS, Subject, Tokenizer, check_prompt, foreign_syntax, mentions
 
 PLACEHOLDERS: Final = ("token", "class_noun")
 COMMON_WORD: Final = 2.5
@@ -153,10 +153,12 @@ def fitted(
 def as_written(text: str, origin: str, subject: Subject, tokenizers: Sequence[Tokenizer]) -> Caption:
     """A person's caption, word for word. Raises ValueError when the text encoders would not hear the whole of it."""
     check_prompt(tokenizers, text)
-    if mentions(text, subject.token):
-        return Caption(text, origin)
-    doubt = f"your caption does not say {subject.token!r}, so this photograph teaches the token nothing: {text!r}"
-    return Caption(text, origin, doubts=(doubt,))
+    doubts = [f"in your caption {said}"] if (said := foreign_syntax(text)) else []
+    if not mentions(text, subject.token):
+        doubts.append(
+            f"your caption does not say {subject.token!r}, so this photograph teaches the token nothing: {text!r}"
+        )
+    return Caption(text, origin, doubts=tuple(doubts))
 
 
 def composed(context: str, origin: str, subject: Subject, tokenizers: Sequence[Tokenizer], template: str) -> Caption:

@@ -43,6 +43,24 @@ def check_prompt(tokenizers: Tokenizer | Sequence[Tokenizer], text: str) -> None
             )
 
 
+_FOREIGN = re.compile(
+    r"<\s*(?:lora|lyco|hypernet|embedding)\s*:[^<>]*>|\([^():]*[^\s\d():]\s*:\s*(?:\d+\.?\d*|\.\d+)\s*\)", re.IGNORECASE
+)
+
+
+def foreign_syntax(text: str) -> str:
+    """What A1111, ComfyUI and Forge would read as a weight or an adapter, in words; empty where nothing is.
+
+    `(red:1.3)`, `<lora:chair:0.8>`: a text encoder hears them as words.
+    """
+    found = _FOREIGN.search(text)
+    return (
+        f"{_short(found[0], 60)!r} is how other programs write weights and adapters; here they are words like others"
+        if found
+        else ""
+    )
+
+
 def _token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, truncation=False, padding=False, verbose=False).input_ids
     return ids

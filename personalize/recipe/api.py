@@ -1,5 +1,6 @@
 """`Recipe(profile)`: the recipe in a notebook, with the verbs of MLflow Recipes. The command line calls it too."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +12,7 @@ from personalize.cards import command
 from personalize.cards.commands import under_profile
 from personalize.cards.page import frame
 from personalize.recipe.config import Override, load, load_profile, overrides_from
-from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.errors import Faults, RecipeError, nearest
 from personalize.recipe.plan import Prepared, prepare, survey
 
 if TYPE_CHECKING:
@@ -106,11 +107,15 @@ class Recipe:
             prepared, left_out = self._without_acts(prepared)
             tags = {**tags, **({"reproduces.left_out": ", ".join(left_out)} if left_out else {})}
 
+        from personalize.recipe.lease import held
         from personalize.recipe.plan import make_plan
         from personalize.recipe.runner import Runner
         from personalize.recipe.terminal import plan_text
 
         store = self._store(prepared, create=True)
+        if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` has opened it, and may be killed from now on
+            for name, text in held().items():
+                store.client.set_tag(run_id, name, text)
         plan = make_plan(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
         _check(prepared, [planned.step for planned in plan if planned.reused is None])
@@ -229,10 +234,13 @@ class Recipe:
 
 def _check(prepared: Prepared, steps: Sequence["Step"]) -> None:
     """What the steps that will run want to be so, before the first of them costs anything. Raises RecipeError."""
+    faults = Faults()
     for step in steps:
-        try:
-            step.check(prepared.configs[step.name])
-        except RecipeError:
-            raise
-        except ValueError as error:
-            raise RecipeError(f"{step.name}: {error}") from error
+        with faults.noted():
+            try:
+                step.check(prepared.configs[step.name])
+            except RecipeError:
+                raise
+            except ValueError as error:
+                raise RecipeError(f"{step.name}: {error}") from error
+    faults.refuse()

@@ -26,6 +26,7 @@ from personalize.recipe.reproduce import (
     bring,
     environment_of,
     has,
+    lacking,
     project_run,
     pull_pinned,
     steps_of,
@@ -211,16 +212,16 @@ def _refuse_other(search: Search, end: End, place: Path) -> None:
     commit = end.commit[:8]
     with _given(search, place):
         apart = apart_from(search.store, end.run, place, end.resolved, search.overrides)
-    if other := [words for words in apart if not words.startswith("code of ")]:
+    if other := lacking(apart):
         raise RecipeError(f"{end} was made from something that is not here: {'; '.join(other)}")
     value = _tried(search, place, end.commit)
     if value is None:
         raise RecipeError(f"commit {commit} of {end} cannot be run here; its own message is above")
     if value != end.value and not abs(value - end.value) <= search.noise:
-        machines = "; ".join(machine.apart(end.run.data.tags, machine.tags()))
+        known = "; ".join([*machine.apart(end.run.data.tags, machine.tags()), *apart])
         raise RecipeError(
             f"commit {commit} of {end} comes to {value:g} here, and the run to {end.value:g}: more than noise "
-            f"({search.noise:g}) lies between them{f' ({machines})' if machines else ''}"
+            f"({search.noise:g}) lies between them{f' ({known})' if known else ''}"
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from personalize.cards.commands import under_profile
 from personalize.evidence.trust import Trust
 from personalize.recipe.document import Document, Path_, Variables, read, scalar
-from personalize.recipe.errors import RecipeError, nearest
+from personalize.recipe.errors import Faults, RecipeError, nearest
 
 RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "trust", "parameters", "steps", "next")
 PROFILE_KEYS = ("extends", "description", "experiment", "model_registry", "requires", "steps")
@@ -89,11 +89,15 @@ def profiles(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "profiles").glob("*.yaml"))
 
 
-def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged:
-    """Read, render and merge. Raises RecipeError naming file, line and the nearest known name."""
+def load(root: Path, profile: str, overrides: Sequence[Override] = (), faults: Faults | None = None) -> Merged:
+    """Read, render and merge. Raises RecipeError naming file, line and the nearest known name.
+
+    faults: keeps what is wrong with the overrides, to be said with what is found later; then they are left out.
+    """
+    wrong = Faults() if faults is None else faults
     chosen = load_profile(root, profile)
     given = [override for override in overrides if override.name.isupper()]
-    _set_variables(chosen, given)
+    _set_variables(chosen, given, wrong)
     document = _recipe(root, chosen)
     content = _mapping(document, (), "recipe.yaml must hold `recipe:` and `steps:`")
     for key in content:
@@ -106,7 +110,7 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
             raise RecipeError(f"{place}: parameters.{name} is a step.key or a VARIABLE, not {meant!r}")
     full = [Override(str(short.get(override.name, override.name)), override.text) for override in overrides]
     if len(late := [override for override in full if override.name.isupper()]) > len(given):
-        _set_variables(chosen, late)
+        _set_variables(chosen, late, wrong)
         document = _recipe(root, chosen)  # a short name stood for a variable
     blocks = _mapping(document, ("steps",), "`steps:` must name at least one step")
     if not blocks:
@@ -118,7 +122,10 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Merged
                 raise RecipeError(f"{source.place(('steps', name))}: unknown step '{name}'{nearest(str(name), steps)}")
             steps[str(name)].update(_block(source, ("steps", name)))
     for override in full:
-        _apply(override, steps, lambda: [*short, *chosen.variables.values, *_project_parameters(root)])
+        with wrong.noted():
+            _apply(override, steps, lambda: [*short, *chosen.variables.values, *_project_parameters(root)])
+    if faults is None:
+        wrong.refuse()
     return Merged(
         root=root,
         name=str(content.get("recipe") or root.name),
@@ -192,12 +199,13 @@ def _inheritance(root: Path, name: str) -> list[Document]:
     return documents
 
 
-def _set_variables(profile: Profile, overrides: Sequence[Override]) -> None:
+def _set_variables(profile: Profile, overrides: Sequence[Override], faults: Faults) -> None:
     for override in overrides:
-        if override.name not in profile.variables.values:
-            hint = nearest(override.name, profile.variables.values)
-            raise RecipeError(f"{override.place}: profile '{profile.name}' has no variable {override.name}{hint}")
-        profile.variables.set(override.name, scalar(override.text), override.text)
+        with faults.noted():
+            if override.name not in profile.variables.values:
+                hint = nearest(override.name, profile.variables.values)
+                raise RecipeError(f"{override.place}: profile '{profile.name}' has no variable {override.name}{hint}")
+            profile.variables.set(override.name, scalar(override.text), override.text)
 
 
 def _apply(override: Override, steps: dict[str, dict[str, Value]], names: Callable[[], Sequence[str]]) -> None:
@@ -276,7 +284,8 @@ def _trust(source: Document, value: Any) -> Trust:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, ("trust", *first["loc"])))
-        raise RecipeError(f"{source.place(('trust',))}: {name}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{source.place(('trust',))}: {name}: {said}") from error
 
 
 def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[str, str]]:

@@ -1,12 +1,13 @@
 """Errors a user can act on: the nearest known name, what went wrong in a step, and what to try, in words."""
 
+import contextlib
 import difflib
 import errno
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from personalize.cards.commands import command
@@ -31,6 +32,26 @@ class RecipeError(ValueError):
         super().__init__(
             _WORD.sub(lambda word: in_short(word[0]) if len(word[0]) < LONG else f"{word[0][:200]}…", said)
         )
+
+
+class Faults:
+    """What is wrong, one line for each, to be said all at once."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """What the block refuses is kept for the end."""
+        try:
+            yield
+        except RecipeError as error:
+            self.said.append(str(error))
+
+    def refuse(self) -> None:
+        """Raises RecipeError where something was wrong."""
+        if self.said:
+            raise RecipeError("\n".join(dict.fromkeys(self.said)))
 
 
 def in_short(text: str, most: int = 200) -> str:

@@ -44,21 +44,29 @@ def typed(root: Path) -> tuple[str, ...]:
     return (address if inside == "." else f"{address}#{inside}", "-v", commit)
 
 
+def unpulled(root: Path, configs: Iterable[StepConfig]) -> list[Path]:
+    """The pins (data.dvc) of this commit whose data these configurations name and nobody has pulled yet."""
+    named = {os.path.normpath(text) for config in configs for text in _texts(config.model_dump(mode="json"))}
+    return [
+        pin
+        for pin in sorted(root.glob("*.dvc"))
+        if pin.is_file()
+        and not pin.with_suffix("").exists()
+        and any(name == pin.stem or name.startswith(f"{pin.stem}/") for name in named)
+    ]
+
+
 def pull(root: Path, configs: Iterable[StepConfig]) -> None:
-    """Pulls what these configurations name, the commit pins (data.dvc) and nobody has pulled yet.
+    """Pulls what these configurations name, the commit pins and nobody has pulled yet.
 
     Where that fails, what reads it says so.
     """
-    named = {os.path.normpath(text) for config in configs for text in _texts(config.model_dump(mode="json"))}
-    for pin in sorted(root.glob("*.dvc")):
-        target = pin.with_suffix("")
-        wanted = any(name == target.name or name.startswith(f"{target.name}/") for name in named)
-        if pin.is_file() and wanted and not target.exists():
-            print(f"pulling {target.name}, which {pin.name} pins", flush=True)
-            command = [sys.executable, "-m", "dvc", "pull", "--quiet", pin.name]
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"note: dvc pull {pin.name} failed: {done.stderr.strip()}", flush=True)
+    for pin in unpulled(root, configs):
+        print(f"pulling {pin.stem}, which {pin.name} pins", flush=True)
+        command = [sys.executable, "-m", "dvc", "pull", "--quiet", pin.name]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"note: dvc pull {pin.name} failed: {done.stderr.strip()}", flush=True)
 
 
 def _texts(value: Any) -> Iterator[str]:

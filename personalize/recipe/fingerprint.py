@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from personalize.egress import sift, without_secrets
-from personalize.environment import LOCK, TORCH, locked
+from personalize.environment import LOCK, TORCH, drift, locked
 from personalize.files import dvc_digest, file_digest
 from personalize.recipe import git
 from personalize.recipe.errors import RecipeError
@@ -30,6 +30,8 @@ ENGINE = (("personalize", "recipe"),)
 SHOWING = (("personalize", "cards"), ("steps", "cards"))
 ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
 """What an environment is known by where nothing is locked."""
+UNLOCKED = " and not "
+"""Between the version of a package that is installed and the one that is locked, where they are two."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,18 @@ class Components:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """The locked environment: each package with its version and a digest of its files' hashes.
+    """The environment that is installed: each locked package with its version and a digest of its files' hashes.
 
-    Where a project locks none: the digest of the file that pins its environment; comments do not count. Empty where it
-    pins none either.
+    Of one that is installed in another version, that version and what is locked. Where a project locks none: the digest
+    of the file that pins its environment; comments do not count. Empty where it pins none either.
     """
-    locks = [path.read_text(encoding="utf-8") for path in (root / LOCK, root / TORCH) if path.is_file()]
-    if locks:
-        return locked("\n".join(locks))
+    locks = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in (root / LOCK, root / TORCH)]
+    if any(locks):
+        pinned = locked("\n".join(locks))
+        apart = drift(*locks)
+        return pinned | {
+            name: f"{version or 'nothing'}{UNLOCKED}{pinned[name].partition(' ')[0]}" for name, version in apart.items()
+        }
     for name in ENVIRONMENT_FILES:
         path = root / name
         if path.is_file():
@@ -86,6 +92,11 @@ def environment(root: Path) -> dict[str, str]:
             lines = [line.partition("#")[0].strip() for line in text.splitlines()]
             return {name: _sha256("\n".join(line for line in lines if line))}
     return {}
+
+
+def unlocked(environment: Mapping[str, str]) -> list[str]:
+    """The packages that are not installed as they are locked: `numpy 2.4.6 and not 2.5.0`."""
+    return [f"{name} {said}" for name, said in sorted(environment.items()) if UNLOCKED in said]
 
 
 def code_closure(root: Path, start: Path, extra: Iterable[str] = (), showing: bool = False) -> dict[str, str]:
@@ -205,10 +216,14 @@ def _packages(then: Mapping[str, str], now: Mapping[str, str], most: int = 3) ->
         return ""
     words = []
     for name in _changed(then, now):
-        before, after = (side[name].partition(" ")[0] if name in side else "(not there)" for side in (then, now))
+        before, after = (_version(side[name]) if name in side else "(not there)" for side in (then, now))
         words.append(f"{name} {before} → {after}" if before != after else f"other files of {name} {after}")
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return f": {', '.join(words[:most])}{more}"
+
+
+def _version(said: str) -> str:
+    return f"{said} as locked" if UNLOCKED in said else said.partition(" ")[0]
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,11 @@ LASTS_S = 900.0
 RENEWED_S = 60.0
 
 
+def held() -> dict[str, str]:
+    """The tag of a run that this process works on from its first moment."""
+    return {TAG: _written()}
+
+
 @contextlib.contextmanager
 def lease(store: Store, run_id: str) -> Iterator[None]:
     """This process works on the run for as long as the block lasts."""

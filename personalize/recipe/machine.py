@@ -6,17 +6,24 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from personalize.environment import installed
+
 FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 """Instructions by which PyTorch's libraries choose how they compute."""
+CHOSEN = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 TAG = "lineage.machine."
 
 
 def machine() -> dict[str, str]:
-    """`system`, `python`, `processor` (kind and features), `threads`, and `gpus` where there are any."""
+    """`system`, `python`, `torch` (its build), `processor` (kind and features), `threads`; `gpus` where there are any.
+
+    With the features stand the variables by which a person has PyTorch's libraries use others.
+    """
     facts = {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "processor": " ".join([_maker(), *_features()]).strip(),
+        "torch": installed().get("torch", ""),
+        "processor": " ".join([_maker(), *_features(), *_chosen()]).strip(),
         "threads": threads(),
         "gpus": ", ".join(_gpus()),
     }
@@ -62,6 +69,10 @@ def _features() -> list[str]:
     found = _cpuinfo()
     flags = set((found.get("flags") or found.get("Features") or "").split())
     return [feature for feature in FEATURES if feature in flags]
+
+
+def _chosen() -> list[str]:
+    return [f"{name}={os.environ[name]}" for name in CHOSEN if os.environ.get(name)]
 
 
 def _gpus() -> list[str]:

@@ -10,16 +10,13 @@ from typing import Any
 
 from personalize.cards.links import address
 from personalize.evidence.chain import Link
-from personalize.evidence.statement import EvidenceError, Statement
+from personalize.evidence.statement import EvidenceError, Statement, short
 from personalize.evidence.trust import Trust, signed_by
 from personalize.recipe import provenance
 from personalize.recipe.errors import RecipeError
 from personalize.recipe.showing import REDRAWN, given_to, inputs_of, made_of
 from personalize.recipe.steps import Input, Inputs
 from personalize.recipe.tracking import StepRun, Store, used
-
-PARTS = "reproduces.parts"
-"""Tag of a run of `reproduce` that made parts of another's work again: how many, and the seed."""
 
 
 @dataclass(frozen=True)
@@ -84,46 +81,25 @@ def proven(run_id: str, trust: Trust, read: Collection[str] | None = None) -> tu
 
     store = Store(mlflow.MlflowClient(), "", [], Path.cwd(), trust)
     past = store.by_id(run_id)
-    links = [_proven(store, past, run_id, "", "", read)]
+    links = [_proven(store, past, run_id, {}, read)]
     try:
         statement = store.statement(past) if past is not None else None
     except EvidenceError:
         return links, None
     for each in provenance.of(statement) if statement is not None else ():
         if uri := each.get("uri", ""):
-            run, digest, name = uri.removeprefix("runs:/"), each.get("digest", {}).get("sha256", ""), each["name"]
+            run, name = uri.removeprefix("runs:/"), each["name"]
             made = store.by_id(run)
             if made is not None or read is None or name in read:
-                links.append(_proven(store, made, run, name, digest, read))
+                links.append(_proven(store, made, run, each, read))
     return links, statement
 
 
-def reproduced(run_ids: Collection[str], trust: Trust) -> list[Link]:
-    """What `reproduce` found last when it made the project runs of these runs again, whole and in parts."""
-    import mlflow
-
-    store = Store(mlflow.MlflowClient(), "", [], Path.cwd())
-    runs = [past for run_id in run_ids if (past := store.by_id(run_id)) is not None]
-    parents = {past.tags.get("mlflow.parentRunId", ""): past.experiment_id for past in runs}
-    links = []
-    for project, experiment in parents.items():
-        condition = f"tags.reproduces = '{project}' AND tags.`reproduces.agrees` != ''"
-        order = ["attributes.start_time DESC"]
-        tried = store.client.search_runs([experiment], condition, order_by=order) if project else ()
-        latest = {(PARTS in again.data.tags): again for again in reversed(tried)}
-        for in_parts, again in sorted(latest.items()):
-            agrees, run_id = again.data.tags["reproduces.agrees"] == "true", again.info.run_id[:8]
-            how = f"parts made again (run {run_id})" if in_parts else f"made again as run {run_id}"
-            said = f"{how}, it {'came to the same' if agrees else 'came to something else'}"
-            refused = "" if agrees or trust.differing else "; find out why, or allow it (trust.differing)"
-            links.append(Link("reproduced", agrees or trust.differing, said + refused))
-    return links
-
-
 def _proven(
-    store: Store, past: StepRun | None, run_id: str, step: str, digest: str, read: Collection[str] | None
+    store: Store, past: StepRun | None, run_id: str, used: Mapping[str, Any], read: Collection[str] | None
 ) -> Link:
-    """digest: what the run was when it was used; empty where nobody says."""
+    """used: what a later run says of the one that it used (its step, its result, who signed it); may be empty."""
+    step, digest = used.get("name", ""), used.get("digest", {}).get("sha256", "")
     if past is None:
         return Link(step or "run", False, f"run {run_id} of {step or 'it'} is gone")
     name = step or past.tags.get("recipe.step", "run")
@@ -134,6 +110,9 @@ def _proven(
     statement = store.statement(past)
     if digest and provenance.result(statement) != digest:
         return Link(name, False, f"{name}: run {run_id[:8]} is not what it was when it was used")
+    if (told := used.get("annotations", {}).get("key")) is not None and told != statement.key:
+        apart = f"is {signed_by(statement)}, and not with {short(told)}, as is said where it was used"
+        return Link(name, False, f"{name}: run {run_id[:8]} {apart}")
     if past.folder is None and (read is None or name in read):
         try:
             store.outputs(past)

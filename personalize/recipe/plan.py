@@ -8,8 +8,8 @@ from typing import Any, Literal
 from personalize.egress import has_secret, without_secrets
 from personalize.files import value_digest
 from personalize.recipe.config import Merged, Override, load, with_overrides
-from personalize.recipe.errors import RecipeError, nearest
-from personalize.recipe.fetched import pull
+from personalize.recipe.errors import Faults, RecipeError, nearest
+from personalize.recipe.fetched import pull, unpulled
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment
 from personalize.recipe.steps import Step, StepConfig, load_steps
 from personalize.recipe.tracking import StepRun, Store
@@ -97,18 +97,25 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
     """
     if until and step:
         raise RecipeError(f"give --until {until} or --step {step}, not both")
-    merged = load(root, profile, overrides)
+    faults = Faults()
+    merged = load(root, profile, overrides, faults)
     target = step or until or merged.until
     if target not in merged.steps:
         raise RecipeError(f"unknown step '{target}'{nearest(target, merged.steps)}")
     steps = load_steps(root, merged.places)
     kinds = {name: step.kind for name, step in steps.items()}
-    configs = validate(merged, kinds, set())
+    configs = validate(merged, kinds, set(), faults)
     order = list(steps)
     needed = closure([step] if step else order[: order.index(target) + 1], steps, configs)
-    validate(merged, kinds, set(needed))
-    pull(root, [configs[name] for name in needed])
-    return Prepared(merged, steps, configs, _components(root, needed, steps, configs), target, bool(step))
+    if not set(needed) <= set(configs):
+        validate(merged, kinds, set(needed), faults)
+    known = [name for name in needed if name in configs]
+    if faults.said and unpulled(root, [configs[name] for name in known]):
+        faults.refuse()  # what is wrong is said before minutes go into data
+    pull(root, [configs[name] for name in known])
+    components = _components(root, known, steps, configs, faults)
+    faults.refuse()
+    return Prepared(merged, steps, configs, components, target, bool(step))
 
 
 class Variants:
@@ -161,7 +168,9 @@ class Variants:
     def _of(self, name: str, config: StepConfig) -> Components:
         key = (name, config.model_dump_json())
         if key not in self._known:
-            self._known[key] = _components(self._root, [name], self._steps, {name: config})[name]
+            faults = Faults()
+            self._known[key] = _components(self._root, [name], self._steps, {name: config}, faults)[name]
+            faults.refuse()
         return self._known[key]
 
 
@@ -171,12 +180,17 @@ def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prep
     steps = load_steps(root, merged.places)
     configs = validate(merged, {name: step.kind for name, step in steps.items()}, set())
     known = [name for name in steps if set(closure([name], steps, configs)) <= set(configs)]
-    return Prepared(merged, steps, configs, _components(root, known, steps, configs, strict=False), merged.until)
+    return Prepared(merged, steps, configs, _components(root, known, steps, configs), merged.until)
 
 
 def _components(
-    root: Path, names: Sequence[str], steps: Mapping[str, Step], configs: Mapping[str, StepConfig], strict: bool = True
+    root: Path,
+    names: Sequence[str],
+    steps: Mapping[str, Step],
+    configs: Mapping[str, StepConfig],
+    faults: Faults | None = None,
 ) -> dict[str, Components]:
+    """faults: keeps what is not there; without it that is no fault, and the step not done."""
     pinned = environment(root)
     components: dict[str, Components] = {}
     for name in names:
@@ -186,7 +200,7 @@ def _components(
             code=code_closure(root, step.path, step.code),
             config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
             inputs={},
-            sources=_sources(step, config, strict),
+            sources=_sources(step, config, faults),
             environment=pinned,
         )
     return components
@@ -215,13 +229,14 @@ def needs_of(step: Step, config: StepConfig | None) -> tuple[str, ...]:
     return narrowed
 
 
-def _sources(step: Step, config: StepConfig, strict: bool) -> dict[str, str]:
+def _sources(step: Step, config: StepConfig, faults: Faults | None) -> dict[str, str]:
     try:
         return {str(name): str(digest) for name, digest in step.sources(config).items()}
     except (ValueError, OSError) as error:
-        if not strict:
-            return {"missing": str(error)}
-        raise RecipeError(f"{step.name}: {error}") from error
+        if faults is not None:
+            with faults.noted():
+                raise RecipeError(f"{step.name}: {error}") from error
+        return {"missing": str(error)}
 
 
 def make_plan(prepared: Prepared, store: Store, fresh: bool = False) -> list[Planned]:

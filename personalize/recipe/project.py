@@ -14,6 +14,7 @@ import yaml
 from personalize.cards.links import address, card_link, parts
 from personalize.egress import has_secret, without_secrets
 from personalize.recipe.fingerprint import Lineage
+from personalize.recipe.lease import held
 from personalize.recipe.plan import Prepared
 from personalize.recipe.showing import OUTCOME, Shown
 from personalize.recipe.tracking import StepRun, Store, refuse_logged_secrets
@@ -46,7 +47,11 @@ class ProjectRun:
         self.store = store
         if under is not None:
             run = mlflow.start_run(
-                run_name=under.name, experiment_id=store.experiment_id, nested=True, parent_run_id=under.run_id
+                run_name=under.name,
+                experiment_id=store.experiment_id,
+                nested=True,
+                parent_run_id=under.run_id,
+                tags=held(),
             )
         elif os.environ.get("MLFLOW_RUN_ID"):  # the project run of `mlflow run`; asking for it consumes the variable
             run = mlflow.start_run()
@@ -54,7 +59,9 @@ class ProjectRun:
                 store.client.update_run(run.info.run_id, name=run_name(prepared))
         else:
             nested = mlflow.active_run() is not None
-            run = mlflow.start_run(run_name=run_name(prepared), experiment_id=store.experiment_id, nested=nested)
+            run = mlflow.start_run(
+                run_name=run_name(prepared), experiment_id=store.experiment_id, nested=nested, tags=held()
+            )
         self.run_id = run.info.run_id
         # `mlflow run` has logged what was typed, quoted; a second value would be refused
         self.logged_already = dict(run.data.params)

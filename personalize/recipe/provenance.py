@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from personalize import files
 from personalize.egress import without_secrets
-from personalize.evidence.statement import SUFFIX, Statement, differences, read, write
-from personalize.recipe.fingerprint import Components, Lineage
+from personalize.evidence.statement import PROVENANCE, Statement, differences, read, write
+from personalize.recipe.fingerprint import Components, Lineage, unlocked
 from personalize.recipe.steps import DIAGNOSTICS
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
-NAME = f"provenance{SUFFIX}"
-"""Artifact of a step's run."""
+NAME = PROVENANCE
 KIND = "https://slsa.dev/provenance/v1"
 BUILD = "urn:personalize:step:1"
 
@@ -45,9 +44,11 @@ def state(
     """The envelope for a run that has just made `outputs`. inputs: run id and statement of each result it was given."""
     commit = {"gitCommit": lineage.commit} if lineage.commit else {}
     told = {"dirty": lineage.dirty} | ({"repository": lineage.repository} if lineage.repository else {})
+    apart = unlocked(components.environment)
+    drifted = {"annotations": {"unlocked": apart}} if apart else {}
     dependencies: list[dict[str, Any]] = [
         {"name": "code", "digest": commit, "annotations": told},
-        *({"name": "environment", "digest": {"sha256": pins}} for pins in [_pins(components)] if pins),
+        *({"name": "environment", "digest": {"sha256": pins}, **drifted} for pins in [_pins(components)] if pins),
         *({"name": "lock", "digest": {"sha256": digest}} for digest in [lineage.lock] if digest),
         *({"name": name, "digest": {"content": digest}} for name, digest in components.sources.items()),
     ]
@@ -121,6 +122,12 @@ def dirty(statement: Statement) -> list[str]:
     """The steps on the way to it whose code no commit holds; empty where all was committed."""
     codes = _codes(statement).items()
     return sorted(step for step, code in codes if code["annotations"]["dirty"] or not code["digest"])
+
+
+def drifted(statement: Statement) -> list[str]:
+    """The packages that were not installed as they are locked, in any step on the way to it."""
+    found = [each for each in of(statement) if each["name"].rpartition("/")[2] == "environment"]
+    return sorted({said for each in found for said in each.get("annotations", {}).get("unlocked", ())})
 
 
 def commits(statement: Statement) -> list[str]:

@@ -11,20 +11,25 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from personalize.evidence import keys
 from personalize.evidence.chain import Link, listed
+from personalize.evidence.statement import EvidenceError
 from personalize.files import read_json, scratch, sweep_scratch
 from personalize.recipe import machine
-from personalize.recipe.config import Override
+from personalize.recipe.config import Override, load, profiles
 from personalize.recipe.errors import RecipeError
+from personalize.recipe.finding import PARTS, keep
 from personalize.recipe.fingerprint import Components, differences
-from personalize.recipe.past import PARTS
 from personalize.recipe.project import DIFF, LEFT_OUT
 from personalize.recipe.steps import Replay
 from personalize.recipe.tracking import StepRun, Store, absolute, probe, used
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 
 def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Override] = ()) -> int:
@@ -39,6 +44,7 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
         store, original, run_id = ready.store, ready.original, ready.original.info.run_id
         print(f"running commit {ready.commit[:8]} again in {ready.place}", flush=True)
         ready.call("run", "--fresh", "true", "--reproduces", run_id)
+        signer = ready.signer
     again = store.client.search_runs(
         [original.info.experiment_id],
         f"tags.reproduces = '{run_id}' AND tags.`recipe.target` != ''",
@@ -48,7 +54,7 @@ def reproduce(root: Path, run_id: str, tolerance: float, given: Sequence[Overrid
     then, now = steps_of(store, original), steps_of(store, again)
     left_out_now = again.data.tags.get("reproduces.left_out", "").split(", ")
     lines, same = compare(then, now, tolerance, left_out_now)
-    store.client.set_tag(again.info.run_id, "reproduces.agrees", str(same).lower())
+    keep(store, again.info.run_id, then, same, f"within {tolerance:g} (relative)", signer)
     print("\n".join(lines))
     if cause := first_cause(then, now):
         print(cause)
@@ -73,17 +79,17 @@ def reproduce_parts(root: Path, run_id: str, asked: Replay, given: Sequence[Over
         links = [Link(**each) for each in read_json(report)]
     print("\n".join(listed(links)), flush=True)
     wrong = [link for link in links if not link.holds]
+    how = f"within {asked.tolerance:g}" if asked.tolerance else "to the byte"
     tags = {
         "reproduces": run_id,
         PARTS: f"{asked.segments}, seed {asked.seed}",
-        "reproduces.agrees": str(not wrong).lower(),
         "mlflow.runName": f"parts of {run_id[:8]}",
     }
     client, experiment = ready.store.client, ready.original.info.experiment_id
     found = client.create_run(experiment, tags=tags).info.run_id
     ready.store.log_text(found, json.dumps([asdict(link) for link in links], indent=1), "replay.json")
+    keep(ready.store, found, steps_of(ready.store, ready.original), not wrong, how, ready.signer)
     client.set_terminated(found)
-    how = f"within {asked.tolerance:g}" if asked.tolerance else "to the byte"
     if wrong:
         print(f"run {run_id[:8]} does NOT hold: {wrong[0].name}: {wrong[0].words}")
         return 1
@@ -102,6 +108,8 @@ class _Ready:
     commit: str
     words: Sequence[str]
     """what was asked for then, as the engine's command line takes it"""
+    signer: "CryptoSigner | None"
+    """whose key stands for what is found"""
 
     def call(self, name: str, *more: str) -> None:
         """A command of the engine of that commit. Raises RecipeError where it fails."""
@@ -143,13 +151,22 @@ def _made_ready(root: Path, run_id: str, given: Sequence[Override]) -> Iterator[
         if apart:
             bring(root, place, outside)
             apart = apart_from(store, original, place, resolved, overrides)
-        if needed := [words for words in apart if left_out or not words.startswith("code of ")]:
+        if needed := lacking(apart, bool(left_out)):
             raise RecipeError(_missing(run_id, needed, left_out))
         for said in [*apart, *machine.apart(original.data.tags, machine.tags())]:
             print(f"note: {said}", flush=True)
         if left_out:
             print(f"not in the record, and as it was or without effect: {_listed(left_out)}", flush=True)
-        yield _Ready(root, place, store, original, commit, words)
+        yield _Ready(root, place, store, original, commit, words, _signer(root, resolved["profile"]))
+
+
+def _signer(root: Path, profile: str) -> "CryptoSigner | None":
+    """The key of the one who reproduces. Raises RecipeError where it was named and cannot be read."""
+    with_profile = profile in profiles(root)  # it may be of that commit alone
+    try:
+        return keys.own(load(root, profile).trust.key if with_profile else "")
+    except EvidenceError as error:
+        raise RecipeError(str(error)) from error
 
 
 def pull_pinned(place: Path) -> None:
@@ -255,6 +272,15 @@ def apart_from(
             now = replace(Components.from_json(json.dumps(found[step])), config=then.config, inputs=then.inputs)
             said += differences(now, then)
     return list(dict.fromkeys(said))
+
+
+def lacking(apart: Iterable[str], left_out: bool = False) -> list[str]:
+    """Those differences that are of something the run needs and that is not here; other packages are only a cause.
+
+    left_out: whether some of its code may have stayed elsewhere.
+    """
+    words = ("environment changed",) if left_out else ("environment changed", "code of ")
+    return [said for said in apart if not said.startswith(words)]
 
 
 def _missing(run_id: str, apart: Sequence[str], left_out: Mapping[str, str]) -> str:

@@ -1,16 +1,22 @@
 """What the terminal shows: the plan at the start, cards and next words at the end."""
 
+from personalize.recipe.fingerprint import unlocked
 from personalize.recipe.plan import Planned, Prepared
 from personalize.recipe.runner import Runner
 from personalize.recipe.showing import next_words
 from personalize.recipe.tracking import Store
 
+MOST_PACKAGES = 5
+
 
 def plan_text(prepared: Prepared, plan: list[Planned]) -> str:
-    """One line a step: what will happen, and why."""
+    """One line a step: what will happen, and why. Before them, what is not installed as it is locked."""
     width = max(len(planned.step.name) for planned in plan)
     target = f"{'step' if prepared.alone else 'until'} {prepared.target}"
     lines = [f"{prepared.name} · profile {prepared.merged.profile.name} · {target}"]
+    if apart := unlocked(prepared.components[plan[0].step.name].environment):
+        more = f" and {len(apart) - MOST_PACKAGES} more" if len(apart) > MOST_PACKAGES else ""
+        lines.append(f"  not installed as locked: {', '.join(apart[:MOST_PACKAGES])}{more}; what is installed counts")
     for planned in plan:
         lines.append(f"  {planned.step.name:<{width}}  {planned.action:<5}  {planned.why}")
     return "\n".join(lines)

@@ -24,6 +24,8 @@ from personalize.recipe.patience import tell_when_waiting
 
 STEP = "recipe.step."
 """Begins the tags of a project run that say of each step how it came to its result, and by which run: `ran <id>`."""
+BROKEN = "recipe.outputs.broken"
+"""Tag of a run on a server whose outputs were fetched and found to be others than it made: it is reused no more."""
 PROBE_SECONDS = 3.0
 AWAY = (502, 503, 504)
 """What a proxy answers for a server that is not there, and a server that is starting or going down."""
@@ -117,6 +119,8 @@ class Store:
 
         Outputs on this machine are read and compared; those of a server are when they are fetched (`outputs`).
         """
+        if said := past.tags.get(BROKEN):
+            return f"run {past.run_id[:8]} is not as it was made: {said}"
         if not self._present(past):
             return f"the outputs of run {past.run_id[:8]} are gone"
         try:
@@ -184,15 +188,21 @@ class Store:
         """
         folder = self.place(past)
         try:
-            changed = provenance.changed(self.statement(past), folder)
+            statement = self.statement(past)
+            changed = provenance.changed(statement, folder)
+            if changed and past.folder is None:  # what was fetched once may be what is broken
+                shutil.rmtree(folder, ignore_errors=True)
+                changed = provenance.changed(statement, self.place(past))
         except EvidenceError as error:
             raise RecipeError(f"the outputs of run {past.run_id} cannot be used: it has {error}") from error
         if changed:
             if past.folder is None:
-                shutil.rmtree(folder, ignore_errors=True)  # what was fetched may be what is broken
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(Exception):  # whoever may not write there is told again
+                    self.client.set_tag(past.run_id, BROKEN, _first(changed)[:500])
             raise RecipeError(
                 f"the outputs of run {past.run_id} are not as they were made: {_first(changed)}. Nothing is made from "
-                "them; run the step again"
+                "them; the same command again makes them anew"
             )
         return folder
 

@@ -8,21 +8,24 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from personalize.recipe.config import Merged, Value
-from personalize.recipe.errors import RecipeError, in_short, nearest
+from personalize.recipe.errors import Faults, in_short, nearest
 from personalize.recipe.steps import StepConfig
 
 # Kinds of error that the text as it was written may put right: a revision 1234567, an answer `yes`, a date.
 _WANTS_TEXT = {"string_type", "literal_error", "enum", "path_type"}
 
 
-def validate(merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[str]) -> dict[str, StepConfig]:
+def validate(
+    merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[str], faults: Faults | None = None
+) -> dict[str, StepConfig]:
     """Every step's config. A value may be missing only in steps that are not `needed`; those are then left out.
 
     A step whose Config extends another step's takes from that step's block what its own does not say.
-    Raises RecipeError with one line for each fault found.
+    faults: keeps what is wrong, to be said with what is found later; without it RecipeError is raised, one line for
+    each. A step with a fault is left out as well.
     """
     configs: dict[str, StepConfig] = {}
-    faults: list[str] = []
+    wrong = Faults() if faults is None else faults
     for step, kind in kinds.items():
         own, parent = merged.steps[step], extended(kind, kinds)
         values = {**(merged.steps[parent] if parent else {}), **own}
@@ -33,9 +36,9 @@ def validate(merged: Merged, kinds: Mapping[str, type[StepConfig]], needed: set[
                 if parent and parent not in configs and (detail["loc"] or ("",))[0] not in own:
                     continue  # said already, of the step whose value it is
                 if detail["type"] != "missing" or step in needed:
-                    faults.append(_say(step, kind, values, detail, merged))
-    if faults:
-        raise RecipeError("\n".join(dict.fromkeys(faults)))
+                    wrong.said.append(_say(step, kind, values, detail, merged))
+    if faults is None:
+        wrong.refuse()
     return configs
 
 

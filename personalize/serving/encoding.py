@@ -15,6 +15,8 @@ from html import unescape
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
+from personalize.files import parse_json
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -54,14 +56,16 @@ def encode(image: Image.Image, encoding: str, facts: Mapping[str, Any], signing:
 
 
 def facts_of(data: bytes) -> dict[str, Any]:
-    """What `encode` wrote into the file; empty where the file says nothing."""
+    """What `encode` wrote into the file; empty where it says nothing. Raises ValueError where that cannot be read."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
         packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     text = packet.decode() if isinstance(packet, bytes) else str(packet)
     found = re.search(r'<rdf:li xml:lang="x-default">(.*?)</rdf:li>', text, re.DOTALL)
-    facts: dict[str, Any] = json.loads(unescape(found.group(1))) if found else {}
+    facts = parse_json(unescape(found.group(1))) if found else {}
+    if not isinstance(facts, dict):
+        raise ValueError(f"what it says of itself is a {type(facts).__name__}")
     return facts
 
 

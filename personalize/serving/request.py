@@ -15,7 +15,7 @@ from typing import Any
 
 from personalize.dreambooth.sampling import Sampling
 from personalize.dreambooth.shapes import Size, check_shape
-from personalize.photographs.prompts import MAX_CHARACTERS, Subject, check_prompt, mentions
+from personalize.photographs.prompts import MAX_CHARACTERS, Subject, check_prompt, foreign_syntax, mentions
 from personalize.serving.versions import Unreachable, Version, spoken
 
 MAX_SIDE = 2**16
@@ -273,9 +273,10 @@ def _row(
         height=size.height,
         negative_prompt=_text(row, "negative_prompt", defaults.sampling.negative_prompt),
     )
-    check_prompt(tokenizers, prompt)
-    if sampling.negative_prompt:
-        check_prompt(tokenizers, sampling.negative_prompt)
+    for text in filter(None, (prompt, sampling.negative_prompt)):
+        if said := foreign_syntax(text):
+            raise RequestError(f"{said}. Take it out; adapter_scale and model_version choose the adapter.")
+        check_prompt(tokenizers, text)
     encoding = _text(row, "format", defaults.format).lower().replace("jpg", "jpeg")
     if encoding not in WORST_BYTES_PER_PIXEL:
         raise RequestError(f"format {encoding!r} is not one of webp, png, jpeg.")

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personalize.cards.links import address
 from personalize.dreambooth.adapter_files import DIFFUSERS as WEIGHTS
 from personalize.evidence import package
-from personalize.evidence.statement import EvidenceError, Statement
+from personalize.evidence.statement import PROVENANCE, EvidenceError, Statement, read
 from personalize.evidence.trust import Resolved
 from personalize.files import scratch
 from personalize.photographs.prompts import Subject, load_subjects
@@ -246,7 +247,28 @@ class Versions:
         of = {"model": f"{FOLDER}/{WEIGHTS}", "scores": package.SCORES}
         if apart := [part for part, name in of.items() if record[part]["sha256"] != statement.subjects.get(name)]:
             return f"what was approved is another: {' and '.join(apart)}"
-        return self.policy.against_approver(record["key"], str(said.get("trainer", "")))
+        return self.policy.against_approver(record["key"], self._trainer(statement))
+
+    def _trainer(self, statement: Statement) -> str:
+        """Whose key the training of these weights is signed with, by its own statement; asked where four eyes are.
+
+        Raises EvidenceError in words that follow `it has`.
+        """
+        from personalize.review import approval
+
+        if not self.policy.four_eyes:
+            return ""
+        try:
+            where = address(statement.predicate["runs"]["train"], PROVENANCE)
+            trained = read(approval.content(where, "statement of its training").decode("utf-8"))
+        except (approval.ApprovalError, ValueError) as error:
+            raise EvidenceError(f"no training that shows who trained ({error})") from error
+        adapter = approval.ADAPTER.removeprefix("outputs/")
+        if trained.subjects.get(adapter) != statement.subjects.get(f"{FOLDER}/{WEIGHTS}"):
+            raise EvidenceError("another adapter than its training made")
+        if against := self.policy.against_maker(trained.key):
+            raise EvidenceError(f"a training that {against}")
+        return trained.key
 
 
 def spoken(subject: str) -> str:

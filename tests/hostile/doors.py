@@ -167,3 +167,11 @@ def envelope(payload: Any) -> str:
     encoded = base64.b64encode(text.encode()).decode()
     kind = "application/vnd.in-toto+json"
     return json.dumps({"payload": encoded, "payloadType": kind, "signatures": [], "keys": []})
+
+
+def picture(file: str) -> None:
+    """`-e whence -P picture=... -P redraw=true`"""
+    from personalize.recipe import Inputs
+    from steps import whence
+
+    whence.run(whence.Config(picture=file, redraw=True), Inputs({}), Path("outputs"))

@@ -678,6 +678,55 @@ add(
 )
 
 
+def drawn(said: str) -> Callable[[], str]:
+    """A picture that says this of itself, as ours do."""
+
+    def make() -> str:
+        from PIL import Image
+
+        packet = f'<x:xmpmeta><rdf:li xml:lang="x-default">{said}</rdf:li></x:xmpmeta>'
+        Image.new("RGB", (8, 8)).save("given.webp", xmp=packet.encode("utf-8", "surrogatepass"))
+        return "given.webp"
+
+    return make
+
+
+def put(content: bytes, name: str = "given.png") -> Callable[[], str]:
+    def make() -> str:
+        Path(name).write_bytes(content)
+        return name
+
+    return make
+
+
+def pipe() -> str:
+    os.mkfifo("given.webp")
+    return "given.webp"
+
+
+HUGE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0)) + chunk(b"IEND", b"")
+UNREADABLE, UNSHOWN = r"cannot be read as a picture", r"is not shown to be what it says"
+add(
+    doors.picture,
+    {
+        "a pipe": (pipe, r"pipe or a device"),
+        "a device without end": ("/dev/zero", r"pipe or a device"),
+        "a folder": (lambda: str(Path.cwd()), UNREADABLE),
+        "nothing": (put(b""), UNREADABLE),
+        "of 60,000 pixels a side": (put(HUGE), UNREADABLE),
+        "that says a text nested without end": (drawn(DEEP), UNREADABLE),
+        "that says a list": (drawn("[1]"), UNREADABLE),
+        "that says no JSON": (drawn("chair"), UNREADABLE),
+        "that says nothing": (drawn("{}"), UNSHOWN),
+        "with a seed of words": (drawn('{"prompt": "a", "base": "x", "seed": "seven"}'), UNSHOWN),
+        "with a seed of 400 digits": (drawn('{"prompt": "a", "base": "x", "seed": 1%s}' % ("0" * 400)), UNSHOWN),
+        "of a version of markup": (drawn('{"prompt": "a", "registered_model": "<b>", "version": "../1"}'), UNSHOWN),
+        "of a version that is a list": (drawn('{"prompt": "a", "registered_model": [1], "version": {"a": 1}}'), UNSHOWN),
+        "of adapters that are a number": (drawn('{"prompt": "a", "registered_model": "chairs", "adapters": 7}'), UNSHOWN),
+    },
+)  # fmt: skip
+
+
 # Requests.
 
 

@@ -1,6 +1,7 @@
 """What a subject is called, when a text names it, and when a prompt is too long to be heard."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from personalize.dreambooth.backbone import load_tokenizers
 from personalize.photographs.prompts import (
     Subject,
     check_prompt,
+    foreign_syntax,
     load_subjects,
     mentions,
     save_subjects,
@@ -107,3 +109,28 @@ def test_a_part_of_another_word_is_no_mention(text: str, token: str) -> None:
 )
 def test_a_text_without_its_token_reads_as_if_it_had_never_been_there(text: str, left: str) -> None:
     assert without_token(text, "zwvchr") == left
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a photo of a (red:1.3) chair", "'(red:1.3)'"),
+        ("a photo of a (dark red: .8) chair", "'(dark red: .8)'"),
+        ("((zwvchr chair:1.2)) on grass", "'(zwvchr chair:1.2)'"),
+        ("a chair <lora:zwvchr-v2:0.8> on grass", "'<lora:zwvchr-v2:0.8>'"),
+        ("a chair < LoRA : x : 1 >", "'< LoRA : x : 1 >'"),
+        ("a chair (old) on grass, at 10:30", ""),
+        ("a chair (in the ratio 4:3) on grass", ""),
+        ("a chair (seen from above: grass)", ""),
+        ("a sofa < 2 m: a small one", ""),
+    ],
+)
+def test_weights_and_adapters_as_other_programs_write_them_are_named(text: str, found: str) -> None:
+    assert foreign_syntax(text).partition(" is how")[0] == found
+
+
+def test_a_long_prompt_is_looked_through_at_once() -> None:
+    for text in ("(" * 4000, "(" + "a " * 2000, "<lora:" * 700, "(a:" * 1300):
+        started = time.perf_counter()
+        assert foreign_syntax(text) == ""
+        assert time.perf_counter() - started < 0.5

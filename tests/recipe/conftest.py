@@ -106,6 +106,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def served() -> dict[str, str]:
+    """The environment of a tracking server. Its own jobs, which nobody here asks for, are seven processes more."""
+    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
 @pytest.fixture
 def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An `mlflow server` that keeps artifacts to itself, so that outputs travel over HTTP."""
@@ -115,7 +120,10 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"], stdout=log, stderr=log
+            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"],
+            env=served(),
+            stdout=log,
+            stderr=log,
         )
         try:
             deadline = time.monotonic() + 600
@@ -134,3 +142,19 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@pytest.fixture
+def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts packages before those that are installed, as far as their names and versions go."""
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    monkeypatch.syspath_prepend(place)
+
+    def installs(**versions: str) -> None:
+        for folder in place.iterdir():
+            folder.rmdir()
+        for name, version in versions.items():
+            (place / f"{name}-{version}.dist-info").mkdir()
+
+    return installs

@@ -108,8 +108,16 @@ def test_a_wrong_type_or_range_is_said_with_its_place(project: Path, text: str) 
 
 
 def test_all_faults_are_said_at_once(project: Path) -> None:
-    message = refused(project, ("count.top", "x"), ("count.sede", "1"), ("read.titel", "x"))
-    assert len(message.splitlines()) == 3
+    """Unknown names, wrong values, and data that are not there, of whichever step."""
+    names = ("LANGAUGE", "3"), ("topp", "3"), ("coutn.top", "3"), ("count.sede", "1"), ("read.titel", "x")
+    message = refused(project, *names, ("count.top", "x"), ("read.folder", "nowhere"))
+    lines = message.splitlines()
+    assert len(lines) == 6, "a step with a fault is not asked for its data"
+    assert [line.split(":")[0] for line in lines[:3]] == ["-P LANGAUGE=3", "-P topp=3", "-P coutn.top=3"]
+    lines = refused(project, ("topp", "3"), ("count.top", "x"), ("read.folder", "nowhere")).splitlines()
+    assert len(lines) == 3
+    assert lines[-1].startswith("read: ")
+    assert "nowhere" in lines[-1]
 
 
 def test_a_missing_variable_names_line_and_profile(project: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -117,6 +118,35 @@ def test_a_server_that_stays_away_ends_the_run_in_one_message(
     assert "does not answer; waiting for it" in said
     assert said.count("error: ") == 1, said
     assert "Traceback (most" not in said
+
+
+def test_a_result_on_a_server_that_was_changed_is_named_and_then_made_anew(
+    run: Run, server: str, project: Path, tmp_path: Path
+) -> None:
+    assert run("run")[0] == 0
+    counted = runs_of("count")[0].info.run_id
+    (kept,) = (tmp_path / "served").rglob(f"{counted}/artifacts/outputs/counts.json")
+    before = kept.read_text()
+    kept.write_text('{"the": 99}')
+    shutil.rmtree(project / "build" / "recipe" / "inputs", ignore_errors=True)
+    status, said = run("run", "--report.heading", "Other")
+    assert status == 2
+    assert "not as they were made: counts.json was changed. Nothing is made from them; the same command again" in said
+    kept.write_text(before)
+    status, said = run("run", "--report.heading", "Other")
+    assert status == 0, said
+    assert f"count   run    run {counted[:8]} is not as it was made: counts.json was changed" in said
+
+
+def test_what_was_fetched_and_cut_short_since_is_fetched_again(run: Run, server: str, project: Path) -> None:
+    assert run("run")[0] == 0
+    assert run("run", "--report.heading", "Other")[0] == 0, "what count made is fetched for it"
+    fetched = list((project / "build" / "recipe" / "inputs").rglob("outputs/counts.json"))
+    assert fetched
+    for path in fetched:
+        path.write_text("")
+    assert run("run", "--report.heading", "Another")[0] == 0
+    assert len(runs_of("count")) == 1
 
 
 def test_two_runs_of_one_checkout_at_once_both_finish(project: Path, server: str, outside: dict[str, str]) -> None:

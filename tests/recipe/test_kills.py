@@ -1,11 +1,18 @@
-"""Killed again and again at any moment, a recipe loses nothing and leaves nothing: `KILLS=500` for a long night."""
+"""Killed at any moment, again and again, a recipe loses nothing and leaves nothing. At night: make test-kills KILLS=500
 
+Who is killed: the recipe (SIGKILL, SIGTERM, SIGINT), the tracking server in the middle of a run, or all at once as by a
+power cut, of which files that no one had told the disk to keep come out short. Endpoints: tests/serving/test_kills.py.
+"""
+
+import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
@@ -13,44 +20,155 @@ import pytest
 
 from personalize import files
 from personalize.recipe import Recipe
+from tests import forked
+from tests.recipe.conftest import free_port, served
 
-KILLS = int(os.environ.get("KILLS", "60"))
+KILLS = max(4, int(os.environ.get("KILLS", "60")) * 3 // 4)
+"""The other quarter are endpoints'."""
+VICTIMS = ("recipe",) * 5 + ("server", "power") * 2
+STEPS = ("read", "count", "report")
+
+
+class Tracking:
+    """A tracking server that can be killed, and started again at the same address."""
+
+    def __init__(self, store: str, place: Path) -> None:
+        self.port, self.place = free_port(), place
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.words = [store, str(place / "served"), str(self.port)]
+        self.start()
+
+    def start(self) -> None:
+        said = self.place / "server.log"
+        self.process = forked.begin(forked.tracking_server, self.words, self.place, served(), said)
+
+    def kill(self) -> None:
+        kill(self.process)
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            assert self.process.is_alive(), (self.place / "server.log").read_text()[-3000:]
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the server does not start")
+
+
+def kill(process: BaseProcess) -> None:
+    """A process and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # where it has no session of its own yet
+    process.join()
+
+
+@pytest.fixture
+def tracking(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
+    """MLflow's own waiting is shortened, by its own settings."""
+    made = Tracking(store, tmp_path)
+    try:
+        made.wait()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mlflow.MlflowClient().create_experiment("killed"))
+        yield made
+    finally:
+        made.kill()
 
 
 def results(root: Path) -> dict[str, str]:
     """What each step made, by digest."""
     recipe = Recipe("local", root=root)
-    return {step: files.tree_digest(recipe.get_artifact(step)) for step in ("read", "count", "report")}
+    return {step: files.tree_digest(recipe.get_artifact(step)) for step in STEPS}
+
+
+def cut_short(places: list[Path], since: float, chance: random.Random) -> int:
+    """Half of the files that were written since then keep only their beginning, or nothing; how many.
+
+    As file systems leave what was not synced. SQLite syncs its own; what was there before lies on the disk.
+    """
+    young = [
+        path
+        for place in places
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and not path.is_symlink() and path.stat().st_mtime >= since
+    ]
+    lost = [path for path in young if chance.random() < 0.5]
+    for path in lost:
+        os.truncate(path, chance.choice([0, chance.randrange(path.stat().st_size + 1)]))
+    return len(lost)
 
 
 @pytest.mark.slow
 def test_whatever_is_killed_the_same_command_finishes_and_nothing_is_left(
-    project: Path, outside: dict[str, str], store: str, monkeypatch: pytest.MonkeyPatch
+    project: Path, outside: dict[str, str], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(0)
     monkeypatch.chdir(project)
-    words = [sys.executable, "-m", "personalize.recipe", "run"]
+    environment = {**os.environ, **{name: outside[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS")}}
+    disk, heard = [tmp_path / "served", project / "build"], tmp_path / "said"
+
+    def begin() -> BaseProcess:
+        heard.unlink(missing_ok=True)
+        return forked.begin(forked.recipe_command, ["run"], project, environment, heard)
+
+    def end(process: BaseProcess) -> str:
+        process.join(300)
+        assert process.exitcode is not None, "it hangs"
+        return heard.read_text() if heard.exists() else ""
+
+    def finish() -> str:
+        """Of what was cut short a run may have to say that it is, once for each step; then it is made anew."""
+        for _ in range(1 + len(STEPS)):
+            last = begin()
+            said = end(last)
+            assert "Traceback" not in said, said
+            if last.exitcode == 0:
+                return said
+            assert "not as they were made" in said, said
+        raise AssertionError(said)
+
+    finish()
+    expected, ended, lost = results(project), Counter[str](), 0
+    text = project / "texts" / "a.txt"
+    text.write_text("the cat and the dog and the cat")
     started = time.monotonic()
-    subprocess.run(words, cwd=project, env=outside, check=True, capture_output=True)
+    finish()
     whole = time.monotonic() - started
-    expected, finished = results(project), 0
     for number in range(KILLS):
-        text = project / "texts" / "a.txt"
         if number % 4 == 0:  # something new to do; in between, the same is gone on with
             text.write_text(f"the cat and the dog {number}")
-        process = subprocess.Popen(words, cwd=project, env=outside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        victim, since = chance.choice(VICTIMS), time.time()
+        process = begin()
         time.sleep(chance.uniform(0, whole))
-        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        said = process.communicate(timeout=120)[0].decode()
-        finished += process.returncode == 0
-        assert "disk I/O" not in said and "malformed" not in said, said  # noqa: PT018
+        if victim == "recipe":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        elif victim == "server":
+            tracking.kill()
+            tracking.start()
+        else:
+            kill(process)
+            tracking.kill()
+            lost += cut_short(disk, since, chance)
+            tracking.start()
+        said = end(process)
+        tracking.wait()
+        ended[f"{victim} {'done' if process.exitcode == 0 else 'ended'}"] += 1
+        stopped = victim == "recipe" and "KeyboardInterrupt" in said  # in the middle of an import
+        for damage in ("disk I/O", "malformed", "not empty", *(() if stopped else ("Traceback",))):
+            assert damage not in said, said
     text.write_text("the cat and the dog")
-    last = subprocess.run(words, cwd=project, env=outside, capture_output=True, text=True, check=True)
-    assert results(project) == expected, last.stdout
-    assert finished < KILLS, "somebody was killed"
+    last = finish()
+    assert results(project) == expected, last
+    print(f"{KILLS} kills: {dict(ended)}; {lost} files cut short")
+    assert sum(count for how, count in ended.items() if how.endswith("ended")), "somebody was killed"
     client = mlflow.MlflowClient()
     runs = client.search_runs([os.environ["MLFLOW_EXPERIMENT_ID"]], max_results=5000)
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
     assert not list((project / "build" / "recipe" / "work").glob("*"))
-    again = subprocess.run(words, cwd=project, env=outside, capture_output=True, text=True, check=True)
-    assert "run    " not in again.stdout, "everything is reused"
+    assert "run    " not in finish(), "everything is reused"

@@ -72,6 +72,27 @@ def test_a_step_outlives_no_project_run(run: Run, waiting: subprocess.Popen[byte
     assert client.get_run(above.info.run_id).info.status == "FAILED"
 
 
+def test_a_run_that_mlflow_has_opened_is_leased_before_anything_is_asked_of_a_step(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = mlflow.MlflowClient().create_run(os.environ["MLFLOW_EXPERIMENT_ID"]).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+    code = project / "steps" / "count.py"
+    code.write_text(code.read_text() + "\n\ndef check(config):\n    raise ValueError('not today')\n")
+    assert run("run")[0] == 2
+    assert lease.TAG in mlflow.MlflowClient().get_run(opened).data.tags
+
+
+def test_a_project_run_is_leased_from_its_first_moment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(store: object, run_id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("personalize.recipe.runner.lease", killed)
+    assert run("run")[0] == 130
+    (found,) = mlflow.MlflowClient().search_runs([os.environ["MLFLOW_EXPERIMENT_ID"]])
+    assert lease.TAG in found.data.tags
+
+
 def test_another_machines_lease_holds_until_it_has_run_out() -> None:
     held = json.loads(lease._written())
     there = {**held, "place": "elsewhere", "pid": 1}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -123,9 +124,10 @@ torch==2.13.0 ; python_full_version >= '3.12' \\
 """
 
 
-def test_a_changed_lock_says_which_packages(run: Run, project: Path) -> None:
+def test_a_changed_lock_says_which_packages(run: Run, project: Path, installs: Callable[..., None]) -> None:
     lock = project / "requirements.lock"
     lock.write_text(LOCK.format(numpy="aa"))
+    installs(numpy="2.4.6")
     assert run("run")[0] == 0
     edit(project / "conda.yaml", "python=3.11", "python=3.12")
     edit(lock, "# via words", "# via somebody else")
@@ -133,6 +135,7 @@ def test_a_changed_lock_says_which_packages(run: Run, project: Path) -> None:
     edit(lock, "sha256:aa", "sha256:cc")
     assert plan(run)["read"] == "run: environment changed: other files of numpy 2.4.6"
     edit(lock, "numpy==2.4.6", "numpy==2.5.0")
+    installs(numpy="2.5.0")
     (project / "requirements-torch.lock").write_text("triton==3.4.0 \\\n    --hash=sha256:dd\n")
     assert plan(run)["read"] == "run: environment changed: numpy 2.4.6 → 2.5.0, triton (not there) → 3.4.0"
 

@@ -132,7 +132,7 @@ def evaluation(
         made = {"inputs": {name: f"run {of}" for name, of in runs.items()}, "config": {}}
         (place / step / "made.json").write_text(json.dumps(made))
         outputs = place / step / "outputs"
-        components = Components(step, {}, {}, {}, {"photographs": "ab" * 16} if step == "ingest" else {}, "")
+        components = Components(step, {}, {}, {}, {"photographs": "ab" * 16} if step == "ingest" else {}, {})
         tags = {"recipe.step": step, "mlflow.parentRunId": project, "recipe.fingerprint": components.digest}
         tags["recipe.outputs.files"] = str(sum(path.is_file() for path in outputs.rglob("*")))
         tags["recipe.outputs.digest"] = tree_digest(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from personalize.evidence import keys, package
-from personalize.evidence.statement import write
+from personalize.evidence.statement import PROVENANCE, write
 from personalize.files import file_digest, write_json
 from personalize.photographs.prompts import Subject, save_subjects
 from personalize.review import approval
@@ -33,9 +34,14 @@ def register(
     dirty: Sequence[str] = (),
     signer: CryptoSigner | None = None,
     approver: CryptoSigner | None = None,
+    trainer: CryptoSigner | None = None,
+    says_trainer: str = "",
     champion: bool = False,
 ) -> str:
-    """A version in the store in use -> its number. base: sha256 by file; signer, approver: the own key if not given."""
+    """A version in the store in use -> its number. base: sha256 by file; signers are the own key where none is given.
+
+    says_trainer: what the version says of who trained, where that is not so.
+    """
     client = mlflow.MlflowClient()
     experiment = mlflow.get_experiment_by_name("registered")
     number = (
@@ -48,6 +54,9 @@ def register(
     (adapter / "pytorch_lora_weights.safetensors").write_bytes(weights)
     save_subjects(adapter, list(subjects))
     client.log_artifact(train, str(adapter / "pytorch_lora_weights.safetensors"), "outputs/lora")
+    made = {"lora/pytorch_lora_weights.safetensors": hashlib.sha256(weights).hexdigest()}
+    trainer = trainer or keys.own()
+    client.log_text(train, write(made, "https://slsa.dev/provenance/v1", {}, trainer), PROVENANCE)
     client.log_text(evaluate, "<html>the card</html>", "card.html")
     client.log_text(evaluate, json.dumps({"verdict": verdict}), "outputs/scores.json")
     evidence = approval.gather(evaluate, f"runs:/{evaluate}/card.html", train)
@@ -64,7 +73,7 @@ def register(
         "runs": {"train": train, "evaluate": evaluate},
         "verdict": verdict,
         "code": {"commits": [], "dirty": list(dirty)},
-        "trainer": keys.own_id(),
+        "trainer": says_trainer or trainer.public_key.keyid,
     }
     (model / package.PLACE).parent.mkdir(parents=True)
     (model / package.PLACE).write_text(write(digests | papers, package.KIND, said, signer or keys.own()))

@@ -97,6 +97,8 @@ def test_control_characters_do_not_reach_the_model(read):
         ({"prompt": "a", "seed": True}, "seed must be a number, not 'True'"),
         ({"prompt": "a", "width": [64]}, r"width must be a number, not '\[64\]'"),
         ({"prompt": "a" * 4001}, "prompt is 4,001 characters long; at most 4,000"),
+        ({"prompt": "a (red:1.3) chair"}, r"'\(red:1\.3\)' is how other programs write weights .* adapter_scale"),
+        ({"prompt": "a", "negative_prompt": "<lora:x:1>"}, "'<lora:x:1>' is how other programs write"),
         ({"prompt": "a", "sed": 1}, "'sed' is not known; did you mean 'seed'?"),
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps 0 is outside 1 to 50"),
         ({"prompt": "a", "num_inference_steps": 51}, "num_inference_steps 51 is outside 1 to 50"),

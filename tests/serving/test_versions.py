@@ -19,6 +19,7 @@ from personalize.dreambooth.sampling import Sampling, load_pipeline, sample
 from personalize.evidence import keys, memory
 from personalize.evidence.manifest import read
 from personalize.evidence.package import base_files, statement_of
+from personalize.evidence.statement import PROVENANCE
 from personalize.evidence.trust import Trust
 from personalize.photographs.prompts import Subject
 from personalize.review import approval
@@ -324,6 +325,24 @@ def test_an_approval_of_other_weights_does_not_count(known, shop, tmp_path, monk
     monkeypatch.setattr(memory, "_place", lambda what: tmp_path / "seen.json")  # another machine's memory
     known.now.s += versions.REFUSED_S
     with pytest.raises(NotServed, match="what was approved is another: model"):
+        known.find("", number, "")
+
+
+def test_who_trained_is_asked_of_the_training_and_not_of_the_version(known, shop, tmp_path):
+    other, unknown = key(tmp_path / "other.pem"), key(tmp_path / "unknown.pem")
+    other_id = str(other.public_key.keyid)
+    known.policy = Trust(makers=("own", other_id), four_eyes=True).resolved()
+    assert known.find("", shop.made(trainer=other), "")
+    for made, words in (
+        ({"says_trainer": other_id}, "both trained and approved"),
+        ({"trainer": unknown, "says_trainer": other_id}, "a training that is signed with key .* do not count here"),
+    ):
+        with pytest.raises(NotServed, match=words):
+            known.find("", shop.made(**made), "")
+    number = shop.made(trainer=other)
+    train = statement_of(_place(number)).predicate["runs"]["train"]
+    (Path(mlflow.get_run(train).info.artifact_uri.removeprefix("file://")) / PROVENANCE).unlink()
+    with pytest.raises(NotServed, match="no training that shows who trained"):
         known.find("", number, "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -14,10 +15,12 @@ import yaml
 from safetensors.numpy import load, save
 
 from personalize.evidence import keys
+from personalize.evidence.statement import write
 from personalize.evidence.trust import Trust
-from personalize.recipe import Inputs, RecipeError
+from personalize.recipe import Inputs, RecipeError, finding, provenance
 from personalize.recipe.fingerprint import Lineage
 from personalize.recipe.past import find
+from personalize.recipe.tracking import Store
 from personalize.review import approval
 from personalize.serving.registry import resolve
 from steps import deploy, promote, register, verify
@@ -191,14 +194,51 @@ def test_what_uncommitted_code_made_is_promoted_only_where_the_profile_allows_it
 
 def test_what_was_made_again_and_came_out_otherwise_is_not_promoted(registered, tmp_path):
     made = registered()
-    client = mlflow.MlflowClient()
-    experiment = mlflow.get_run(made.project).info.experiment_id
-    again = client.create_run(experiment, tags={"reproduces": made.project, "reproduces.agrees": "false"}).info.run_id
-    with pytest.raises(RecipeError, match=rf"made again as run {again[:8]}, it came to something else.*differing"):
+    again = made_again(made, agrees=False)
+    refused = rf"made again as run {again[:8]}, it came to something else.*differing"
+    with pytest.raises(RecipeError, match=refused):
         promoted(tmp_path)
     assert promoted(tmp_path, trust=Trust(differing=True))["version"] == "1"
-    client.set_tag(again, "reproduces.agrees", "true")
-    deployed()
+    mlflow.MlflowClient().set_tag(again, finding.AGREES, "true")
+    with pytest.raises(RecipeError, match=refused):
+        deployed()
+
+
+@pytest.mark.parametrize("how", ["signed", "a tag", "unsigned", "a stranger", "of another result"])
+def test_that_it_came_to_the_same_after_all_is_believed_where_it_is_signed(registered, tmp_path, how):
+    made = registered()
+    made_again(made, agrees=False)
+    if how == "a tag":
+        again = made_again(made, agrees=True)
+        lies(again, finding.FILE).unlink()
+    elif how == "of another result":
+        again = made_again(made, agrees=True)
+        signed = lies(again, finding.FILE)
+        signed.write_text(write(dict.fromkeys(made.runs, "0" * 64), finding.KIND, {"agrees": True}, keys.own()))
+    else:
+        signer = {"signed": keys.own(), "unsigned": None}.get(how)
+        if how == "a stranger":
+            keys.make(tmp_path / "stranger.pem")
+            signer = keys._load(tmp_path / "stranger.pem")
+        again = made_again(made, agrees=True, signer=signer)
+    trust = Trust(makers=("own",))
+    if how == "signed":
+        assert promoted(tmp_path, trust=trust)["version"] == "1"
+        assert f"made again as run {again[:8]}, it came to the same" in str(chain_of("chairs", "1", trust).links)
+    else:
+        with pytest.raises(RecipeError, match="it came to something else"):
+            promoted(tmp_path, trust=trust)
+
+
+def made_again(made: world.Made, agrees: bool, **signed: object) -> str:
+    """What `reproduce` leaves of these runs."""
+    client = mlflow.MlflowClient()
+    experiment = mlflow.get_run(made.project).info.experiment_id
+    again = client.create_run(experiment, tags={"reproduces": made.project}).info.run_id
+    store = Store(client, experiment, [experiment], Path.cwd())
+    runs = {step: store.by_id(run) for step, run in made.runs.items()}
+    finding.keep(store, again, runs, agrees, "to the byte", signed.get("signer", keys.own()))
+    return again
 
 
 def test_a_dirty_tree_is_not_made_clean_by_a_tag(registered, tmp_path):
@@ -282,12 +322,33 @@ def test_a_model_that_was_made_whole_with_another_key_is_not_promoted_where_only
 
 def test_who_trained_may_not_approve_where_four_eyes_are_asked_for(registered, tmp_path, another):
     registered()
-    four_eyes = Trust(four_eyes=True)
+    trainer = keys.own_id()
+    four_eyes = Trust(four_eyes=True, makers=(trainer,))
     with pytest.raises(RecipeError, match="both trained and approved"):
         promoted(tmp_path, trust=four_eyes)
     approver = another()
     promoted(tmp_path, trust=four_eyes)
     assert deployed(trust=four_eyes.model_copy(update={"approvers": (approver,)}))
+
+
+def test_who_trained_is_read_from_the_training_and_not_from_what_was_said_of_it(registered, tmp_path, monkeypatch):
+    """Whoever trained, evaluated and approves may sign an evaluation that names somebody else as the trainer."""
+    other, state = "d" * 64, provenance.state
+
+    def forged(outputs, components, config, inputs, *rest):
+        told = {step: (run, replace(of, key=other) if step == "train" else of) for step, (run, of) in inputs.items()}
+        return state(outputs, components, config, told, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "state", forged)
+        registered()
+    with pytest.raises(RecipeError, match=f"train: run .* is signed with .*, and not with key {other[:12]}"):
+        promoted(tmp_path, trust=Trust(four_eyes=True, makers=("own",)))
+
+
+def test_four_eyes_mean_something_only_where_makers_are_named():
+    with pytest.raises(ValueError, match="four_eyes needs makers that are named"):
+        Trust(four_eyes=True)
 
 
 def test_without_a_key_all_works_and_is_called_unsigned(registered, tmp_path, monkeypatch, capsys):
