@@ -87,7 +87,8 @@ class LoggedModelFiles(DatabricksLoggedModelArtifactRepository):
             try:
                 with tempfile.TemporaryDirectory() as folder:
                     missing(self, Path(local_dir), Path(folder), least)
-                    return way.log_artifacts(folder)
+                    way.log_artifacts(folder)
+                return
             except Exception as error:
                 first = first or error
         raise _Cut from first
