@@ -115,7 +115,7 @@ class JobRun(SubmittedRun):
                 _logger.info("%s", line)
         for task in run.tasks or []:
             if task.run_id and task.state and task.state.life_cycle_state is RunLifeCycleState.RUNNING:
-                said = self.output(task.run_id)[1].splitlines()
+                said = [line.rstrip() for line in self.output(task.run_id)[1].splitlines()]
                 for line in unread(said, self._read.get(task.run_id, []))[-LOG_LINES:]:
                     _logger.info("  %s", line)
                 self._read[task.run_id] = said[-LOG_LINES:]
@@ -130,12 +130,14 @@ class JobRun(SubmittedRun):
 def unread(said: list[str], before: list[str]) -> list[str]:
     """The lines of a log after those that were the last ones `before`; all where they have gone out of it.
 
-    Not by their number: of a long log a workspace keeps the end alone.
+    Not by their number: of a long log a workspace keeps the end alone, so the first of them may have gone.
     """
-    for known in filter(None, (before, before[:-1])):  # of the last one only a part may have been there
-        for end in range(len(said), len(known) - 1, -1):
-            if said[end - len(known) : end] == known:
-                return said[end:]
+    for known in (before, before[:-1]):  # of the last one only a part may have been there
+        for gone in range(len(known)):
+            rest = known[gone:]
+            for end in [len(rest)] if gone else range(len(said), len(rest) - 1, -1):
+                if said[end - len(rest) : end] == rest:
+                    return said[end:]
     return said
 
 

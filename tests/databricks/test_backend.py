@@ -151,6 +151,7 @@ def test_what_is_new_in_a_log_is_found_by_what_was_the_end_of_it():
     assert unread(["a", "b"], []) == ["a", "b"]
     assert unread(["a", "b", "c"], ["a", "b"]) == ["c"]
     assert unread(["y", "z", "c"], ["y", "z"]) == ["c"], "wherever it stands, since the begin has gone"
+    assert unread(["b", "c"], ["a", "b"]) == ["c"], "the first of it has gone"
     assert unread(["a", "begun and ended"], ["a", "begun"]) == ["begun and ended"]
     assert unread(["p", "q"], ["a", "b"]) == ["p", "q"], "all of it is new"
     assert unread(["a", "b"], ["a", "b"]) == []
