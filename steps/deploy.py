@@ -133,6 +133,17 @@ def needs(config: Config) -> tuple[str, ...]:
     return () if config.model or config.action != "deploy" else NEEDS
 
 
+def check(config: Config) -> None:
+    """Before anything is trained: the workspace has such an endpoint, or would take one, and from us.
+
+    Raises:
+        EndpointError: it does not; the message says what is wrong and the way out.
+    """
+    if config.action == "deploy" and config.target == "databricks":
+        endpoint: Any = endpoint_for(config)
+        endpoint.check()
+
+
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     """Do what `config.action` says and leave what is known of the endpoint in endpoint.json, its pictures beside it.
 

@@ -11,9 +11,10 @@ tagged `verdict=failed`, and promote refuses it.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,7 +146,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     else:
         reference = _reference(config) if config.base == "referenced" else None
         print(f"packing {'' if reference else 'base weights and '}the adapter into a model", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _going_on(tags) as begun:
             info = package.log(
                 local_folder(config.base_model, config.base_revision, config.dtype),
                 _gathered(train, Path(folder)),
@@ -160,6 +161,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
                 tags=tags,
                 reference=reference,
                 state=lambda subjects, held: _statement(config, inputs, tags, subjects, held),
+                model_id=begun,
             )
         model_uri, model_id = info.model_uri, info.model_id
     metrics = _headline(inputs["evaluate"].metrics)
@@ -237,6 +239,29 @@ def _carries(address: str, adapter_md5: str) -> bool:
     from personalize.serving.package import artifact_in
 
     return file_digest(artifact_in(address, "adapter") / Path(ADAPTER).name) == adapter_md5
+
+
+@contextlib.contextmanager
+def _going_on(tags: Mapping[str, str]) -> Iterator[str | None]:
+    """The id of the logged model of these tags whose upload to a workspace was cut before, where there is one.
+
+    An upload inside that is cut can be gone on with by the next run.
+    """
+    import mlflow
+
+    from personalize.serving import registry
+
+    if not str(mlflow.get_tracking_uri()).startswith("databricks"):
+        yield None
+        return
+    from personalize.databricks import registration
+
+    begun = registry.logged_with_tag(MADE_AS, tags.get(MADE_AS, ""), "PENDING")
+    if begun is not None:
+        print(f"{begun.model_uri} is this very model, and its upload was cut; it is gone on with", flush=True)
+        mlflow.set_logged_model_tags(begun.model_id, dict(tags))
+    with registration.going_on():
+        yield begun.model_id if begun else None
 
 
 def _registered(model_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion:

@@ -69,19 +69,22 @@ class JobsBackend(AbstractBackend):
             ExecutionException: the backend config, the tracking server, the workspace or the state of the checkout does
                 not allow it, or a job that was waited for failed. `mlflow run` prints its message without a traceback.
         """
-        from mlflow.exceptions import ExecutionException
+        from mlflow.exceptions import ExecutionException, MlflowException
 
         _speak()
         waits = bool(backend_config.get("wait")) and not backend_config.get("SYNCHRONOUS")
         try:
             job = self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
-        except WorkspaceError as error:
+            if waits:
+                with explained("waiting for the job, which runs on"):
+                    _watch(job)
+        except ExecutionException:
+            raise
+        except (WorkspaceError, MlflowException) as error:
             words = str(error)
             if "serverless" in words.lower() and "new_cluster" in backend_config:
                 words += " Take profiles/databricks-serverless.json as the backend config."
             raise ExecutionException(words) from error
-        if waits:
-            _watch(job)
         return job
 
     def _run(

@@ -35,6 +35,7 @@ GPUS: dict[str, dict[str, str]] = {
 FITS_SDXL = {"aws": "GPU_MEDIUM", "azure": "GPU_LARGE", "gcp": "GPU_MEDIUM"}
 SERVED = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "MLFLOW_MODELS_WORKERS": "1"}
 """A served model asks no hub, and needs one copy on its GPU: MLflow's own containers start a worker for each CPU."""
+DEVICE = "PERSONALIZE_DEVICE"
 MOST_VARIABLES = 30
 READ_ONLY = ("state", "creator", "creation_timestamp", "foundation_model", "model_name", "model_version", "type")
 SECRET = re.compile(r"\{\{secrets/[^/{}]+/[^/{}]+\}\}")
@@ -62,18 +63,11 @@ def new_entity(model: ModelVersion, compute: Compute, variables: Mapping[str, st
     """A version as it is first put on an endpoint, named `<model>-<version>`.
 
     It never asks a model hub, and draws on what it is put on: a GPU that is not there is an error, not a slow CPU.
-    variables: more environment variables, `{{secrets/scope/key}}` for a secret.
-
-    Raises:
-        EndpointError: there are too many variables, or one names a secret in a way that Databricks does not know.
+    variables: more environment variables, `{{secrets/scope/key}}` for a secret; see `check_variables`.
     """
+    check_variables(variables)
     device = "cpu" if compute.workload_type in CPUS else "cuda"
-    environment = {**SERVED, "PERSONALIZE_DEVICE": device, **variables}
-    if len(environment) > MOST_VARIABLES:
-        raise EndpointError(f"A version takes {MOST_VARIABLES} environment variables; these are {len(environment)}.")
-    for name, value in variables.items():
-        if "{{" in value and not SECRET.fullmatch(value):
-            raise EndpointError(f"deploy.environment.{name}: a secret is written {{{{secrets/<scope>/<key>}}}}.")
+    environment = {**SERVED, DEVICE: device, **variables}
     return {
         "name": f"{model.name.rsplit('.', 1)[-1]}-{model.version}",
         "entity_name": model.name,
@@ -81,6 +75,16 @@ def new_entity(model: ModelVersion, compute: Compute, variables: Mapping[str, st
         **compute.as_dict(),
         "environment_vars": environment,
     }
+
+
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises EndpointError where they are too many, or one names a secret in a way that Databricks does not know."""
+    count = len({*SERVED, DEVICE, *variables})
+    if count > MOST_VARIABLES:
+        raise EndpointError(f"A version takes {MOST_VARIABLES} environment variables; these are {count}.")
+    for name, value in variables.items():
+        if "{{" in value and not SECRET.fullmatch(value):
+            raise EndpointError(f"deploy.environment.{name}: a secret is written {{{{secrets/<scope>/<key>}}}}.")
 
 
 def kept(entity: Mapping[str, Any]) -> dict[str, Any]:

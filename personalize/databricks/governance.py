@@ -40,16 +40,16 @@ def check_model(client: WorkspaceClient, full_name: str) -> None:
             owner = client.registered_models.get(full_name).owner
         except NotFound:
             owner = None
-    if owner is not None:
-        if owner not in names and not owns(client, schema, names):
-            raise WorkspaceError(
-                f"{full_name} belongs to {owner}; a new version and its alias need its ownership. Ask {owner} to make "
-                f"a group of yours its owner, or register under another name: -P MODEL_NAME={schema}.<name>."
-            )
-        check_quota(client, "function", full_name, "model-version-quota")  # a model is asked for as a function
-        return
-    check_quota(client, "schema", schema, "registered-model-quota")
-    missing = lacking(client, schema, names)
+        if owner is not None:
+            if owner not in names and not owns(client, schema, names):
+                raise WorkspaceError(
+                    f"{full_name} belongs to {owner}; a new version and its alias need its ownership. Ask {owner} to "
+                    f"make a group of yours its owner, or register under another name: -P MODEL_NAME={schema}.<name>."
+                )
+            check_quota(client, "function", full_name, "model-version-quota")  # a model is asked for as a function
+            return
+        check_quota(client, "schema", schema, "registered-model-quota")
+        missing = lacking(client, schema, names)
     if missing:
         grants = "; ".join(f"GRANT {words} TO `{me.user_name}`" for words in missing)
         raise WorkspaceError(f"No model can be registered as {full_name}. Somebody who owns {schema} runs: {grants}.")

@@ -26,7 +26,7 @@ class JobRun(SubmittedRun):
         super().__init__()
         self.client, self.job_run_id, self._run_id, self.poll_s = client, job_run_id, run_id, poll_s
         self._shown: set[str] = set()
-        self._read: dict[int, int] = {}
+        self._read: dict[int, list[str]] = {}
 
     @property
     def run_id(self) -> str:
@@ -78,14 +78,15 @@ class JobRun(SubmittedRun):
         return "\n".join(line for line in said if line)
 
     def output(self, task_run_id: int) -> tuple[str, str]:
-        """A task's error, and the end of what it printed (of which a workspace keeps the last 5 MB)."""
+        """A task's error, and the end of what it printed: whole lines, of which a workspace keeps the last 5 MB."""
         from databricks.sdk.errors import DatabricksError
 
         try:
             found = self.client.jobs.get_run_output(task_run_id)
         except DatabricksError as error:
             return f"(its output cannot be read: {error})", ""
-        return (found.error or "").strip(), (found.logs or "").strip()
+        logs = (found.logs or "").partition("\n")[2] if found.logs_truncated else found.logs or ""
+        return (found.error or "").strip(), logs.strip()
 
     def cancel(self) -> None:
         """Cancel the job and wait until it has ended."""
@@ -114,16 +115,30 @@ class JobRun(SubmittedRun):
                 _logger.info("%s", line)
         for task in run.tasks or []:
             if task.run_id and task.state and task.state.life_cycle_state is RunLifeCycleState.RUNNING:
-                said, known = self.output(task.run_id)[1].splitlines(), self._read.get(task.run_id, 0)
-                for line in said[max(known, len(said) - LOG_LINES) :]:
+                said = [line.rstrip() for line in self.output(task.run_id)[1].splitlines()]
+                for line in unread(said, self._read.get(task.run_id, []))[-LOG_LINES:]:
                     _logger.info("  %s", line)
-                self._read[task.run_id] = len(said)
+                self._read[task.run_id] = said[-LOG_LINES:]
 
     def _end_run(self, status: str) -> None:
         from mlflow import MlflowClient
 
         if MlflowClient().get_run(self._run_id).info.status in ("RUNNING", "SCHEDULED"):
             MlflowClient().set_terminated(self._run_id, status)
+
+
+def unread(said: list[str], before: list[str]) -> list[str]:
+    """The lines of a log after those that were the last ones `before`; all where they have gone out of it.
+
+    Not by their number: of a long log a workspace keeps the end alone, so the first of them may have gone.
+    """
+    for known in (before, before[:-1]):  # of the last one only a part may have been there
+        for gone in range(len(known)):
+            rest = known[gone:]
+            for end in [len(rest)] if gone else range(len(said), len(rest) - 1, -1):
+                if said[end - len(rest) : end] == rest:
+                    return said[end:]
+    return said
 
 
 def _status(state: RunState | None) -> str:

@@ -1,4 +1,8 @@
-"""A version in Unity Catalog, whose gigabytes go on where a registration before was cut.
+"""A logged model and its version in Unity Catalog, whose gigabytes go on where they were cut before.
+
+MLflow makes a logged model, packs its files, uploads them and says that they are all there; where that was cut, it says
+that the model has failed, which is for good. Here it stays pending, and the next try goes on with it (`going_on`): what
+is large and there is not sent again. What is small is, since MLmodel and statement are written anew.
 
 MLflow makes a version, uploads the model's files and says that all are there; what was cut stays behind as a version
 that is pending, and the next registration makes another and sends everything again. Here the pending version of the
@@ -11,6 +15,7 @@ its cloud's own store, by files: of their uploads in parts MLflow keeps no sessi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.store._unity_catalog.registry.rest_store import UcModelRegistryStore
+from mlflow.store.artifact.databricks_logged_model_artifact_repo import DatabricksLoggedModelArtifactRepository
+
+from personalize.databricks.workspace import WorkspaceError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,6 +33,65 @@ if TYPE_CHECKING:
 
 PENDING = "PENDING_REGISTRATION"
 AWAIT_S = 1800
+
+
+class _Cut(BaseException):
+    """An upload was cut. Of an Exception MLflow makes a logged model that has failed, which is for good."""
+
+
+@contextlib.contextmanager
+def going_on() -> Iterator[None]:
+    """A logged model that is uploaded inside to a workspace stays pending where that is cut, and can be gone on with.
+
+    Raises:
+        WorkspaceError: it was cut.
+    """
+    from mlflow.store.artifact import artifact_repository_registry
+    from mlflow.store.artifact.dbfs_artifact_repo import dbfs_artifact_repo_factory
+
+    def made(artifact_uri: str, *where: Any, **more: Any) -> ArtifactRepository:
+        if DatabricksLoggedModelArtifactRepository.is_logged_model_uri(artifact_uri):
+            return LoggedModelFiles(artifact_uri.rstrip("/"), *where, **more)
+        return dbfs_artifact_repo_factory(artifact_uri, *where, **more)
+
+    known = artifact_repository_registry._artifact_repository_registry
+    known.register("dbfs", made)
+    try:
+        yield
+    except _Cut as cut:
+        raise WorkspaceError(
+            f"The upload of the model was cut: {cut.__cause__} The same command again goes on with it."
+        ) from cut.__cause__
+    finally:
+        known.register("dbfs", dbfs_artifact_repo_factory)
+
+
+class LoggedModelFiles(DatabricksLoggedModelArtifactRepository):
+    """MLflow's files of a logged model in a workspace; of those of a model, what is large and there is not sent again.
+
+    Like MLflow's, it sends by the Files API, and what that could not by addresses of the cloud's own store.
+    """
+
+    def __init__(self, *where: Any, **more: Any) -> None:
+        from personalize.databricks.uploads import resuming
+
+        super().__init__(*where, **more)
+        self.databricks_sdk_repo.wc._files = resuming(self.databricks_sdk_repo.wc)
+
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
+        if artifact_path:
+            return super().log_artifacts(local_dir, artifact_path)
+        least = self.databricks_sdk_repo.wc.config.files_ext_multipart_upload_min_stream_size
+        first: Exception | None = None
+        for way in (self.databricks_sdk_repo, self.databricks_artifact_repo):
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    missing(self, Path(local_dir), Path(folder), least)
+                    way.log_artifacts(folder)
+                return
+            except Exception as error:
+                first = first or error
+        raise _Cut from first
 
 
 def register(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
@@ -84,16 +151,16 @@ class Store(UcModelRegistryStore):
         return found
 
 
-def missing(store: ArtifactRepository, model: Path, folder: Path) -> list[str]:
+def missing(store: ArtifactRepository, model: Path, folder: Path, least: int = 0) -> list[str]:
     """Brings those files of `model` to `folder` that the store has not, or not whole; their names.
 
-    A file in a store is there when it is whole, so its size tells.
+    A file in a store is there when it is whole, so its size tells; files of fewer bytes than `least` are all brought.
     """
     there = dict(sizes(store, ""))
     found = []
     for file in sorted(path for path in model.rglob("*") if path.is_file()):
         name = file.relative_to(model).as_posix()
-        if there.get(name) == file.stat().st_size:
+        if least <= file.stat().st_size == there.get(name):
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

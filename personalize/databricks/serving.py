@@ -31,6 +31,7 @@ from personalize.databricks.entities import (
     Seen,
     check_endpoint_name,
     check_model_name,
+    check_variables,
     kept,
     new_entity,
     routes,
@@ -105,6 +106,19 @@ class DatabricksEndpoint:
     def client(self) -> WorkspaceClient:
         """The workspace's client."""
         return connect(self.timeout_s + 10)
+
+    def check(self) -> None:
+        """Before anything is trained or built: whether an endpoint like this can be had.
+
+        Raises:
+            EndpointError: its name, its compute or a variable is not one that a workspace takes, or it is another's.
+        """
+        check_endpoint_name(self.name)
+        workload(self.cloud, self.workload_type)
+        check_variables(self.environment)
+        with self._refusals(f"looking at {self.name!r}"):
+            if (endpoint := see(self.client, self.name)) is not None:
+                self._allowed(endpoint)
 
     def deploy(self, model: ModelVersion, smoke: Mapping[str, Any]) -> Status:
         """Serve `model`; see `Endpoint.deploy`.

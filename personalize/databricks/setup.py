@@ -49,8 +49,15 @@ def make_ready(client: WorkspaceClient, volume: str, model_name: str, report: Ca
 
 
 def ensure_catalog(client: WorkspaceClient, catalog: str, report: Callable[[str], None]) -> None:
-    """Where Default Storage keeps the API from making one, the catalogs that one could take are named."""
-    from databricks.sdk.errors import AlreadyExists, BadRequest, InvalidParameterValue, NotFound, ResourceAlreadyExists
+    """Where Default Storage or want of CREATE CATALOG keeps us from making one, those that one could take are named."""
+    from databricks.sdk.errors import (
+        AlreadyExists,
+        BadRequest,
+        InvalidParameterValue,
+        NotFound,
+        PermissionDenied,
+        ResourceAlreadyExists,
+    )
 
     with explained(f"looking at catalog {catalog}"):
         try:
@@ -63,14 +70,21 @@ def ensure_catalog(client: WorkspaceClient, catalog: str, report: Callable[[str]
             client.catalogs.create(catalog)
         except (AlreadyExists, ResourceAlreadyExists):
             return
-        except (BadRequest, InvalidParameterValue) as error:
-            if "storage" not in str(error).lower():
+        except (BadRequest, InvalidParameterValue, PermissionDenied) as error:
+            forbidden = isinstance(error, PermissionDenied)
+            if not forbidden and "storage" not in str(error).lower():
                 raise
             usable = sorted(str(one.name) for one in client.catalogs.list() if one.name not in ("system", "samples"))
             instead = usable[0] if usable else "<catalog>"
+            why = (
+                f"You may not make catalog {catalog}: that takes CREATE CATALOG on the metastore. Ask an administrator "
+                "for it, or for the catalog, and run this command again. "
+                if forbidden
+                else "This workspace keeps catalogs in Default Storage, where only Catalog Explorer makes them (Create "
+                "catalog, then this command again). "
+            )
             raise WorkspaceError(
-                f"This workspace keeps catalogs in Default Storage, where only Catalog Explorer makes them (Create "
-                f"catalog, then this command again). Or take one that is there ({', '.join(usable) or 'none'}): "
+                f"{why}Or take one that is there ({', '.join(usable) or 'none'}): "
                 f"-P VOLUME=/Volumes/{instead}/personalize/files -P MODEL_NAME={instead}.personalize.personalize"
             ) from error
     report(f"catalog {catalog} made")

@@ -113,6 +113,7 @@ def log(
     metadata: Mapping[str, Any] | None = None,
     reference: Mapping[str, Any] | None = None,
     state: Callable[[Mapping[str, str], Mapping[str, Any]], str] | None = None,
+    model_id: str | None = None,
 ) -> ModelInfo:
     """Logs the model to the active run, and registers a version of it when `registered_name` is given.
 
@@ -122,6 +123,7 @@ def log(
     safety: `module:function` of a check, see `personalize.serving.safety`; a file of this project travels along.
     state: makes the statement that the model carries, from the sha256 of its files by name and from what else is to be
     as it is (`config`, `packages`); without one it is unsigned.
+    model_id: of a logged model that is pending, to go on with.
     """
     import mlflow
 
@@ -163,6 +165,7 @@ def log(
             await_registration_for=1800,
             tags=dict(tags or {}),
             metadata=dict(metadata or {}),
+            model_id=model_id,
         )
 
 

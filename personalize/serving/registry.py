@@ -139,8 +139,8 @@ def with_tag(name: str, key: str, value: str, newest: int = 20) -> RegisteredVer
     return next((each for each in versions if each.status == "READY" and each.tags.get(key) == value), None)
 
 
-def logged_with_tag(key: str, value: str) -> LoggedModel | None:
-    """The newest logged model of this run's experiment that is whole and has this tag.
+def logged_with_tag(key: str, value: str, status: str = "READY") -> LoggedModel | None:
+    """The newest logged model of this run's experiment that is whole (or PENDING, say) and has this tag.
 
     None without one, and where a server does not search for tags.
     """
@@ -161,7 +161,7 @@ def logged_with_tag(key: str, value: str) -> LoggedModel | None:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
         return None
-    return next((each for each in found if each.status == "READY"), None)
+    return next((each for each in found if each.status == status), None)
 
 
 def best_version(name: str) -> ModelVersion:

@@ -20,7 +20,7 @@ from mlflow.exceptions import ExecutionException
 from personalize.databricks import driver
 from personalize.databricks.backend import JobsBackend
 from personalize.databricks.compute import check_config
-from personalize.databricks.job import JobRun
+from personalize.databricks.job import JobRun, unread
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.workspace import WorkspaceError, connect
 from tests.databricks.conftest import CLUSTER, ROOT, VOLUME, committed, pushed, small_project
@@ -136,6 +136,7 @@ def test_credentials_outlive_the_token_that_the_job_began_with(
 ):
     caplog.set_level("INFO", "personalize")
     monkeypatch.setattr(workspace.identity, "lasts_s", 8)
+    monkeypatch.setattr(workspace.jobs, "keeps_bytes", 200)  # of a log that is longer
     before = workspace.identity.issued
     job = submit(project, tracking, {**CLUSTER, "volume": VOLUME}, entry_point="patient")
     assert job.wait(), job.why(job.look())
@@ -144,6 +145,16 @@ def test_credentials_outlive_the_token_that_the_job_began_with(
     for step in range(5):
         assert f"  step {step} of 6" in caplog.text, "the log is shown as it grows"
     assert caplog.text.count("  step 3 of 6") == 1
+
+
+def test_what_is_new_in_a_log_is_found_by_what_was_the_end_of_it():
+    assert unread(["a", "b"], []) == ["a", "b"]
+    assert unread(["a", "b", "c"], ["a", "b"]) == ["c"]
+    assert unread(["y", "z", "c"], ["y", "z"]) == ["c"], "wherever it stands, since the begin has gone"
+    assert unread(["b", "c"], ["a", "b"]) == ["c"], "the first of it has gone"
+    assert unread(["a", "begun and ended"], ["a", "begun"]) == ["begun and ended"]
+    assert unread(["p", "q"], ["a", "b"]) == ["p", "q"], "all of it is new"
+    assert unread(["a", "b"], ["a", "b"]) == []
 
 
 def test_a_job_without_a_machine_says_what_the_cloud_said(workspace, tracking, project, quick, caplog, monkeypatch):
@@ -180,6 +191,23 @@ def test_interrupting_the_wait_cancels_the_job(workspace, tracking, project, qui
     assert run["canceled"]
     told = mlflow.MlflowClient().search_runs([tracking], max_results=1)[0]
     assert told.info.status == "KILLED"
+
+
+def test_a_workspace_that_is_away_for_good_leaves_the_job_running_and_says_so(
+    workspace, tracking, project, quick, faults, monkeypatch
+):
+    monkeypatch.setattr(workspace.jobs, "no_capacity", True)
+    monkeypatch.setattr("personalize.databricks.workspace.RETRY_S", 1)
+    monkeypatch.setattr("personalize.databricks.job.PATIENCE_S", 0)
+    faults.append(Fault("GET /api/2.2/jobs/runs/get", 503, times=10**6, spared=1))
+    with pytest.raises(ExecutionException, match="did not answer while waiting for the job, which runs on"):
+        submit(project, tracking, {**CLUSTER, "volume": VOLUME, "wait": True})
+    assert not workspace.jobs.runs[max(workspace.jobs.runs)]["canceled"]
+
+
+def test_an_experiment_that_is_not_there_is_said_without_a_traceback(workspace, tracking, project):
+    with pytest.raises(ExecutionException, match="No Experiment with id=999999"):
+        submit(project, "999999", {**CLUSTER, "volume": VOLUME})
 
 
 def test_a_submission_that_is_refused_can_be_made_again(workspace, tracking, project, quick, faults):
@@ -225,6 +253,16 @@ def test_a_workspace_without_clusters_says_what_to_ask_for(workspace, tracking, 
     monkeypatch.setattr(workspace.jobs, "serverless_only", True)
     with pytest.raises(ExecutionException, match=r"Only serverless.*databricks-serverless\.json"):
         submit(project, tracking, {**CLUSTER, "volume": VOLUME})
+
+
+def test_a_cluster_that_is_not_there_is_named_and_one_that_is_is_taken(workspace, tracking, project, monkeypatch):
+    monkeypatch.setattr(workspace.jobs, "no_capacity", True)
+    with pytest.raises(ExecutionException, match=r"submitting the job: Cluster 1128-chairs does not exist"):
+        submit(project, tracking, {"existing_cluster_id": "1128-chairs", "volume": VOLUME})
+    monkeypatch.setattr(workspace.jobs, "clusters", {"1128-chairs"})
+    job = submit(project, tracking, {"existing_cluster_id": "1128-chairs", "volume": VOLUME})
+    [task] = workspace.jobs.runs[job.job_run_id]["body"]["tasks"]
+    assert task["existing_cluster_id"] == "1128-chairs"
 
 
 def test_serverless_gpus_are_charged_to_a_budget_policy_that_one_may_use(workspace, tracking, project, monkeypatch):

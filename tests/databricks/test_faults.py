@@ -3,7 +3,7 @@
 Elsewhere: an upload that is cut, a storm of 429, a volume that is full (test_setup); a build that fails, an update that
 is refused, Ctrl-C while one waits (test_serving); a token that ends during a training, Ctrl-C while a job runs
 (test_backend). Here: a job that is killed, Ctrl-C while it is being submitted, a workspace that is away for a while, an
-alias that belongs to somebody else, a large model's upload that is cut.
+alias that belongs to somebody else, a large model's upload that loses some of its parts; one that is cut: test_uploads.
 """
 
 import threading

@@ -300,9 +300,24 @@ def test_a_version_that_one_may_not_execute_is_refused_before_anything_is_built(
     assert "chairs" not in registry.serving.endpoints
 
 
-def test_an_endpoint_of_somebody_else_is_left_alone(endpoint, registry):
+def test_the_log_of_what_is_built_is_shown_as_it_grows(endpoint, registry, monkeypatch):
+    said = []
+    endpoint.report = said.append
+    monkeypatch.setattr(readiness, "REPORT_EVERY_S", 0)
+    monkeypatch.setattr(registry.serving, "looks_until_ready", 4)
     endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    lines = [line.strip() for line in said if "of the build" in line]
+    assert lines[:3] == [f"step {number} of the build" for number in range(3)], "each line once"
+    assert any(line.startswith("painter-1: 0.0 min") for line in said)
+
+
+def test_an_endpoint_of_somebody_else_is_left_alone(endpoint, registry):
+    endpoint.check()
+    endpoint.deploy(resolve(f"models:/{MODEL}/1"), SMOKE)
+    endpoint.check()
     registry.serving.endpoints["chairs"]["creator"] = "other@example.com"
+    with pytest.raises(EndpointError, match=r"belongs to other@example\.com.*deploy\.name"):
+        endpoint.check()  # before a training that would end there
     with pytest.raises(EndpointError, match=r"belongs to other@example\.com.*deploy\.name"):
         endpoint.deploy(resolve(f"models:/{MODEL}/2"), SMOKE)
     registry.serving.endpoints["chairs"]["creator"] = "me@example.com"

@@ -29,13 +29,15 @@ def empty(tmp_path_factory, monkeypatch):
 def project(tmp_path, monkeypatch):
     """The project's own recipe, profiles and entry points, with two photographs; the working directory."""
     folder = tmp_path / "project"
-    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    for name in ("profiles", "steps"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("recipe.yaml", "MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, folder)
+    monkeypatch.syspath_prepend(folder)  # where its steps are imported from
     (folder / "data" / "chair" / "zwvchr").mkdir(parents=True)
     for name in ("front.jpg", "back.jpg"):
         (folder / "data" / "chair" / "zwvchr" / name).write_bytes(name.encode())
-    (folder / ".gitignore").write_text("/data\n/build\n")
+    (folder / ".gitignore").write_text("/data\n/build\n/models\n/captions.jsonl\n")
     monkeypatch.chdir(folder)
     return committed(folder)
 
@@ -94,6 +96,16 @@ def test_where_default_storage_makes_no_catalog_the_ones_there_are_named(empty, 
     assert setup.main(["--profile", "databricks", *words, "--MODEL_NAME", "workspace.personalize.chair"]) == 0
 
 
+def test_who_may_not_make_a_catalog_is_told_which_there_are(empty, project, capsys):
+    empty.catalog.may_make_catalogs.clear()
+    empty.catalog.add("workspace", ME)
+    assert setup.main(["--profile", "databricks", "--VOLUME", STUDIO]) == 2
+    said = capsys.readouterr().err
+    assert "You may not make catalog studio: that takes CREATE CATALOG on the metastore" in said
+    assert "-P VOLUME=/Volumes/workspace/personalize/files" in said
+    assert "studio" not in empty.catalog.owners
+
+
 @pytest.mark.parametrize(("status", "times"), [(429, 6), (503, 4), (0, 2)])
 def test_a_storm_or_a_cut_while_uploading_loses_nothing(empty, project, status, times):
     empty.faults.append(Fault("PUT /api/2.0/fs/files", status, times))
@@ -150,11 +162,35 @@ def test_a_job_is_refused_before_it_starts_where_its_photographs_are_not(empty, 
     check_needs(connect(), project, "inspect", {"profile": "databricks"})
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"train.rank": "many"}, r"train\.rank: .*'many'"),
+        ({"deploy.cloud": "moon"}, r"deploy\.cloud: .*'aws', 'azure' or 'gcp'"),
+        ({"deploy.workload_size": "Huge"}, r"deploy\.workload_size: .*'Small', 'Medium' or 'Large'"),
+        ({"deploy.workload_type": "GPU_MOON"}, "There is no workload type 'GPU_MOON' on aws; there are"),
+        ({"deploy.name": "databricks-chairs"}, "is reserved"),
+        ({"deploy.environment": "{HUB: '{{secrets/hub}}'}"}, r"\{\{secrets/<scope>/<key>\}\}"),
+        ({"BASE_MODEL": "models/sdxl"}, r"base_model is models/sdxl, which lies on this machine.*-P models=true"),
+        ({"BLIP_MODEL": "models/sdxl", "captioner": "blip"}, r"caption\.blip_model is models/sdxl, which lies on this"),
+        ({"captions": "captions.jsonl"}, r"captions is captions\.jsonl, which lies on this machine.*Commit it, or"),
+    ],
+)
+def test_what_a_job_would_stumble_over_is_said_before_it_is_submitted(empty, project, asked, says):
+    (project / "models" / "sdxl").mkdir(parents=True)
+    (project / "captions.jsonl").touch()
+    goes_on = {"until": "deploy", "approved_by": "me", "reason": "the legs", "data": "https://example.org/chairs.zip"}
+    with pytest.raises(WorkspaceError, match=says):
+        check_needs(connect(), project, "main", {"profile": "databricks", **goes_on, **asked})
+
+
 def test_a_job_whose_needs_are_there_is_let_go(workspace, project):
     workspace.path("/Volumes/main/personalize/files/photographs").mkdir(parents=True, exist_ok=True)
     asked = {"profile": "databricks", "data": "/Volumes/main/personalize/files/photographs"}
     check_needs(connect(), project, "main", asked)
     check_needs(connect(), project, "main", {**asked, "data": "https://example.org/chairs.zip"})
+    (project / "models" / "blip").mkdir(parents=True)
+    check_needs(connect(), project, "main", {**asked, "BLIP_MODEL": "models/blip"})  # nobody asks it here
 
 
 def test_a_model_that_nobody_could_register_is_refused_with_the_grants_that_are_missing(empty):
@@ -212,6 +248,17 @@ def test_a_quota_that_nobody_told_of_is_said_by_the_registry(empty):
     check_model(connect(), "main.default.chair")
     with pytest.raises(MlflowException, match=r"Cannot create 1 registered-model.*limit: 1000"):
         mlflow.MlflowClient(registry_uri="databricks-uc").create_registered_model("main.default.chair")
+
+
+@pytest.mark.parametrize("service", ["models", "catalogs", "schemas", "effective-permissions"])
+def test_a_workspace_that_is_away_while_one_asks_for_permissions_is_named(empty, monkeypatch, service):
+    monkeypatch.setattr("personalize.databricks.workspace.RETRY_S", 1)
+    for name in ("main", "main.default"):
+        empty.catalog.add(name, "owner@example.com")
+        empty.catalog.grant(name, ME, "USE_CATALOG", "USE_SCHEMA")
+    empty.faults.append(Fault(f"GET /api/2.1/unity-catalog/{service}", 503, times=10**6))
+    with pytest.raises(WorkspaceError, match=r"did not answer while looking at main\.default\.chair.*Try again"):
+        check_model(connect(), "main.default.chair")
 
 
 def test_the_files_command_explains_what_it_may_not_do(empty, project, monkeypatch, capsys):

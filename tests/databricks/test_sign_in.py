@@ -112,6 +112,10 @@ def test_every_sign_in_submits_registers_promotes_and_deploys(
     mlflow.set_registry_uri(registry_beside(uri, "databricks-uc"))
     try:
         experiment = mlflow.create_experiment(f"/Shared/{way}")
+        run = mlflow.MlflowClient().create_run(experiment).info
+        mlflow.MlflowClient().log_text(run.run_id, "a chair", "card.html")
+        kept = workspace.path(f"/WorkspaceInternal/Mlflow/Artifacts/{experiment}/Runs/{run.run_id}/artifacts/card.html")
+        assert kept.read_text() == mlflow.artifacts.load_text(f"{run.artifact_uri}/card.html") == "a chair"
         config = {"accelerator": "GPU_1xA10", "volume": VOLUME}
         job = JobsBackend().run(str(committed(project)), "main", {}, None, config, uri, experiment)
         assert job.job_run_id in workspace.jobs.runs

@@ -1,5 +1,6 @@
 """A large file whose upload was cut: the next attempt sends what is missing, on every cloud, and no wrong bytes."""
 
+import json
 import random
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ from requests.exceptions import RequestException
 from personalize.databricks import registration
 from personalize.databricks.uploads import MEMORY
 from personalize.databricks.volumes import upload
-from personalize.databricks.workspace import connect
+from personalize.databricks.workspace import WorkspaceError, connect
 from tests.databricks.conftest import MIB, PARTS, ROOT, VOLUME
 from tests.serving.test_local import SIGNATURE
+from tests.steps.conftest import perform, trained  # noqa: F401 - trained is a fixture
 from tests.workspace import Fault
 
 SIZE = 6 * MIB + 5
@@ -160,3 +162,51 @@ def test_a_registration_that_was_cut_goes_on_with_its_version(registry, faults, 
     arrived = registry.registry.folder(name, "1") / "artifacts" / "unet.safetensors"
     assert arrived.read_bytes() == (weights / "unet.safetensors").read_bytes()
     assert registration.register(logged, name, {}).version == "2", "a version that is ready is not taken up"
+
+
+@pytest.mark.parametrize("remembers", [True, False], ids=["here", "in another job"])
+def test_a_model_whose_first_upload_was_cut_is_gone_on_with(
+    workspace, faults, tracking, weights, request, tiny_models, tmp_path, monkeypatch, capsys, remembers
+):
+    from steps import register
+
+    results = request.getfixturevalue("trained")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", tracking)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "databricks-uc")
+    name = f"main.personalize.begun_{remembers}".lower()
+    config = register.Config(
+        name=name, base_model=str(tiny_models / "sdxl"), resolution=64, sampling_steps=2, device="cpu"
+    )
+
+    def made(outputs):
+        with mlflow.start_run(tags={"recipe.fingerprint": f"f{remembers:d}" * 32}):
+            perform("register", config, results("passed"), tmp_path / outputs)
+        return json.loads((tmp_path / outputs / "model_version.json").read_text())
+
+    faults += [Fault("PUT /presigned/", 0, times=10**6, spared=9)]
+    with pytest.raises(WorkspaceError, match=r"upload of the model was cut: .*The same command again goes on with it"):
+        made("cut")
+    faults.clear()
+    begun = next(
+        one for one in mlflow.search_logged_models([tracking], output_format="list") if one.status == "PENDING"
+    )
+    below = f"/WorkspaceInternal/Mlflow/Artifacts/{tracking}/LoggedModels/{begun.model_id}/artifacts"
+
+    def whole():
+        files = [file for file in workspace.path(below).rglob("*") if file.is_file()]
+        return {f"{below}/{file.relative_to(workspace.path(below))}": file.stat().st_size for file in files}
+
+    arrived, taken = whole(), workspace.files.taken
+    before = {path: count for path, count in taken.items() if remembers or path in arrived}
+    assert any(path not in arrived and count >= MIB for path, count in taken.items()), "of one only some parts"
+    taken.clear()
+    if not remembers:
+        shutil.rmtree(MEMORY)
+    told = made("again")
+    assert "its upload was cut; it is gone on with" in capsys.readouterr().out
+    assert told["model_id"] == begun.model_id
+    assert mlflow.get_logged_model(begun.model_id).status == "READY"
+    large = {path: size for path, size in whole().items() if size >= 5 * MIB}
+    assert len(large) > 1
+    assert {path: taken[path] for path in large} == {path: size - before.get(path, 0) for path, size in large.items()}
+    assert mlflow.MlflowClient().get_model_version_by_alias(name, "challenger").version == "1"

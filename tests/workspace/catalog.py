@@ -2,10 +2,11 @@
 
 Rules (docs/data-governance/unity-catalog/manage-privileges/privileges): privileges are inherited from catalog to schema
 to what is in it; USE CATALOG and USE SCHEMA are needed beside every other; an owner, and an owner of what is above, may
-do everything. Names are lower-cased (cli). Where a workspace has Default Storage, CREATE CATALOG over the API without a
-storage location is refused (the accelerator's own fallback, commit 8ee55fc). Grants are read by who has any there and
-changed by an owner, there or above (docs/api/workspace/grants). A quota is asked for by its parent; its name is that of
-the child with `-quota`, a model as a parent is a function; only administrators may ask, one by one or for all
+do everything. Names are lower-cased (cli). A catalog takes CREATE CATALOG on the metastore (`may_make_catalogs`). Where
+a workspace has Default Storage, CREATE CATALOG over the API without a storage location is refused (the accelerator's
+own fallback, commit 8ee55fc). Grants are read by who has any there and changed by an owner, there or above
+(docs/api/workspace/grants). A quota is asked for by its parent; its name is that of the child with `-quota`, a model as
+a parent is a function; only administrators may ask, one by one or for all
 (docs/data-governance/unity-catalog/resource-quotas). It holds for everybody: one more than it allows is not made.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.workspace.errors import Refused, denied, exists, invalid, missing
-from tests.workspace.identity import GROUPS
+from tests.workspace.identity import GROUPS, ME
 
 KINDS = {"catalogs": 1, "schemas": 2, "volumes": 3}
 
@@ -28,6 +29,7 @@ class Catalog:
         self.models: set[str] = set()
         self.quotas: dict[tuple[str, str, str], tuple[int, int]] = {}
         self.administrators: set[str] = set()
+        self.may_make_catalogs = {ME}
 
     def add(self, full_name: str, owner: str) -> None:
         self.owners[full_name.lower()] = owner
@@ -78,6 +80,13 @@ class Catalog:
         who = {principal, *GROUPS.get(principal, ["users"])}
         if not any(self.owners.get(".".join(levels[: depth + 1])) in who for depth in range(len(levels))):
             raise denied(f"User is not an owner of '{full_name}'.")
+
+    def model(self, full_name: str, principal: str, reads: bool) -> None:
+        """EXECUTE for who reads of a model; its ownership, or CREATE MODEL VERSION, for who adds to it."""
+        if reads:
+            return self.need(full_name, principal, "EXECUTE")
+        if "CREATE_MODEL_VERSION" not in self.privileges(full_name, principal):
+            self.own(full_name, principal)
 
     def room(self, parent: str, child: str) -> None:
         """One more child goes into a parent, as the quota that its parent has of such says."""
@@ -146,6 +155,8 @@ class Catalog:
         if full_name.lower() in self.owners:
             raise exists(f"{kind[:-1].capitalize()} '{full_name}' already exists")
         if kind == "catalogs":
+            if principal not in self.may_make_catalogs:
+                raise denied("User does not have CREATE CATALOG on Metastore 'main'.")
             if self.default_storage and not q.get("storage_root"):
                 raise invalid(
                     "Metastore storage root URL does not exist. Default Storage is enabled in your account. "

@@ -1,13 +1,14 @@
-"""The Files API: volumes and model files.
+"""The Files API: volumes, model files, artifacts of runs and logged models.
 
-Rules (docs/api/workspace/files): a path is in a volume that exists, or among a model's files; READ VOLUME and WRITE
-VOLUME are needed; a directory is made with its parents, a file only in a directory that is there; without overwrite a
-file that exists is 409; a stream of 50 MiB and more is sent in parts to presigned addresses that end (SDK
-mixins/files.py), and is there when it was completed, not before. The parts of a session stay until it is completed or
-aborted (docs.aws.amazon.com, mpuoverview); of a session that has ended there is nothing to be had. On Google Cloud
-(`resumable`) a session is one address, which takes bytes in order, in multiples of 256 KiB but for the last, answers
-308 with the range that it has, and says so when asked without any (cloud.google.com, performing-resumable-uploads).
-`free_bytes` is what the store still takes, `taken` counts what it was sent by path.
+Rules (docs/api/workspace/files): a path is in a volume that exists, or among a model's files or MLflow's artifacts;
+READ VOLUME and WRITE VOLUME are needed, EXECUTE to read a model's files, and to write them what a version of it needs;
+a directory is made with its parents, a file only in a directory that is there (MLflow makes none for models and
+artifacts); without overwrite a file that exists is 409; a stream of 50 MiB and more is sent in parts to presigned
+addresses that end (SDK mixins/files.py), and is there when it was completed, not before. The parts of a session stay
+until it is completed or aborted (docs.aws.amazon.com, mpuoverview); of a session that has ended there is nothing to be
+had. On Google Cloud (`resumable`) a session is one address, which takes bytes in order, in multiples of 256 KiB but for
+the last, answers 308 with the range that it has, and says so when asked without any (cloud.google.com,
+performing-resumable-uploads). `free_bytes` is what the store still takes, `taken` counts what it was sent by path.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 from tests.workspace.catalog import Catalog
 from tests.workspace.errors import Refused, denied, exists, invalid, missing
+
+OF_MLFLOW = (["Models"], ["WorkspaceInternal"])
 
 
 class Files:
@@ -38,6 +41,8 @@ class Files:
     def allow(self, remote: str, principal: str, privilege: str) -> None:
         parts = [part for part in urllib.parse.unquote(remote).split("/") if part]
         if parts[:1] == ["Models"]:
+            return self.catalog.model(".".join(parts[1:4]), principal, "READ" in privilege)
+        if parts[:1] in OF_MLFLOW:
             return
         if parts[:1] != ["Volumes"] or len(parts) < 4:
             raise invalid(f"'{remote}' is not a path in a volume")
@@ -91,7 +96,7 @@ class Files:
         return {"contents": entries}
 
     def check_new(self, remote: str, target: Path, q: dict[str, Any]) -> None:
-        if not remote.lstrip("/").startswith("Models/") and not target.parent.is_dir():
+        if remote.lstrip("/").split("/")[:1] not in OF_MLFLOW and not target.parent.is_dir():
             raise missing(f"The parent directory of '{remote}' does not exist")
         if target.exists() and str(q.get("overwrite", "false")).lower() != "true":
             raise Refused(409, "ALREADY_EXISTS", f"'{remote}' already exists")

@@ -5,9 +5,9 @@ its paths are relative; **a task from Git cannot write to its checkout** (docs/j
 path of the workspace is absolute; a task's parameters have at most 10,000 bytes of JSON, and `{{...}}` in them is
 expanded; an idempotency token that is known gives the run that has it; a run goes through QUEUED, PENDING, RUNNING,
 TERMINATING to TERMINATED with a result, TIMEDOUT past `timeout_seconds`, or to INTERNAL_ERROR when no machine comes;
-the output of a task is the last 5 MB of its log, with `error` where it raised. A single node needs its Spark
-configuration (docs/compute/configure), Unity Catalog's volumes need dedicated access on an ML runtime. A serverless
-workspace refuses `new_cluster`.
+the output of a task is the last 5 MB of its log (`keeps_bytes`), which then says so, with `error` where it raised. A
+single node needs its Spark configuration (docs/compute/configure), Unity Catalog's volumes need dedicated access on an
+ML runtime. A serverless workspace refuses `new_cluster`.
 
 `libraries` are a cluster's: a task on serverless compute takes none (docs/jobs/run-serverless-jobs), each is one of
 pypi, whl, requirements, jar, maven, cran, and is PENDING, then INSTALLED before the task begins; where one is FAILED
@@ -85,6 +85,8 @@ class Jobs:
         self.registry: Any = None
         self.policies: dict[str, set[str]] = {}
         self.uninstallable: set[str] = set()
+        self.clusters: set[str] = set()
+        self.keeps_bytes = 5_000_000
         self.noted: set[int] = set()
 
     # --- what is asked for ------------------------------------------------------------------------------------------
@@ -166,6 +168,8 @@ class Jobs:
                 raise invalid("libraries are of a cluster; serverless compute has dependencies of its environment")
             if len(library) != 1 or not set(library) <= LIBRARIES:
                 raise invalid(f"a library is one of {', '.join(sorted(LIBRARIES))}, not {library}")
+        if task.get("existing_cluster_id", "") not in {"", *self.clusters}:
+            raise invalid(f"Cluster {task['existing_cluster_id']} does not exist")
         if "new_cluster" in task:
             self.check_cluster(task["new_cluster"])
         if "environment_key" in task:
@@ -464,8 +468,9 @@ class Jobs:
         raise missing(f"Run {number} does not exist.")
 
     def output_of(self, task: dict[str, Any]) -> dict[str, Any]:
-        log = task["output"].read_text(errors="replace")[-5_000_000:] if task["output"].is_file() else ""
-        found: dict[str, Any] = {"logs": log, "logs_truncated": False}
+        whole = task["output"].read_bytes() if task["output"].is_file() else b""
+        log = whole[-self.keeps_bytes :].decode(errors="replace")
+        found: dict[str, Any] = {"logs": log, "logs_truncated": len(whole) > self.keeps_bytes}
         if task["result"] == "FAILED":
             raised = re.findall(r"^\w*(?:Error|Exception|Exit)\b.*", log, flags=re.MULTILINE)
             found["error"] = raised[-1] if raised else "the process ended"

@@ -2,10 +2,11 @@
 
 Rules (docs/machine-learning/manage-model-lifecycle): a name has three levels; a version needs a signature with inputs
 and outputs; CREATE MODEL on the schema makes a model; a version needs ownership of the model or CREATE MODEL VERSION;
-**aliases need ownership**; EXECUTE loads; an alias that is not there is RESOURCE_DOES_NOT_EXIST. A tag's key has at
-most 256 characters and none of . , - = / : and its value at most 1000 (docs/database-objects/tags). Every new version
-starts the model's deployment job with `model_name` and `model_version` (docs/mlflow/deployment-job). A version is
-PENDING_REGISTRATION until its files are said to be all there (MLflow's rest_store.py).
+**aliases need ownership**, as a description does; a tag needs it or APPLY TAG; EXECUTE reads and loads; an alias that
+is not there is RESOURCE_DOES_NOT_EXIST. A tag's key has at most 256 characters and none of . , - = / : and its value at
+most 1000 (docs/database-objects/tags). Every new version starts the model's deployment job with `model_name` and
+`model_version` (docs/mlflow/deployment-job). A version is PENDING_REGISTRATION until its files are said to be all there
+(MLflow's rest_store.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tests.workspace.errors import Refused, invalid, missing
 from tests.workspace.files import Files
 
 UC = "/api/2.0/mlflow/unity-catalog"
+READS = ("registered-models/get", "model-versions/get", "model-versions/get-download-uri")
+TAGS = ("registered-models/set-tag", "model-versions/set-tag")
 
 
 class Registry:
@@ -46,6 +49,10 @@ class Registry:
         model = self.models.get(name)
         if model is None:
             raise missing(f"Model '{name}' does not exist")
+        if call in READS:
+            self.catalog.need(name, principal, "EXECUTE")
+        if call in TAGS and "APPLY_TAG" not in self.catalog.privileges(name, principal):
+            self.catalog.own(name, principal)
         if call == "registered-models/get":
             return {"registered_model": self.describe_model(name)}
         if call == "registered-models/update":
@@ -59,8 +66,7 @@ class Registry:
         if call == "registered-models/alias":
             return self.alias(method, name, model, q, principal)
         if call == "model-versions/create":
-            if "CREATE_MODEL_VERSION" not in self.catalog.privileges(name, principal):
-                self.catalog.own(name, principal)
+            self.catalog.model(name, principal, reads=False)
             self.catalog.room(name, "model-version")
             version = str(len(model["versions"]) + 1)
             made = {"name": name, "version": version, "status": "PENDING_REGISTRATION", "source": q.get("source", "")}
@@ -83,9 +89,9 @@ class Registry:
             others = [tag for tag in version["tags"] if tag["key"] != q["key"]]
             version["tags"] = [*others, {"key": q["key"], "value": q["value"]}]
         elif call == "model-versions/get-download-uri":
-            self.catalog.need(name, principal, "EXECUTE")
             return {"artifact_uri": f"dbfs:/Models/{name}/{version['version']}"}
         elif call == "model-versions/update":
+            self.catalog.own(name, principal)
             version["description"] = q.get("description", "")
         return {"model_version": {**version, "aliases": self.aliases(name, version["version"])}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import threading
 import urllib.parse
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.workspace.catalog import Catalog
-from tests.workspace.errors import Refused, missing
+from tests.workspace.errors import Refused, invalid, missing
 from tests.workspace.files import Files
 from tests.workspace.identity import ME, Identity
 from tests.workspace.jobs import NODE_TYPES, RUNTIMES, Jobs
@@ -24,6 +25,8 @@ from tests.workspace.registry import UC, Registry
 from tests.workspace.serving import Serving
 
 FAULTS = {429: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE"}
+LOGGED_MODEL = re.compile(rb"(dbfs:/databricks/mlflow-tracking/\d+)/models/(m-)")
+"""Where MLflow's own server keeps a logged model below its artifact root; a workspace: `logged_models`."""
 
 
 @dataclass
@@ -85,22 +88,35 @@ class Workspace:
         self.jobs.start(job["settings"], job["job_id"], job["creator_user_name"], parameters)
 
     def tracking(self, method: str, path: str, data: bytes) -> tuple[int, bytes]:
-        """Runs, experiments and logged models: MLflow's own server, asked in this process; the store is ours."""
+        """Runs, experiments and logged models: MLflow's own server, asked in this process; the store is ours.
+
+        An experiment's name is an absolute path (docs/mlflow/experiments). A logged model that is READY or FAILED stays
+        so (MLflow's LoggedModelStatus.is_finalized: no further status updates). Artifacts lie where a workspace keeps
+        them, and go there through the Files API (MLflow's databricks_tracking_artifact_repo.py and its two kinds).
+        """
         import mlflow
         from mlflow.server import app, handlers
 
+        if method == "POST" and path.endswith("/experiments/create"):
+            name = json.loads(data).get("name", "")
+            if not name.startswith("/"):
+                raise invalid(f"Got an invalid experiment name '{name}'. An experiment name must be an absolute path.")
+        if method == "PATCH" and re.fullmatch(r".*/logged-models/m-\w+", path):
+            _, known = self.tracking("GET", path, b"")
+            if json.loads(known)["model"]["info"]["status"] != "LOGGED_MODEL_PENDING":
+                raise invalid("The status of a logged model that was finalized cannot be updated.")
         ours = mlflow.get_tracking_uri()
         with self.lock:
             if Workspace.tracked is not self:
                 Workspace.tracked, handlers._tracking_store = self, None
                 with pytest.MonkeyPatch.context() as told:  # and no process that is started later
                     told.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{self.folder}/tracking.db")
-                    told.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(self.folder / "artifacts"))
+                    told.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "dbfs:/databricks/mlflow-tracking")
                     app.test_client().get("/api/2.0/mlflow/experiments/get?experiment_id=0")  # makes the store, once
         answer = app.test_client().open(path, method=method, data=data, content_type="application/json")
         if mlflow.get_tracking_uri() != ours:  # the server's first request makes its store this process's own
             mlflow.set_tracking_uri(ours)
-        return answer.status_code, answer.data
+        return answer.status_code, LOGGED_MODEL.sub(rb"\1/logged_models/\2", answer.data)
 
 
 class Handler(BaseHTTPRequestHandler):

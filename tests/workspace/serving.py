@@ -245,6 +245,9 @@ class Serving:
         endpoint = self.endpoint(name)
         if endpoint["update"] == "IN_PROGRESS":
             endpoint["looks"] -= 1
+            for entity in endpoint["pending"]["served_entities"]:  # the log of what is built grows
+                before = endpoint["build_logs"].get(entity["name"], "")
+                endpoint["build_logs"][entity["name"]] = f"{before}step {before.count('step')} of the build\n"
             if endpoint["looks"] < 0:
                 self.finish(endpoint)
         return self.describe(name)
