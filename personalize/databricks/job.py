@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 600
 """For how long a workspace that does not answer is asked again while a job runs there."""
 LOG_LINES = 5
-"""Of what is new in a task's log, as many are shown at a look."""
+"""Lines at the end of what a log has newly got that are shown, and those before that begin a step."""
+HEADING = "▸ "
 _logger = logging.getLogger(__name__)
 
 
@@ -116,8 +117,10 @@ class JobRun(SubmittedRun):
         for task in run.tasks or []:
             if task.run_id and task.state and task.state.life_cycle_state is RunLifeCycleState.RUNNING:
                 said = [line.rstrip() for line in self.output(task.run_id)[1].splitlines()]
-                for line in unread(said, self._read.get(task.run_id, []))[-LOG_LINES:]:
-                    _logger.info("  %s", line)
+                new = unread(said, self._read.get(task.run_id, []))
+                for number, line in enumerate(new, 1 + LOG_LINES - len(new)):
+                    if number > 0 or line.startswith(HEADING):
+                        _logger.info("  %s", line)
                 self._read[task.run_id] = said[-LOG_LINES:]
 
     def _end_run(self, status: str) -> None:
