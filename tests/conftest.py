@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,21 @@ os.environ["XDG_STATE_HOME"] = str(_KEYS / "state")  # nor does this machine rem
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest story first, so that the other process has all the rest to do meanwhile."""
     items.sort(key=lambda item: item.path.name != "test_front_door.py")
+
+
+@pytest.fixture(autouse=True)
+def other_projects_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test's project put in sys.path and sys.modules (a `steps` of its own) does not reach the next test.
+
+    What it put out of there comes back, the very modules: other tests have patched and imported them.
+    """
+    path, modules = list(sys.path), dict(sys.modules)
+    yield
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path_factory.getbasetemp())):
+            del sys.modules[name]
+    sys.modules.update(modules)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -164,7 +164,10 @@ def test_a_registration_that_was_cut_goes_on_with_its_version(registry, faults, 
     assert registration.register(logged, name, {}).version == "2", "a version that is ready is not taken up"
 
 
-@pytest.mark.parametrize("remembers", [True, False], ids=["here", "in another job"])
+@pytest.mark.parametrize(
+    "remembers",
+    [pytest.param(True, id="here", marks=pytest.mark.slow), pytest.param(False, id="in another job")],
+)
 def test_a_model_whose_first_upload_was_cut_is_gone_on_with(
     workspace, faults, tracking, weights, request, tiny_models, tmp_path, monkeypatch, capsys, remembers
 ):

@@ -25,6 +25,7 @@ def chair():
     return benchmark.versions(benchmark.designs(1)[0])
 
 
+@pytest.mark.slow
 def test_each_false_chair_is_drawn_under_every_condition_as_the_true_one_is(chair):
     assert set(chair) == {"first", *benchmark.CONDITIONS}
     for name in benchmark.CONDITIONS:

@@ -16,7 +16,6 @@ from tests.recipe.conftest import (  # noqa: F401
     Run,
     empty_store,
     git,
-    other_projects_are_forgotten,
     outside,
     run,
     store,

@@ -19,22 +19,6 @@ REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture(autouse=True)
-def other_projects_are_forgotten(tmp_path: Path) -> Iterator[None]:
-    """What a test's project put in sys.path and sys.modules (a `steps` of its own) does not reach the next test.
-
-    What it put out of there comes back: other tests have patched and imported those very modules.
-    """
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
-    for name, module in modules.items():
-        sys.modules.setdefault(name, module)
-
-
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables, made once."""

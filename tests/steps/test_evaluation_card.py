@@ -227,8 +227,17 @@ def test_on_paper_nothing_is_cut_off_and_every_section_is_there(page_of):
     assert hidden == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", SIZES)
+QUICK = [(390, "light"), (1440, "dark")]
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        pytest.param(width, scheme, marks=() if (width, scheme) in QUICK else pytest.mark.slow)
+        for width in SIZES
+        for scheme in ("light", "dark")
+    ],
+)
 def test_axe_finds_nothing(page_of, width, scheme):
     found = Axe().run(page_of(width, color_scheme=scheme)).response
     assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found["violations"]] == []
