@@ -219,6 +219,18 @@ def test_a_killed_keeper_is_reported_and_the_next_deployment_cleans_up_after_it(
     assert not is_alive(orphan)
 
 
+def test_a_deployment_right_after_the_keeper_was_killed_keeps_the_address(endpoint, version):
+    first = endpoint.deploy(version(1), SMOKE)
+    callers = [http.client.HTTPConnection(first.url.removeprefix("http://"), timeout=30) for _ in range(4)]
+    for caller in callers:
+        caller.request("GET", "/health")
+        caller.getresponse().read()
+    os.kill(endpoint.agreement.keeper()["pid"], signal.SIGKILL)
+    again = endpoint.deploy(version(2), SMOKE)
+    assert again.url == first.url
+    assert painted_by(endpoint) == "v2"
+
+
 def test_a_stranger_with_a_remembered_pid_is_neither_believed_nor_killed(endpoint, version):
     endpoint.deploy(version(1), SMOKE)
     endpoint.stop()
