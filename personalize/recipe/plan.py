@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
     if faults.said and unpulled(root, [configs[name] for name in known]):
         faults.refuse()  # what is wrong is said before minutes go into data
     pull(root, [configs[name] for name in known])
-    components = _components(root, known, steps, configs, faults)
+    components = _components(root, known, steps, configs, environment(root), faults)
     faults.refuse()
     return Prepared(merged, steps, configs, components, target, bool(step))
 
@@ -129,6 +130,10 @@ class Variants:
         self._bases: dict[tuple[Override, ...], Merged] = {}
         self._known: dict[tuple[str, str], Components] = {}
         self._steps: dict[str, Step] = {}
+
+    @cached_property
+    def _pinned(self) -> dict[str, str]:
+        return environment(self._root)
 
     def prepare(self, overrides: Sequence[Override]) -> Prepared:
         """Raises RecipeError as `prepare` does."""
@@ -169,7 +174,7 @@ class Variants:
         key = (name, config.model_dump_json())
         if key not in self._known:
             faults = Faults()
-            self._known[key] = _components(self._root, [name], self._steps, {name: config}, faults)[name]
+            self._known[key] = _components(self._root, [name], self._steps, {name: config}, self._pinned, faults)[name]
             faults.refuse()
         return self._known[key]
 
@@ -180,7 +185,7 @@ def survey(root: Path, profile: str, overrides: Sequence[Override] = ()) -> Prep
     steps = load_steps(root, merged.places)
     configs = validate(merged, {name: step.kind for name, step in steps.items()}, set())
     known = [name for name in steps if set(closure([name], steps, configs)) <= set(configs)]
-    return Prepared(merged, steps, configs, _components(root, known, steps, configs), merged.until)
+    return Prepared(merged, steps, configs, _components(root, known, steps, configs, environment(root)), merged.until)
 
 
 def _components(
@@ -188,10 +193,10 @@ def _components(
     names: Sequence[str],
     steps: Mapping[str, Step],
     configs: Mapping[str, StepConfig],
+    pinned: Mapping[str, str],
     faults: Faults | None = None,
 ) -> dict[str, Components]:
-    """faults: keeps what is not there; without it that is no fault, and the step not done."""
-    pinned = environment(root)
+    """pinned: the environment. faults: keeps what is not there; without it that is no fault, and the step not done."""
     components: dict[str, Components] = {}
     for name in names:
         step, config = steps[name], configs[name]
@@ -201,7 +206,7 @@ def _components(
             config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
             inputs={},
             sources=_sources(step, config, faults),
-            environment=pinned,
+            environment=dict(pinned),
         )
     return components
 
@@ -234,8 +239,7 @@ def _sources(step: Step, config: StepConfig, faults: Faults | None) -> dict[str,
         return {str(name): str(digest) for name, digest in step.sources(config).items()}
     except (ValueError, OSError) as error:
         if faults is not None:
-            with faults.noted():
-                raise RecipeError(f"{step.name}: {error}") from error
+            faults.said.append(f"{step.name}: {error}")
         return {"missing": str(error)}
 
 
