@@ -107,15 +107,14 @@ class Recipe:
             prepared, left_out = self._without_acts(prepared)
             tags = {**tags, **({"reproduces.left_out": ", ".join(left_out)} if left_out else {})}
 
-        from personalize.recipe.lease import held
+        from personalize.recipe.lease import take
         from personalize.recipe.plan import make_plan
         from personalize.recipe.runner import Runner
         from personalize.recipe.terminal import plan_text
 
         store = self._store(prepared, create=True)
         if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` has opened it, and may be killed from now on
-            for name, text in held().items():
-                store.client.set_tag(run_id, name, text)
+            take(store, run_id)
         plan = make_plan(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
         _check(prepared, [planned.step for planned in plan if planned.reused is None])

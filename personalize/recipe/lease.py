@@ -28,6 +28,11 @@ def held() -> dict[str, str]:
     return {TAG: _written()}
 
 
+def take(store: Store, run_id: str) -> None:
+    """This process works on the run from now on, for as long as a lease lasts."""
+    store.client.set_tag(run_id, TAG, _written())
+
+
 @contextlib.contextmanager
 def lease(store: Store, run_id: str) -> Iterator[None]:
     """This process works on the run for as long as the block lasts."""
@@ -36,9 +41,9 @@ def lease(store: Store, run_id: str) -> Iterator[None]:
     def renew() -> None:
         while not ended.wait(RENEWED_S):
             with contextlib.suppress(Exception):  # a server that is away for a minute; the next renewal tells it
-                store.client.set_tag(run_id, TAG, _written())
+                take(store, run_id)
 
-    store.client.set_tag(run_id, TAG, _written())
+    take(store, run_id)
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
