@@ -118,9 +118,8 @@ class JobRun(SubmittedRun):
             if task.run_id and task.state and task.state.life_cycle_state is RunLifeCycleState.RUNNING:
                 said = [line.rstrip() for line in self.output(task.run_id)[1].splitlines()]
                 new = unread(said, self._read.get(task.run_id, []))
-                for number, line in enumerate(new, 1 + LOG_LINES - len(new)):
-                    if number > 0 or line.startswith(HEADING):
-                        _logger.info("  %s", line)
+                for line in [each for each in new[:-LOG_LINES] if each.startswith(HEADING)] + new[-LOG_LINES:]:
+                    _logger.info("  %s", line)
                 self._read[task.run_id] = said[-LOG_LINES:]
 
     def _end_run(self, status: str) -> None:
