@@ -87,6 +87,10 @@ class Model:
     name: str = ""
     version: str = ""
 
+    def facts(self, order: Order) -> dict[str, Any]:
+        """What a picture is made from, and by whom."""
+        return {**order.facts, "model": self.label}
+
     @property
     def origin(self) -> dict[str, Any]:
         """What its pictures' manifests say of it."""
@@ -142,13 +146,13 @@ def draw_prompts(config: Config, outputs: Path) -> tuple[Model, list[Path]]:
     kept: dict[int, dict[str, Any]] = {}
     for index, picture in draw(config, model, orders, range(len(orders))):
         order = orders[index]
-        data = encode(picture, order.format, {**order.facts, "model": model.label}, signing)
+        data = encode(picture, order.format, model.facts(order), signing)
         stem, suffix = file_stem(order.prompt, order.seed), SUFFIX[order.format]
         files[index] = free_path(config.output, stem, suffix)
         copy = free_path(outputs, stem, suffix)
         for path in (files[index], copy):
             write_bytes(path, data)
-        kept[index] = {"file_name": copy.name, **order.facts, "model": model.label}
+        kept[index] = {"file_name": copy.name, **model.facts(order)}
     write_json(outputs / "pictures.json", [kept[index] for index in sorted(kept)])
     return model, [files[index] for index in sorted(files)]
 
@@ -174,7 +178,7 @@ def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[
             print(f"{len(files) - len(left)} of {len(files)} pictures lie in {batch.folder} already", flush=True)
         for index, picture in draw(config, model, orders, left):
             order = orders[index]
-            write_bytes(files[index], encode(picture, order.format, {**order.facts, "model": model.label}, signing))
+            write_bytes(files[index], encode(picture, order.format, model.facts(order), signing))
         kind = table.suffix.lower() if table.is_file() else ".parquet"
         results = batch.write_results(kind, orders, {"model": model.name or model.base, "version": model.version})
     print(f"one row a picture: {results}", flush=True)
@@ -182,7 +186,7 @@ def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[
     kept = []
     for order, file in list(zip(orders, files, strict=True))[:SHOWN]:
         write_bytes(outputs / file.name, file.read_bytes())
-        kept.append({"file_name": file.name, **order.facts, "model": model.label})
+        kept.append({"file_name": file.name, **model.facts(order)})
     write_json(outputs / "pictures.json", kept)
     return model, files
 
