@@ -96,10 +96,10 @@ def proven(run_id: str, trust: Trust, read: Collection[str] | None = None) -> tu
 
 
 def _proven(
-    store: Store, past: StepRun | None, run_id: str, used: Mapping[str, Any], read: Collection[str] | None
+    store: Store, past: StepRun | None, run_id: str, named: Mapping[str, Any], read: Collection[str] | None
 ) -> Link:
-    """used: what a later run says of the one that it used (its step, its result, who signed it); may be empty."""
-    step, digest = used.get("name", ""), used.get("digest", {}).get("sha256", "")
+    """named: what a later run says of the one that it used (its step, its result, who signed it); may be empty."""
+    step, digest = named.get("name", ""), named.get("digest", {}).get("sha256", "")
     if past is None:
         return Link(step or "run", False, f"run {run_id} of {step or 'it'} is gone")
     name = step or past.tags.get("recipe.step", "run")
@@ -110,7 +110,7 @@ def _proven(
     statement = store.statement(past)
     if digest and provenance.result(statement) != digest:
         return Link(name, False, f"{name}: run {run_id[:8]} is not what it was when it was used")
-    if (told := used.get("annotations", {}).get("key")) is not None and told != statement.key:
+    if (told := named.get("annotations", {}).get("key")) is not None and told != statement.key:
         apart = f"is {signed_by(statement)}, and not with {short(told)}, as is said where it was used"
         return Link(name, False, f"{name}: run {run_id[:8]} {apart}")
     if past.folder is None and (read is None or name in read):

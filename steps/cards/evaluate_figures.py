@@ -47,7 +47,7 @@ def subjects(evaluation: Evaluation, card: Card) -> None:
         card.text(
             f"CLIP-T went from {followed['base']:.3f} to {followed['tuned']:.3f}. The photographs themselves, beside "
             f"their own captions, reach {sum(reached.values()) / len(reached):.3f} "
-            f"({', '.join(f'{token} {value:z.2f}' for token, value in reached.items())}): a subject that hardly looks "
+            f"({', '.join(f'{token} {value:.2f}' for token, value in reached.items())}): a subject that hardly looks "
             "like its class cannot be drawn faithfully and please CLIP as an ordinary one does."
         )
     if unseen := result["overall"].get("held_out"):
@@ -212,7 +212,7 @@ def cost(speeds: Mapping[str, Mapping[str, Any]], memory: Mapping[str, float], c
                 side,
                 speed["pictures"],
                 speed.get("drawn_now", speed["pictures"]),
-                f"{speed['seconds'] / drawn:z.2f}"
+                f"{speed['seconds'] / drawn:.2f}"
                 if (drawn := speed.get("drawn_now", speed["pictures"]))
                 else "all were there",
                 f"{memory[side]:.1f} GB" if side in memory else "not recorded",
