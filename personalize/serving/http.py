@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -26,7 +27,7 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
     try:
         with opener().open(url, timeout=timeout_s) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 
@@ -50,5 +51,5 @@ def post_json(url: str, body: Mapping[str, Any], timeout_s: float, token: str = 
         text = text.rpartition("\nError: ")[2]  # mlflow puts the whole input frame in front of the model's words
         kind = Away if error.code == 503 else EndpointError
         raise kind(f"{url} refused the request (status {error.code}): {text[-2000:]}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise Away(f"{url} does not answer: {error}") from error

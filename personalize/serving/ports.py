@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,9 @@ import psutil
 from personalize.cards import command
 from personalize.serving.agreement import ACTUAL, Agreement
 from personalize.serving.endpoint import EndpointError
+
+LET_GO_S = 5.0
+"""Seconds that a keeper which was killed may take to let go of its port: it ends thread by thread."""
 
 
 def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int) -> int:
@@ -20,7 +24,12 @@ def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int
         EndpointError: the port asked for belongs to another endpoint beside `folder`, or to another program.
     """
     port = asked or held or last or free_port(host)
-    if port == held or port_is_free(host, port):
+    deadline = time.monotonic() + (LET_GO_S if port == last else 0)
+    while port != held and not port_is_free(host, port):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.02)
+    else:
         return port
     if not asked:
         return free_port(host)
