@@ -2,6 +2,7 @@
 
     python -m benchmarks.serve --before <commit> --out benchmarks/results/serve.json
     python -m benchmarks.serve --only adapters       # a hundred adapters through a bounded cache: benchmarks.adapters
+    python -m benchmarks.serve --only ours           # without the others: one client, eight, and eight beside bad ones
 
 Beside ours: a pyfunc like the solution accelerator's (one row, a raw array), MLflow's own diffusers flavor, and this
 project at an earlier commit; and the pipeline alone in a process of its own, without any server. All servers are up
@@ -31,12 +32,15 @@ from typing import Any
 
 import psutil
 
+from benchmarks.bad_callers import beside
 from personalize.serving.http import answers, opener
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[1]
 SIDE = 128
+BAD = 3
+"""Bad callers beside eight good ones."""
 SUBJECT = "bcnchr chair"
 PLACES = ("on the beach", "in a kitchen", "in the snow", "in a studio", "on a dirt road", "in a forest", "at night", "")
 
@@ -95,7 +99,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of everybody; the machine's cores if not given")
-    parser.add_argument("--only", choices=["adapters"], help="measure this alone")
+    parser.add_argument("--only", choices=["adapters", "ours"], help="measure this alone")
     parser.add_argument("--adapters", type=int, default=100, help="adapters that go through the cache")
     parser.add_argument("--adapter-rank", type=int, default=128, help="their rank, on all layers")
     parser.add_argument("--adapter-memory", type=int, default=500, help="megabytes of them that are held")
@@ -130,7 +134,7 @@ def main() -> None:
         "before": options.before,
         "ratios": ratios(rounds),
         "rounds": rounds,
-        "adapters": measured_adapters(options),
+        **({} if options.only else {"adapters": measured_adapters(options)}),
     }
     print(json.dumps(result["ratios"], indent=1))
     report(result, options.out)
@@ -138,7 +142,8 @@ def main() -> None:
 
 def report(result: dict[str, Any], out: Path | None) -> None:
     """The numbers, on the terminal and in a file."""
-    print(json.dumps(result["adapters"], indent=1))
+    if "adapters" in result:
+        print(json.dumps(result["adapters"], indent=1))
     if out:
         out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -165,7 +170,7 @@ def machine(options: Any, loads: list[float]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": options.threads or os.cpu_count(),
         "load_average": loads,
-        "note": "The machine was shared with other work, as the load average says: ratios are what counts.",
+        "note": "A load average over the cores says that the machine was shared: ratios are what counts.",
     }
 
 
@@ -208,6 +213,8 @@ def make_models(options: Any, work: Path, adapter: Path, stack: contextlib.ExitS
         ]
 
     commands = {"ours": LocalEndpoint("x", timeout_s=900)._command(str(logged(PROJECT, "ours")))}
+    if options.only == "ours":
+        return commands
     if options.before:
         checkout = work / "checkout"
         subprocess.run(["git", "worktree", "add", "--detach", checkout, options.before], cwd=PROJECT, check=True)
@@ -348,6 +355,10 @@ def one_round(options: Any, urls: dict[str, str], pipeline: Callable[[str, int],
         found[f"{who}, 1 client"] = load(urls[who], bodies(who, steps), 1, 2)
     for who, url in urls.items():
         found[f"{who}, 8 clients"] = load(url, bodies(who, steps), 8, 16 if who == "ours" else 8)
+    with beside(urls["ours"].removeprefix("http://"), f"a photo of a {SUBJECT}", BAD) as wrong:
+        found["ours beside bad ones, 8 clients"] = load(urls["ours"], bodies("ours", steps), 8, 16)
+    found["ours again, 8 clients"] = load(urls["ours"], bodies("ours", steps), 8, 16)
+    found["bad ones, answered wrongly"] = wrong
     found["ours mixed, 8 clients"] = load(urls["ours"], bodies("ours", steps, mixed=True), 8, 16)
     found["ours, 64 clients"] = load(urls["ours"], bodies("ours", steps), 64, 64)
     for what in ("eight at once", "no adapter", "one adapter", "two adapters"):
@@ -366,8 +377,15 @@ def ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
         each = [speed(one, over) / statistics.mean(speed(one, key) for key in under) for one in rounds]
         return round(statistics.median(each), 2)
 
+    def tail(key: str) -> list[float]:
+        return [one[key]["p95_s"] for one in rounds]
+
     keys = set(rounds[0])
+    around = zip(tail("ours, 8 clients"), tail("ours again, 8 clients"), strict=True)
+    alone = [statistics.mean(each) for each in around]
+    beside_bad = [bad / good for bad, good in zip(tail("ours beside bad ones, 8 clients"), alone, strict=True)]
     found = {
+        "p95 beside bad callers over without": round(statistics.median(beside_bad), 2),
         "one client, of the pipeline's own speed": median("ours, 1 client", ("pipeline", "pipeline again")),
         "64 clients over 8": median("ours, 64 clients", ("ours, 8 clients",)),
         "mixed strengths over one": median("ours mixed, 8 clients", ("ours, 8 clients",)),

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.bad_callers import HUNG_S, PAUSE_S, BadCaller, post
 from personalize.serving.http import answers
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.registry import ModelVersion
@@ -35,10 +35,8 @@ pytestmark = pytest.mark.slow
 
 REQUESTS = int(os.environ.get("CHAOS", "120"))
 GOOD, BAD = 4, 3
-HUNG_S = 120.0
 PROMPT = "a photo of a bcnchr chair"
 ASKED = [{"prompt": f"{PROMPT} {place}", "seed": i, "width": 64 + 32 * (i % 2)} for i, place in enumerate("abcdef")]
-HEAD = {"Content-Type": "application/json"}
 
 
 @dataclass
@@ -103,26 +101,12 @@ def _within(seconds: float, satisfied: Callable[[], bool]) -> bool:
     return found
 
 
-def _post(address: str, body: bytes) -> tuple[int, dict]:
-    connection = http.client.HTTPConnection(address, timeout=HUNG_S)
-    try:
-        connection.request("POST", "/invocations", body, HEAD)
-        answer = connection.getresponse()
-        content = answer.read()
-        try:
-            return answer.status, json.loads(content)
-        except ValueError:
-            return answer.status, {"no JSON": content[:200]}
-    finally:
-        connection.close()
-
-
 def _good(story: Story, expected: list[np.ndarray], number: int) -> None:
     """Asks for one picture after another, and looks at each."""
 
     def ask(which: int) -> str:
         body = json.dumps({"dataframe_records": [{**ASKED[which], "format": "png"}]}).encode()
-        status, answer = _post(story.address, body)
+        status, answer = post(story.address, body)
         if status != 200:
             return str(status) if status == 503 else f"{status} {answer}"
         [row] = answer["predictions"]
@@ -144,40 +128,14 @@ def _good(story: Story, expected: list[np.ndarray], number: int) -> None:
 
 
 def _bad(story: Story, number: int) -> None:
-    """Wrong types, bodies too large or too deep, half a request, and nobody there for the answer."""
-
-    def refused(body: bytes, status: int) -> str:
-        got, answer = _post(story.address, body)
-        story.answers[got] += 1
-        return "503" if got == 503 else "" if got == status else f"{got} and not {status}: {str(answer)[:200]}"
-
-    def half() -> str:
-        with socket.create_connection(story.address.split(":"), timeout=HUNG_S) as stream:
-            stream.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Le")
-            story.over.wait(1)
-        return ""
-
-    def gone() -> str:
-        body = json.dumps({"dataframe_records": [{"prompt": PROMPT, "num_inference_steps": 4}] * 4}).encode()
-        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        with socket.create_connection(story.address.split(":"), timeout=HUNG_S) as stream:
-            stream.sendall(head.encode() + b"\r\n\r\n" + body)
-            story.over.wait(0.1)
-        return ""
-
-    kinds = [
-        lambda: refused(json.dumps({"dataframe_records": [{"prompt": 7, "seed": "seven"}]}).encode(), 400),
-        lambda: refused(b" " * 20_000_000, 413),
-        half,
-        lambda: refused(b"[" * 50_000, 400),
-        gone,
-        lambda: refused(json.dumps({"dataframe_records": [{"prompt": "a", "sed": 1}]}).encode(), 400),
-    ]
-    turn = number
+    """Asks in one bad way after another."""
+    caller, turn = BadCaller(story.address, PROMPT, story.over), number
     while not story.over.is_set():
-        story.attempt(f"bad request {turn % len(kinds)}", kinds[turn % len(kinds)])
+        which = turn % len(caller.kinds)
+        story.attempt(f"bad request {which}", caller.kinds[which])
         turn += 1
-        story.over.wait(0.3)
+        story.over.wait(PAUSE_S)
+    story.answers.update(caller.answers)
 
 
 def _memory(endpoint: LocalEndpoint) -> int:
