@@ -140,6 +140,7 @@ def through_the_cache(
             with cache.lent([Version([], sha256=name, size=size)]) as lent:
                 [job] = engine.submit([((lent[name], 7), Work((sampling.width, sampling.height), sampling.steps))])
                 latents = job.future.result()
+            del lent, job
             most[0] = max(most[0], psutil.Process().memory_info().rss)
             if name in checked and not torch.allclose(latents, checked[name], atol=1e-2):
                 wrong.append(name)

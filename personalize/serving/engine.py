@@ -273,6 +273,7 @@ class Engine:
         try:
             while batch := self._next():
                 self._draw(painter, batch)
+                del batch  # what was drawn, and whose adapters, is not kept while nobody asks
         finally:
             with self._changed:
                 self._closing, left, self._jobs = True, self._jobs, []

@@ -185,12 +185,16 @@ class PersonalizedPictures(PythonModel):
         are lent theirs as have room together.
         """
         for some in [wanted] if bounded else self._fitting(wanted):
-            others = [order.version for order in some if order.version.sha256]
-            with self.adapters.lent(others, asked.still_waits) as lent:
-                absent = [each for each in lent.values() if isinstance(each, Exception)]
-                if absent and not asked.partial:
-                    raise absent[0]
-                yield from self._in_turn(some, lent, asked, len(some) if bounded else 2 * self.limits.batch, bounded)
+            yield from self._drawn_at_once(some, asked, bounded)
+
+    def _drawn_at_once(self, some: Sequence[Order], asked: Asked, bounded: bool) -> Iterator[dict[str, Any]]:
+        """Those whose adapters have room together. What was lent is forgotten before the next are lent theirs."""
+        others = [order.version for order in some if order.version.sha256]
+        with self.adapters.lent(others, asked.still_waits) as lent:
+            absent = [each for each in lent.values() if isinstance(each, Exception)]
+            if absent and not asked.partial:
+                raise absent[0]
+            yield from self._in_turn(some, lent, asked, len(some) if bounded else 2 * self.limits.batch, bounded)
 
     def _fitting(self, wanted: Sequence[Order]) -> Iterator[Sequence[Order]]:
         """Rows in their order, in parts whose adapters have room together."""

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 
 import pytest
@@ -85,6 +86,20 @@ def test_one_thread_makes_the_painter_and_draws(painter: Painter):
     assert [job.future.result(20) for job in ask(engine, ("a", 2))] == ["picture of a"]
     assert made == [painter.thread] != [threading.get_ident()]
     engine.close()
+
+
+def test_what_was_drawn_is_not_kept_while_nobody_asks(engine, painter):
+    sheets: list[weakref.ref] = []
+    begin = painter.begin
+    painter.begin = lambda ask: (sheet := begin(ask), sheets.append(weakref.ref(sheet)))[0]
+    painter.going.set()
+    [job] = ask(engine, ("large", 1))
+    assert job.future.result(20) == "picture of large"
+    del job
+    deadline = time.monotonic() + 20
+    while sheets[0]() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sheets[0]() is None
 
 
 def test_what_the_painter_cannot_load_is_raised_where_it_is_made():

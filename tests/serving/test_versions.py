@@ -1,9 +1,11 @@
 """A server that draws with other versions: whose, by which name, what it refuses; with a real store and registry."""
 
 import base64
+import gc
 import hashlib
 import io
 import shutil
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,9 +147,18 @@ def test_without_a_server_rows_may_name_more_adapters_than_are_held_at_once(mode
     most = max((folder / WEIGHTS).stat().st_size for folder in shop.files.values())
     numbers = [shop.numbers["approved"], shop.numbers["another"]] * 2
     asked = pd.DataFrame({"prompt": ["a red chair"] * 4, "seed": range(4), "model_version": numbers})
-    monkeypatch.setattr(inner, "adapters", AdapterCache(inner._fetch, most))
+    known, besides = [], []
+
+    def fetch(version: Version):
+        gc.collect()
+        besides.append(sum(each() is not None for each in known))
+        known.append(weakref.ref(adapter := inner._fetch(version)))
+        return adapter
+
+    monkeypatch.setattr(inner, "adapters", AdapterCache(fetch, most))
     assert model.predict(asked)["model_version"].tolist() == [f"chairs/{number}" for number in numbers]
     assert inner.adapters.meter.evicted == 3
+    assert besides == [0] * 4, "what went is not in memory any more when the next one comes"
     monkeypatch.setenv(MODEL_SERVING, "true")
     with pytest.raises(MlflowException, match="Ask for fewer versions at once"):
         model.predict(asked)
