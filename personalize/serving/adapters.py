@@ -10,12 +10,13 @@ Imports no torch: reading an adapter's bytes is the caller's to say.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +85,7 @@ class AdapterCache:
         with self._changed:
             return self._bytes()
 
-    @contextmanager
+    @contextlib.contextmanager
     def lent(
         self, versions: Sequence[Version], waits: Callable[[], None] = lambda: None
     ) -> Iterator[Mapping[str, Any]]:
@@ -164,6 +165,7 @@ class AdapterCache:
         try:
             with self._reading:
                 adapter = self.read(version)
+            give_back()
         except Exception as error:
             with self._changed:
                 self.meter.failed += 1
@@ -193,3 +195,9 @@ class AdapterCache:
 
     def _bytes(self) -> int:
         return sum(each.size for each in self._held.values())
+
+
+def give_back() -> None:
+    """Gives memory that was freed back to the system, where the C library (glibc) would keep it, an arena a thread."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
