@@ -6,6 +6,7 @@ score them; what is kept is the checkpoint most like the photographs among those
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from personalize.dreambooth.validation import Preview, Sample
 
 NEEDS = ("ingest", "caption", "prior")
+MEMORY_WAS_SHORT = "the card's memory was not enough"
+LESS_MEMORY = (
+    "Less is taken by `-P train.memory=balanced` or `low`, a smaller train.batch_size with more "
+    "train.gradient_accumulation, or a smaller resolution (docs/training.md)."
+)
 STATES = "states"
 """Artifact of the run: the states that stretches of the training are replayed from."""
 
@@ -109,11 +115,15 @@ def read_from(config: Config, inputs: Inputs) -> dict[str, Path]:
 def teach(job: Mapping[str, Any]) -> None:
     """Trains; in each of several processes where there are several."""
     import mlflow
+    import torch
 
     config = Config(**job["config"])
     folders = {name: Path(folder) for name, folder in job["folders"].items()}
     watch = Watch(config, job["run_id"])
-    result = learn(config, folders, Path(job["outputs"]), watch)
+    try:
+        result = learn(config, folders, Path(job["outputs"]), watch)
+    except torch.OutOfMemoryError as error:
+        raise RecipeError(f"train: {MEMORY_WAS_SHORT} (memory: {config.memory}). {error}\n{LESS_MEMORY}") from None
     watch.close()
     if watch.listens and job["run_id"]:
         found = {**result.speed, "chosen_step": result.choice.step, "steps": result.steps}
@@ -122,10 +132,14 @@ def teach(job: Mapping[str, Any]) -> None:
 
 
 def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Watch) -> Result:
-    """One training, from photographs on disk to an adapter.
+    """One training, from photographs on disk to an adapter; with `memory: auto` at the level at which it fits in.
 
-    Raises progress.Diverged, what `watch` raises, and ValueError where a judge is not whole, before anything is learnt.
+    Raises progress.Diverged, torch.OutOfMemoryError, what `watch` raises, and ValueError where a judge is not whole,
+    before anything is learnt.
     """
+    import torch
+
+    from personalize.dreambooth.hardware import release_memory
     from personalize.dreambooth.setup import Base
     from personalize.dreambooth.train import Observer, train
     from personalize.evaluation import judges
@@ -133,18 +147,37 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
     if config.judged:
         judges.reader(judges.load(config.judges, "cpu"))
     taught = taught_from(config, folders)
-    return train(
-        settings_of(config),
-        Base(config.base_model, config.base_revision or None, config.device, config.dtype),
-        taught.learnt,
-        taught.class_images,
-        outputs,
-        work=Path(config.work),
-        held_out=taught.held_out,
-        previews=taught.previews,
-        score=judge(config, taught.learnt, taught.held_out) if config.judged else None,
-        observer=Observer(watch.phase, watch.logged, watch.scored, watch.states),
-    )
+    settings, *sparing = attempts(config)
+    while True:
+        try:
+            return train(
+                settings,
+                Base(config.base_model, config.base_revision or None, config.device, config.dtype),
+                taught.learnt,
+                taught.class_images,
+                outputs,
+                work=Path(config.work),
+                held_out=taught.held_out,
+                previews=taught.previews,
+                score=judge(config, taught.learnt, taught.held_out) if config.judged else None,
+                observer=Observer(watch.phase, watch.logged, watch.scored, watch.states),
+            )
+        except torch.OutOfMemoryError:
+            if not sparing:
+                raise
+        settings, *sparing = sparing  # outside of the handler, whose traceback holds what fills the memory
+        gc.collect()
+        release_memory()
+        print(f"  mind: {MEMORY_WAS_SHORT}; once more from the start with memory: {settings.memory}", flush=True)
+
+
+def attempts(config: Config) -> list[TrainSettings]:
+    """The settings, and with `memory: auto` in one process those that take less memory, should it not be enough."""
+    asked = settings_of(config)
+    if config.memory != "auto" or processes(config) > 1:
+        return [asked]
+    levels = ("balanced",) if config.use_dora else ("balanced", "low")
+    return [asked, *(asked.model_copy(update={"memory": level}) for level in levels)]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 from safetensors import safe_open
 
+from personalize.dreambooth import train as dreambooth
 from personalize.dreambooth.adapter_files import KOHYA, READERS
 from personalize.evidence.chain import broken
 from personalize.recipe import RecipeError, Replay
@@ -47,6 +49,31 @@ def test_the_adapter_says_who_it_is_and_at_what_scale(trained):
     with safe_open(str(lora / "pytorch_lora_weights.safetensors"), framework="np") as file:
         assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 4
     assert json.loads((trained[0] / "subjects.json").read_text())[0]["token"] == "bcnchr"
+
+
+@pytest.fixture
+def small_card(monkeypatch):
+    """Steps are possible on this card where activations are computed anew."""
+    step = dreambooth.take_step
+
+    def take_step(number, run, *more):
+        if run.settings.memory in ("auto", "fast"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(number, run, *more)
+
+    monkeypatch.setattr(dreambooth, "take_step", take_step)
+
+
+@pytest.mark.usefixtures("small_card")
+def test_what_does_not_fit_in_is_trained_at_the_next_lower_level(inputs, tiny_models, tmp_path, capfd):
+    few = {"max_train_steps": 1, "validation_every": 0, "proof_every": 0, "judges": ()}
+    config = trained_as(tiny_models, tmp_path).model_copy(update=few)
+    train.run(config, inputs, tmp_path / "outputs")
+    assert json.loads((tmp_path / "outputs" / "history.json").read_text())["settings"]["memory"] == "balanced"
+    assert "the card's memory was not enough; once more from the start with memory: balanced" in capfd.readouterr().out
+    with pytest.raises(RecipeError, match=r"memory: fast.*2\.00 GiB") as said:
+        train.run(config.model_copy(update={"memory": "fast"}), inputs, tmp_path / "asked")
+    assert "train.memory=balanced" in str(said.value)
 
 
 def test_a_photograph_is_held_out_and_every_checkpoint_is_judged(trained):
