@@ -64,6 +64,12 @@ class Config(StepConfig):
     gpus: float | None = Field(
         None, ge=0, description="GPUs a worker, 0.5 for half a one; empty: 1 where there are any"
     )
+    hour_price: float = Field(
+        0,
+        ge=0,
+        description="What an hour of one worker costs, in your currency: plan and card then say what the fleet costs",
+        json_schema_extra=HOW_NOT_WHAT,
+    )
     until: str = Field("", description="The step up to which each subject goes; empty: recipe.yaml's until")
     tries: int = Field(
         3, ge=1, description="Times that a subject is tried whose process dies", json_schema_extra=HOW_NOT_WHAT
@@ -107,7 +113,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             config.only == "failed",
             config.limit,
         )
-        print(plans.text(plan, max(1, config.workers)), flush=True)
+        print(plans.text(plan, max(1, config.workers), config.hour_price), flush=True)
         write_rows(outputs / "invalid.jsonl", [asdict(fault) for fault in plan.faults])
         rows = list(plan.done)
         began = time.monotonic()

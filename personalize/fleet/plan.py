@@ -129,8 +129,8 @@ def _done(work: Work, store: Store, merged: Merged, target: str, run_id: str) ->
     return record.of_run(work, store, merged, target, project) | {"reused": True}
 
 
-def text(plan: Plan, workers: int) -> str:
-    """The plan for the terminal."""
+def text(plan: Plan, workers: int, hour_price: float = 0) -> str:
+    """The plan for the terminal. hour_price: of one worker, in whatever currency; 0 where it is not known."""
     hours = plan.hours(workers)
     lines = [f"{len(plan.waiting)} to run, {len(plan.done)} done already, {len(plan.faults)} cannot be done"]
     if plan.left_out:
@@ -143,6 +143,8 @@ def text(plan: Plan, workers: int) -> str:
         lines.append(f"  columns not used: {', '.join(plan.unused)}")
     if plan.waiting:
         words = f"about {spell(hours * 3600)} on {_count(workers, 'worker')}" if hours is not None else ""
+        if hours is not None and hour_price:
+            words += f", {cost(hours * workers * 3600, hour_price)} at {hour_price:g} an hour of each"
         by = f"{spell(plan.seconds or 0)} a subject, by the latest {len(plan.measured)}"
         lines.append(f"  {words} ({by})" if words else "  how long it takes is not known: no subject was run yet")
     return "\n".join(lines)
@@ -155,6 +157,12 @@ def spell(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"
+
+
+def cost(seconds: float, hour_price: float) -> str:
+    """What so many seconds of a worker cost: `0.42`, `17`, `1,230`."""
+    price = seconds / 3600 * hour_price
+    return f"{price:,.0f}" if price >= 10 else f"{price:.2f}"
 
 
 def _count(number: int, noun: str) -> str:

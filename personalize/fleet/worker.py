@@ -23,6 +23,8 @@ LOG = "output.txt"
 
 PASSING = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
 """Codes of MLflow's errors that say nothing of what was asked."""
+CROWDED = "QueuePool limit"
+"""Of a server whose connections to its database are all in use: MLflow calls that a bad request."""
 
 
 class ServerAway(Exception):
@@ -83,7 +85,8 @@ def carry_out(work: Work, place: Place) -> Row:
 
 def _refuse_away(error: BaseException | None) -> None:
     """Raises ServerAway where an error is MLflow's and may be gone the next moment."""
-    if getattr(error, "error_code", "") in PASSING and type(error).__module__.startswith("mlflow."):
+    passing = getattr(error, "error_code", "") in PASSING or CROWDED in str(error)
+    if passing and type(error).__module__.startswith("mlflow."):
         raise ServerAway(f"MLflow: {error}") from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from personalize.cards import Advice, Card, Line
 from personalize.cards.pictures import Picture
 from personalize.files import read_json, read_rows
-from personalize.fleet.plan import spell
+from personalize.fleet.plan import cost, spell
 from personalize.fleet.record import came_to
 from personalize.recipe import Inputs
 from steps.fleet import Config
@@ -29,7 +29,7 @@ def show(config: Config, inputs: Inputs, outputs: Path, card: Card) -> None:
     faults, about = read_rows(outputs / "invalid.jsonl"), read_json(outputs / "fleet.json")
     states = Counter(map(came_to, rows))
     _verdict(card, states, len(rows), faults, about)
-    card.facts(_facts(rows, states, faults, about))
+    card.facts(_facts(rows, states, faults, about, config.hour_price))
     if advice := list(_advice(config, states, card.run_id)):
         card.advice("What to do next", advice)
     _common(card, rows)
@@ -82,7 +82,9 @@ WORDS = {
 }
 
 
-def _facts(rows: Sequence[Row], states: Counter[str], faults: Sequence[Row], about: Row) -> dict[str, Any]:
+def _facts(
+    rows: Sequence[Row], states: Counter[str], faults: Sequence[Row], about: Row, hour_price: float
+) -> dict[str, Any]:
     took = sorted(row["seconds"] for row in rows if row["seconds"] and not row["reused"])
     facts: dict[str, Any] = {
         "subjects": len(rows),
@@ -98,8 +100,12 @@ def _facts(rows: Sequence[Row], states: Counter[str], faults: Sequence[Row], abo
         facts |= {"a subject takes": spell(took[len(took) // 2]), "all together": spell(sum(took))}
     if about["workers"]:
         facts["workers"] = about["workers"]
+    if took and hour_price:
+        facts["cost"] = f"{cost(sum(took), hour_price)}, at {hour_price:g} an hour of a worker"
     if about["planned"] and about["seconds"]:
         facts["would take, one at a time"] = spell(about["seconds"] * about["waiting"])
+        if hour_price:
+            facts["would cost"] = cost(about["seconds"] * about["waiting"], hour_price)
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from personalize.fleet import workers
+from personalize.fleet import worker, workers
 from personalize.recipe import RecipeError
 
 
@@ -68,3 +69,19 @@ def test_a_machine_without_the_project_is_named(monkeypatch: pytest.MonkeyPatch,
         workers._look_at(str(tmp_path / "nowhere"))
     (tmp_path / "recipe.yaml").touch()
     workers._look_at(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "away"),
+    [
+        ("QueuePool limit of size 5 overflow 10 reached, connection timed out", "BAD_REQUEST", True),
+        ("the database is being started", "TEMPORARILY_UNAVAILABLE", True),
+        ("Param value is longer than 6000 characters", "INVALID_PARAMETER_VALUE", False),
+    ],
+)
+def test_a_server_that_is_crowded_is_asked_again_and_one_that_refuses_is_not(words: str, code: str, away: bool) -> None:
+    from mlflow.exceptions import RestException
+
+    error = RestException({"error_code": code, "message": words})
+    with pytest.raises(worker.ServerAway) if away else contextlib.nullcontext():
+        worker._refuse_away(error)

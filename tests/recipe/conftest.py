@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from personalize.recipe.__main__ import main
+from tests.tracking import Tracking
 
 WORDS = Path(__file__).with_name("words")
 REPOSITORY = Path(__file__).parents[2]
@@ -84,48 +82,20 @@ def outside(project: Path, store: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def served() -> dict[str, str]:
-    """The environment of a tracking server. Its own jobs, which nobody here asks for, are seven processes more."""
-    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
 @pytest.fixture
 def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An `mlflow server` that keeps artifacts to itself, so that outputs travel over HTTP."""
     import mlflow
 
-    port = free_port()
-    words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words, "--port", str(port), "--workers", "1"],
-            env=served(),
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            deadline = time.monotonic() + 600
-            while time.monotonic() < deadline:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            uri = f"http://127.0.0.1:{port}"
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-            experiment = mlflow.MlflowClient().create_experiment("served")
-            monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
-            yield uri
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    tracking = Tracking(store, tmp_path)
+    try:
+        tracking.wait()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+        experiment = mlflow.MlflowClient().create_experiment("served")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        yield tracking.uri
+    finally:
+        tracking.kill()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,48 +20,12 @@ import pytest
 from personalize import files
 from personalize.recipe import Recipe
 from tests import forked
-from tests.recipe.conftest import free_port, served
+from tests.tracking import Tracking, kill
 
 KILLS = max(4, int(os.environ.get("KILLS", "60")) * 3 // 4)
 """The other quarter are endpoints'."""
 VICTIMS = ("recipe",) * 5 + ("server", "power") * 2
 STEPS = ("read", "count", "report")
-
-
-class Tracking:
-    """A tracking server that can be killed, and started again at the same address."""
-
-    def __init__(self, store: str, place: Path) -> None:
-        self.port, self.place = free_port(), place
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.words = [store, str(place / "served"), str(self.port)]
-        self.start()
-
-    def start(self) -> None:
-        said = self.place / "server.log"
-        self.process = forked.begin(forked.tracking_server, self.words, self.place, served(), said)
-
-    def kill(self) -> None:
-        kill(self.process)
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            assert self.process.is_alive(), (self.place / "server.log").read_text()[-3000:]
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("the server does not start")
-
-
-def kill(process: BaseProcess) -> None:
-    """A process and all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()  # where it has no session of its own yet
-    process.join()
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
 from personalize.recipe.reproduce import first_cause
 from personalize.recipe.tracking import StepRun, refuse_unanswered
-from tests.recipe.conftest import REPOSITORY, Run, free_port, git
+from tests.recipe.conftest import REPOSITORY, Run, git
+from tests.tracking import free_port
 
 
 def runs_of(step: str) -> list[MlflowRun]:
