@@ -9,16 +9,14 @@ Paths are relative to the catalogue's own folder. What is wrong with one row sto
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from personalize.csvrows import NoTable, csv_rows
 from personalize.photographs.layout import WrongLayout, check_class_noun, check_token
 from personalize.photographs.reading import SUFFIXES
 from personalize.photographs.unpacking import is_archive
@@ -92,7 +90,7 @@ def read(place: str, fewest: int = 1) -> Catalogue:
         root = path.parent if path.is_file() else Path()
         entries, faults = [], []
         for number, row in rows:
-            entry = _entry(number, row, root)
+            entry = Fault(number, "", row) if isinstance(row, str) else _entry(number, row, root)
             (entries if isinstance(entry, Entry) else faults).append(entry)  # type: ignore[arg-type]
     if not entries and not faults:
         raise RecipeError(f"catalogue {place} has no subject in it")
@@ -119,8 +117,8 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
 
 
-def _table(place: str, path: Path) -> tuple[list[str], Iterable[tuple[int, Mapping[str, str]]]]:
-    """The columns, and each row with its number."""
+def _table(place: str, path: Path) -> tuple[list[str], Iterable[tuple[int, Mapping[str, str] | str]]]:
+    """The columns, and each row with its number; in its place why it cannot be read."""
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _of_frame(_parquet(path), first=1)
     if path.is_file():
@@ -133,31 +131,22 @@ def _table(place: str, path: Path) -> tuple[list[str], Iterable[tuple[int, Mappi
     )
 
 
-def _of_csv(path: Path) -> tuple[list[str], Iterable[tuple[int, Mapping[str, str]]]]:
+def _of_csv(path: Path) -> tuple[list[str], Iterable[tuple[int, Mapping[str, str] | str]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        columns, rows = csv_rows(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RecipeError(f"catalogue {path} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [name.strip() for name in next(reader, [])]
-    if twice := next((name for name, count in Counter(filter(None, columns)).items() if count > 1), ""):
-        raise RecipeError(f"catalogue {path}: column '{twice}' is there twice")
+    except NoTable as error:
+        raise RecipeError(f"catalogue {path}: {error}") from None
 
-    def rows() -> Iterator[tuple[int, Mapping[str, str]]]:
-        while True:
-            at = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise RecipeError(f"catalogue {path}: row {at}: it cannot be read: {error}") from None
-            if any(cell.strip() for cell in cells):
-                yield at, {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+    def each() -> Iterator[tuple[int, Mapping[str, str] | str]]:
+        try:
+            for row in rows:
+                yield row.line, row.fault or {name: cell.strip() for name, cell in row.cells.items()}
+        except NoTable as error:
+            raise RecipeError(f"catalogue {path} cannot be read: {error}") from None
 
-    return columns, rows()
+    return columns, each()
 
 
 def _parquet(path: Path) -> Any:

@@ -7,13 +7,12 @@ meets no photograph is named, with the reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from personalize.csvrows import NoTable, csv_rows
 from personalize.files import parse_json, read_handed
 from personalize.photographs.prompts import MAX_CHARACTERS
 
@@ -90,21 +89,20 @@ def _rows_of_json(file: Path) -> dict[int, tuple[str, str]]:
 
 
 def _rows_of_csv(file: Path) -> dict[int, tuple[str, str]]:
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
     try:
-        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
-            named = ", ".join(reader.fieldnames or ["nothing"])[:200]
+        columns, rows = csv_rows(_text(file))
+        if not {"file_name", "text"} <= set(columns):
+            named = ", ".join(columns or ["nothing"])[:200]
             raise UnreadableCaption(f"{file}: its first line names {named}, not the columns file_name and text")
-        rows = [
-            (
-                reader.line_num,
-                (row["file_name"] or "", _of_some_length(row["text"] or "", f"{file}, line {reader.line_num}")),
-            )
-            for row in reader
-        ]
-    except csv.Error as error:
-        raise UnreadableCaption(f"{file}, line {reader.line_num}: {error}") from None
-    return dict(rows)
+        found = {}
+        for row in rows:
+            if row.fault:
+                raise UnreadableCaption(f"{file}, line {row.line}: {row.fault}")
+            text = _of_some_length(row.cells["text"], f"{file}, line {row.line}")
+            found[row.line] = (row.cells["file_name"], text)
+    except NoTable as error:
+        raise UnreadableCaption(f"{file}, {error}") from None
+    return found
 
 
 class Names:

@@ -7,19 +7,17 @@ it: of CSV, where all is text, an empty field is none, and in a column of number
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from personalize.csvrows import csv_rows
 from personalize.files import whole
 from personalize.serving.request import INPUTS, NUMBERS, RequestError, unknown_names
 
 LINES = (".jsonl", ".ndjson")
-WIDEST = 1_000_000
-"""Characters of a CSV field; Python's own bound is 131,072, and its words name no row."""
 
 
 def is_table(path: str | Path) -> bool:
@@ -40,7 +38,7 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
         rows = _READERS[kind](path)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise RequestError(f"{path} cannot be read ({error}).") from error
     if not rows:
         raise RequestError(f"{path} has no rows; its first line names the columns, e.g. prompt,seed.")
@@ -70,24 +68,11 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.partition("\n")[0]
-    between = ";" if ";" in header and "," not in header else ","
-    csv.field_size_limit(WIDEST)
-    table = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
-    columns = [name.strip() for name in next(table, [])]
-    if doubled := sorted({name for name in columns if columns.count(name) > 1}):
-        raise RequestError(f"column {doubled[0]!r} is there twice.")
     rows: list[dict[str, Any]] = []
-    for fields in table:
-        if not fields:
-            continue
-        if len(fields) != len(columns):
-            raise RequestError(
-                f"row {len(rows)} (line {table.line_num}) has {len(fields)} fields, the first line names "
-                f"{len(columns)} columns; a text with a comma in it stands between double quotes."
-            )
-        rows.append({name: _value(name, field) for name, field in zip(columns, fields, strict=True)})
+    for row in csv_rows(path.read_text(encoding="utf-8-sig"))[1]:
+        if row.fault:
+            raise RequestError(f"row {len(rows)} (line {row.line}): {row.fault}.")
+        rows.append({name: _value(name, field) for name, field in row.cells.items()})
     return rows
 
 

@@ -40,6 +40,15 @@ def test_paths_are_relative_to_the_catalogue_and_rows_are_counted_as_an_editor_d
     assert not found.faults
 
 
+def test_a_row_that_a_comma_cuts_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    photographs(tmp_path / "a")
+    photographs(tmp_path / "b")
+    path = table(tmp_path, "zwvchr,chair,a,Meyer, Sons", "brkchr,chair,b,us", head=HEAD.strip() + ",rights\n")
+    found = catalogues.read(path)
+    assert [entry.token for entry in found.entries] == ["brkchr"]
+    assert "row 2: it has 5 fields, the first line names 4 columns" in str(found.faults[0])
+
+
 @pytest.mark.parametrize("mark", [";", "\t"])
 def test_other_separators_and_a_byte_order_mark(tmp_path: Path, mark: str) -> None:
     photographs(tmp_path / "a")

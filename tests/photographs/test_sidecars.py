@@ -86,6 +86,8 @@ def test_a_table_may_be_csv_and_the_nearer_one_wins(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("metadata.csv", "name,caption\n1.jpg,x\n", "not the columns file_name and text"),
+        ("metadata.csv", "file_name,text\n1.jpg,a chair, by a window\n", "line 2: it has 3 fields"),
+        ("metadata.csv", 'file_name,text\n1.jpg,"a chair\n', "line 2: unexpected end of data"),
         ("metadata.jsonl", "[" * 100_000 + "\n", "line 1: TooDeep"),
         ("metadata.jsonl", rows(("1.jpg", "x")) + "null\n", "line 2: TypeError"),
     ],

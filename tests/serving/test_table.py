@@ -72,7 +72,7 @@ def test_a_spreadsheets_csv(tmp_path: Path):
         ("a.csv", "promt,seed\na,1\n", "column 'promt' is not known; did you mean 'prompt'"),
         ("a.csv", "seed\n1\n", "no column 'prompt'"),
         ("a.csv", "prompt,seed,seed\na,1,2\n", "column 'seed' is there twice"),
-        ("a.csv", "prompt,seed\na,1\na chair, red,2\n", r"row 1 \(line 3\) has 3 fields"),
+        ("a.csv", "prompt,seed\na,1\na chair, red,2\n", r"row 1 \(line 3\): it has 3 fields"),
         ("a.csv", 'prompt,seed\n"a,1\n', "cannot be read"),
         ("a.jsonl", '{"prompt": "a"}\n{"prompt":\n', r"row 1 \(line 2\) is no JSON"),
         ("a.jsonl", '{"prompt": "a"}\n[1]\n', r"row 1 \(line 2\) is no object"),
