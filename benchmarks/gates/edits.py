@@ -204,6 +204,8 @@ EDITS: dict[str, Edit] = {
     "frame": every(framed),
     "stretched across": every(lambda p: stretched(p, 1.5, 1)),
     "stretched down": every(lambda p: stretched(p, 1, 1.5)),
+    "stretched across, the subjects alone": every(lambda p: stretched(p, 1.5, 1), plain=False),
+    "stretched down, the subjects alone": every(lambda p: stretched(p, 1, 1.5), plain=False),
     "zoomed": every(lambda p: stretched(p, 2, 2)),
     "tiled": every(tiled),
     "upside down": every(lambda p: p.rotate(180)),

@@ -88,6 +88,7 @@ METRICS = {
     "noise": _measured("noise"),
     "blockiness": _measured("blocks of 8 pixels"),
     "marks": _measured("marks that stand at the same place in every picture"),
+    "subject_aspect": _measured("proportions of the subjects' pictures"),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),
     "contrast": _measured("contrast of plain class pictures", each=False),

@@ -215,6 +215,7 @@ class Scores:
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
+        scores["subject_aspect"] = self.drawn[side].qualities["aspect"][:subjects]
         return scores
 
     def _held_out(self, own: Array, judge: str) -> Array:

@@ -11,7 +11,10 @@ from steps.cards import evaluate_judges
 from steps.cards.evaluate_sections import Evaluation, number, thumbnail, values, with_span
 from steps.evaluate import examined_on
 
-QUALITIES = ("sharpness", "noise", "blockiness", "marks", "aspect", "brightness", "contrast", "saturation")
+QUALITIES = (
+    *("sharpness", "noise", "blockiness", "marks", "subject_aspect"),
+    *("aspect", "brightness", "contrast", "saturation"),
+)
 
 
 def subjects(evaluation: Evaluation, card: Card) -> None:

@@ -48,7 +48,7 @@ def change(spoil) -> dict[str, float]:
         (lambda p: p.filter(ImageFilter.GaussianBlur(1.5)), "sharpness", -0.7),
         (noisy, "noise", 1.0),
         (jpeg, "blockiness", 0.5),
-        (stretched, "aspect", -0.25),
+        (stretched, "aspect", -0.3),
         (lambda p: p.point(lambda v: v * 0.5), "brightness", -0.15),
         (lambda p: p.point(lambda v: 100 + v * 0.3), "contrast", -0.05),
         (lambda p: p.convert("L").convert("RGB"), "saturation", -0.1),
