@@ -181,6 +181,8 @@ def _look_at(root: str) -> None:
     for name, answer in asked.items():
         try:
             said += [f"{name}: {lack}" for lack in ray.get(answer, timeout=60)]
+        except ray.exceptions.TaskUnschedulableError:
+            continue  # it was lost meanwhile, and lacks nothing
         except Exception as error:
             said.append(f"{name}: {_first_line(error)}")
     if said:
