@@ -15,7 +15,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,7 +100,7 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     active = mlflow.active_run()
     if active is None:
         raise RecipeError(f"a fleet is run by the recipe: {command('fleet', catalogue=config.catalogue)}")
-    with threads_for(config.workers):
+    with workers.threads_for(config.workers):
         variants, store, asked = _opened(config)
         _, target, configs = variants.common()
         fewest = getattr(configs.get("ingest"), "min_photographs", 1)
@@ -143,22 +143,6 @@ def _opened(config: Config) -> tuple[Variants, Store, dict[str, Any]]:
     merged, _, _ = variants.common()
     store = connect(merged.profile, Path.cwd(), create=False, trust=merged.trust)
     return variants, store, given | {"overrides": overrides}
-
-
-@contextlib.contextmanager
-def threads_for(count: int) -> Iterator[None]:
-    """Several workers on one machine share its cores, and the plan counts on the same threads as they do.
-
-    Pictures that a CPU draws are the same to the last bit only with as many threads.
-    """
-    if count < 2 or os.environ.get("OMP_NUM_THREADS") or os.environ.get("RAY_ADDRESS"):
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, int(machine.threads()) // count))
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
 
 
 def _carry_out(config: Config, plan: Plan, store: Store, asked: Mapping[str, Any], run_id: str, rows: list[Row]) -> int:

@@ -7,7 +7,7 @@ has the value that recipe.yaml and -P train.key=value give it there; -P sweep.ke
 The first trial has the settings as configured, Optuna proposes the others. A trial is worth the likeness of its best
 checkpoint that still follows prompts and still knows its class; one that lags behind the others' median is given up,
 one that diverges is a failed trial. What was tried lies in `work`, so a sweep that was killed, or that is given more
-trials, goes on where it was.
+trials, goes on where it was. With -P workers=4 so many trials are at work at once, on the fleet's workers (Ray's).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +29,8 @@ from personalize.cards import command
 from personalize.dreambooth import choice, search, trials
 from personalize.dreambooth.search import Dimension, Front, spelt
 from personalize.files import write_json
-from personalize.recipe import Inputs, RecipeError
+from personalize.fleet import workers
+from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, machine
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.past import asked
 from steps import train
@@ -62,6 +65,17 @@ class Config(train.Config):
         "median", description="median: give up trials that are worth less than most"
     )
     warmup_checkpoints: int = Field(1, ge=0, description="first checkpoints of a trial at which it is never given up")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="trials at once, each in a process of Ray's; so many are proposed at a time",
+    )
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs a worker, 0.5 for half a one; empty: 1 where there are any"
+    )
+    tries: int = Field(
+        3, ge=1, description="times that a trial is tried whose process dies", json_schema_extra=HOW_NOT_WHAT
+    )
 
     @field_validator("space")
     @classmethod
@@ -76,6 +90,8 @@ def sources(config: Config) -> Mapping[str, str]:
     if config.processes not in (1, "auto"):
         raise ValueError(f"a trial trains in one process, not {config.processes}: add -P sweep.processes=1.")
     search.check_combinations(config.space, train.settings_of(config).model_dump(mode="json"))
+    if config.workers > 1:
+        workers.check_installed()
     return train.sources(config)
 
 
@@ -86,17 +102,40 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
             study = open_study(config, place)
             if finished := trials.take_over(study):
                 print(f"  going on after {finished} trials", flush=True)
-            began = time.monotonic()
-            while (number := len(trials.counted(study)) + 1) <= config.trials:
-                minutes = (time.monotonic() - began) / 60
-                if config.timeout_minutes is not None and minutes >= config.timeout_minutes and number > 1:
-                    print(f"  after {minutes:.0f} minutes and {number - 1} trials no other is started", flush=True)
-                    break
-                attempt(config, inputs, study, number, place)
+            with hands(config) as carry_out:
+                _search(config, inputs, study, place, carry_out)
             keep(study, place, outputs)
             trials.finish(study, place, config.trials)
     except BlockingIOError as error:
         raise RecipeError(f"sweep: {error}") from None
+
+
+def _search(config: Config, inputs: Inputs, study: optuna.Study, place: Path, carry_out: CarryOut) -> None:
+    """As many trials as are asked for, `workers` of them proposed at a time."""
+    import mlflow
+
+    began, active = time.monotonic(), mlflow.active_run()
+    folders = {name: str(folder) for name, folder in train.read_from(config, inputs).items()}
+    while (done := len(trials.counted(study))) < config.trials:
+        minutes = (time.monotonic() - began) / 60
+        if config.timeout_minutes is not None and minutes >= config.timeout_minutes and done:
+            print(f"  after {minutes:.0f} minutes and {done} trials no other is started", flush=True)
+            return
+        jobs: list[Job] = []
+        for _ in range(min(config.workers, config.trials - done)):
+            trial = trials.ask(study, config.seed, config.warmup_trials, [job.number for job in jobs])
+            params, number = search.suggest(trial, config.space), int(trial.user_attrs["trial"])
+            said = ", ".join(f"{name} {spelt(value)}" for name, value in params.items())
+            print(f"  trial {number} of {config.trials}: {said}", flush=True)
+            parent = active.info.run_id if active else ""
+            jobs.append(Job(config, folders, str(place), trial._trial_id, number, params, parent))
+        for job, outcome in carry_out(jobs):
+            trials.give_up(study, job.trial_id, outcome, params=dict(job.params), minutes=0.0)
+            if outcome.why:
+                print(f"  trial {job.number} failed: {outcome.why}", flush=True)
+            if active and outcome.value is not None:
+                mlflow.log_metric("best_value", study.best_value, step=job.number)
+        shutil.rmtree(place / "runs", ignore_errors=True)
 
 
 def identity(config: Config, inputs: Inputs) -> str:
@@ -112,36 +151,91 @@ def identity(config: Config, inputs: Inputs) -> str:
 
 
 def open_study(config: Config, place: Path) -> optuna.Study:
+    first = search.start(config.space, train.settings_of(config).model_dump(mode="json"))
+    return trials.open_study(place, pruner_of(config), config.trials, first)
+
+
+def pruner_of(config: Config) -> optuna.pruners.BasePruner:
     c = config
-    pruner = trials.median_pruner(c.pruner, c.warmup_trials, c.warmup_checkpoints, c.validation_every)
-    first = search.start(c.space, train.settings_of(c).model_dump(mode="json"))
-    return trials.open_study(place, pruner, c.trials, first)
+    return trials.median_pruner(c.pruner, c.warmup_trials, c.warmup_checkpoints, c.validation_every)
 
 
-def attempt(config: Config, inputs: Inputs, study: optuna.Study, number: int, place: Path) -> None:
-    """One trial, in a run of its own under the sweep's."""
+@dataclass(frozen=True)
+class Job:
+    """A trial that was asked for, and all that a process needs to carry it out. parent: the sweep's run, or empty."""
+
+    config: Config
+    folders: Mapping[str, str]
+    place: str
+    trial_id: int
+    number: int
+    params: Mapping[str, Any]
+    parent: str
+
+
+CarryOut = Callable[[Sequence[Job]], Iterable[tuple[Job, trials.Outcome]]]
+
+
+@contextlib.contextmanager
+def hands(config: Config) -> Iterator[CarryOut]:
+    """Who carries trials out: this process, one after the other, or Ray's workers."""
+    if config.workers == 1:
+        yield lambda jobs: ((job, attempt(job)) for job in jobs)
+        return
     import mlflow
 
-    trial, began = trials.ask(study, config.seed, config.warmup_trials), time.monotonic()
-    params = search.suggest(trial, config.space)
-    said = ", ".join(f"{name} {spelt(value)}" for name, value in params.items())
-    print(f"  trial {number} of {config.trials}: {said}", flush=True)
+    root, active = str(Path.cwd()), mlflow.active_run()
+    with workers.threads_for(config.workers), workers.crew(config.workers, config.gpus, root, "sweep") as crew:
+        here = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "OMP_NUM_THREADS": machine.threads()}
+        if active:
+            here["MLFLOW_EXPERIMENT_ID"] = active.info.experiment_id
+
+        def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, trials.Outcome]]:
+            calls = [(job, (job, root, here)) for job in jobs]
+            with contextlib.closing(workers.spread(attempt_there, calls, crew, config.tries)) as every:
+                for ended in every:
+                    if ended is not None:
+                        yield ended.of, _outcome(ended, config.tries)
+
+        yield carry_out
+
+
+def _outcome(ended: workers.Ended[Job], tries: int) -> trials.Outcome:
+    try:
+        found: trials.Outcome = ended.result()
+        return found
+    except Exception as error:
+        if not (why := workers.lost(error, tries)):
+            raise
+        return trials.Outcome("failed", why=why)
+
+
+def attempt_there(job: Job, root: str, environment: Mapping[str, str]) -> trials.Outcome:
+    """A trial in a process of its own, which has another folder and environment until now."""
+    os.chdir(root)
+    os.environ.update(environment)
+    return attempt(job)
+
+
+def attempt(job: Job) -> trials.Outcome:
+    """One trial, in a run of its own under the sweep's."""
+    config, number, place = job.config, job.number, Path(job.place)
+    began = time.monotonic()
+    study, trial = trials.taken_up(place, pruner_of(config), job.trial_id)
     folder = place / "trials" / f"{number:03d}"
-    front = Front(trial, choice.margins(config), params.get("max_train_steps", config.max_train_steps))
+    front = Front(trial, choice.margins(config), job.params.get("max_train_steps", config.max_train_steps))
 
     def learn(run_id: str) -> int:
         values = {name: getattr(config, name) for name in train.Config.model_fields}
-        settings = train.Config(**(values | params | {"work": str(place), "proof_every": 0}))
+        settings = train.Config(**(values | dict(job.params) | {"work": str(place), "proof_every": 0}))
+        folders = {name: Path(at) for name, at in job.folders.items()}
         with contextlib.closing(Watch(settings, run_id, number, front)) as watch:
-            return train.learn(settings, train.read_from(settings, inputs), folder, watch).choice.step
+            return train.learn(settings, folders, folder, watch).choice.step
 
-    outcome = trials.attempt(trial, number, params, learn, front)
-    if outcome.why:
-        print(f"  trial {number} failed: {outcome.why}", flush=True)
-    trials.tidy(place, folder, outcome.step)
-    trials.close(study, trial, outcome, params=params, minutes=(time.monotonic() - began) / 60)
-    if mlflow.active_run() and outcome.value is not None:
-        mlflow.log_metric("best_value", study.best_value, step=number)
+    outcome = trials.attempt(trial, number, job.params, learn, front, job.parent)
+    trials.tidy(folder, outcome.step)
+    trials.close(study, trial, outcome, params=dict(job.params), minutes=(time.monotonic() - began) / 60)
+    return outcome
 
 
 class Watch(train.Watch):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from personalize.dreambooth.search import Front, fault, spelt
 
 if TYPE_CHECKING:
     import optuna
+    from mlflow import MlflowClient
 
 STUDY = "study.db"
 
@@ -93,7 +95,8 @@ def forget(place: Path) -> None:
 
 def counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The trials that came to an end of their own, in order; one that a kill interrupted is not among them."""
-    return [t for t in study.trials if t.state.is_finished() and "state" in t.user_attrs]
+    ended = [t for t in study.trials if t.state.is_finished() and "state" in t.user_attrs]
+    return sorted(ended, key=lambda trial: int(trial.user_attrs["trial"]))
 
 
 def pick_up(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -118,9 +121,8 @@ def take_over(study: optuna.Study) -> int:
 
     client, active = mlflow.MlflowClient(), mlflow.active_run()
     for trial in pick_up(study):
-        with contextlib.suppress(mlflow.MlflowException):
-            client.set_tag(trial.user_attrs["run_id"], "sweep.state", "interrupted")
-            client.set_terminated(trial.user_attrs["run_id"], "KILLED")
+        if run_id := trial.user_attrs.get("run_id"):
+            _interrupted(client, run_id)
     finished = counted(study)
     if active is None:
         return len(finished)
@@ -130,20 +132,36 @@ def take_over(study: optuna.Study) -> int:
     return len(finished)
 
 
-def ask(study: optuna.Study, seed: int, random_trials: int) -> optuna.Trial:
+def ask(study: optuna.Study, seed: int, random_trials: int, beside: Collection[int] = ()) -> optuna.Trial:
     """The next trial. Its proposal depends on the seed, its number and the trials before it, not on the process.
 
-    So a sweep that was killed tries what it would have tried. The first `random_trials` are drawn at random.
+    So a sweep that was killed tries what it would have tried. The first `random_trials` are drawn at random. beside:
+    the numbers of trials that were asked for just before and have not ended; they count as bad ones (the constant
+    liar), so that no two try the same.
     """
     import numpy as np
     import optuna
 
-    number = len(counted(study)) + 1
+    known = {int(trial.user_attrs["trial"]) for trial in counted(study)} | set(beside)
+    number = next(number for number in itertools.count(1) if number not in known)
     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=state, n_startup_trials=random_trials)
+    study.sampler = optuna.samplers.TPESampler(seed=state, n_startup_trials=random_trials, constant_liar=bool(beside))
     trial = study.ask()
     trial.set_user_attr("trial", number)
     return trial
+
+
+def taken_up(place: Path, pruner: optuna.pruners.BasePruner, trial_id: int) -> tuple[optuna.Study, optuna.Trial]:
+    """The sweep and a trial of it that another process has asked for. Ends the run in which an earlier try died."""
+    import mlflow
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{place / STUDY}", pruner=pruner)
+    trial = optuna.trial.Trial(study, trial_id)
+    if run_id := trial.user_attrs.get("run_id"):
+        _interrupted(mlflow.MlflowClient(), run_id)
+    return study, trial
 
 
 @dataclass(frozen=True)
@@ -156,10 +174,21 @@ class Outcome:
     why: str = ""
 
 
+def _interrupted(client: MlflowClient, run_id: str) -> None:
+    with contextlib.suppress(Exception):  # it was deleted
+        client.set_tag(run_id, "sweep.state", "interrupted")
+        client.set_terminated(run_id, "KILLED")
+
+
 def attempt(
-    trial: optuna.Trial, number: int, params: Mapping[str, Any], train: Callable[[str], int], front: Front
+    trial: optuna.Trial,
+    number: int,
+    params: Mapping[str, Any],
+    train: Callable[[str], int],
+    front: Front,
+    parent: str = "",
 ) -> Outcome:
-    """A trial's outcome, found in an MLflow run of its own, under the active one.
+    """A trial's outcome, found in an MLflow run of its own, under `parent`, or the active one.
 
     `train` is given the run's id, reports its checkpoints to `front` and gives the step that it would keep. Settings
     that cannot be trained with, a loss that is no longer a number and a GPU that is too small are outcomes; whatever
@@ -169,7 +198,8 @@ def attempt(
 
     tags = {"sweep.trial": str(number), "sweep.state": "running"}
     nested = mlflow.active_run() is not None
-    run_id = mlflow.start_run(run_name=f"trial {number}", nested=nested, tags=tags).info.run_id
+    started = mlflow.start_run(run_name=f"trial {number}", nested=nested, parent_run_id=parent or None, tags=tags)
+    run_id = started.info.run_id
     trial.set_user_attr("run_id", run_id)
     mlflow.log_params({f"sweep.{name}": spelt(value) for name, value in params.items()})
     status, state = "KILLED", "interrupted"
@@ -205,17 +235,29 @@ def _outcome(train: Callable[[str], int], run_id: str, front: Front) -> Outcome:
         return Outcome("failed", why="the GPU's memory was not enough")
 
 
-def tidy(place: Path, folder: Path, step: int | None) -> None:
+def tidy(folder: Path, step: int | None) -> None:
     """Leaves of a trial the base's pictures and those of its chosen step, and gives back the memory it had."""
     from personalize.dreambooth.hardware import release_memory
 
-    shutil.rmtree(place / "runs", ignore_errors=True)
     shutil.rmtree(folder / "lora", ignore_errors=True)
     for samples in (folder / "samples").glob("step-*"):
         if step is None or samples.name not in ("step-000000", f"step-{step:06d}"):
             shutil.rmtree(samples)
     gc.collect()
     release_memory()
+
+
+def give_up(study: optuna.Study, trial_id: int, outcome: Outcome, **about: Any) -> None:
+    """Ends a trial, and its run, whose process has died; nothing where it has ended by itself."""
+    import mlflow
+    import optuna
+
+    found = next(trial for trial in study.trials if trial._trial_id == trial_id)
+    if found.state == optuna.trial.TrialState.RUNNING:
+        if run_id := found.user_attrs.get("run_id"):
+            _interrupted(mlflow.MlflowClient(), run_id)
+        about = {"run_id": run_id or "", **about}
+        close(study, optuna.trial.Trial(study, trial_id), outcome, **about)
 
 
 def close(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, **about: Any) -> None:

@@ -9,22 +9,25 @@ One process stays for many subjects, so what it has imported and read is there f
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
 import signal
 import socket
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from personalize.fleet import record, worker
 from personalize.fleet.record import Row
 from personalize.fleet.work import Work
 from personalize.fleet.worker import Place
-from personalize.recipe import RecipeError
+from personalize.recipe import RecipeError, machine
+
+T = TypeVar("T")
 
 VERSION = "2.60.0"
 RENEWED = 50
@@ -51,7 +54,7 @@ class Crew:
 def check_installed() -> None:
     """Raises RecipeError where Ray is not."""
     if importlib.util.find_spec("ray") is None:
-        raise RecipeError(f"a fleet's workers are Ray's, and Ray is not installed: uv pip install ray=={VERSION}")
+        raise RecipeError(f"workers are Ray's, and Ray is not installed: uv pip install ray=={VERSION}")
 
 
 def _ray() -> Any:
@@ -60,8 +63,26 @@ def _ray() -> Any:
 
 
 @contextlib.contextmanager
-def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
+def threads_for(count: int) -> Iterator[None]:
+    """Several workers on one machine share its cores, and the plan counts on the same threads as they do.
+
+    Pictures that a CPU draws are the same to the last bit only with as many threads.
+    """
+    if count < 2 or os.environ.get("OMP_NUM_THREADS") or os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(machine.threads()) // count))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+@contextlib.contextmanager
+def crew(count: int, gpus: float | None, root: str, step: str = "fleet") -> Iterator[Crew]:
     """Workers for as long as the block lasts. count: 0 for as many as there is room for; gpus: None for what there is.
+
+    step: whose settings these are, for who reads what is wrong with them.
 
     Raises RecipeError where the cluster does not answer, is of another version, or lacks what was asked for.
     """
@@ -75,7 +96,7 @@ def crew(count: int, gpus: float | None, root: str) -> Iterator[Crew]:
     if not there:
         _start(address, count)
     try:
-        yield _crew(count, gpus, root, elsewhere=bool(address) and address != "local", owned=not there)
+        yield _crew(count, gpus, root, step, elsewhere=bool(address) and address != "local", owned=not there)
     finally:
         if not there:
             ray.shutdown()
@@ -125,7 +146,7 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _crew(count: int, gpus: float | None, root: str, elsewhere: bool, owned: bool) -> Crew:
+def _crew(count: int, gpus: float | None, root: str, step: str, elsewhere: bool, owned: bool) -> Crew:
     ray = _ray()
 
     have = ray.cluster_resources()
@@ -133,8 +154,8 @@ def _crew(count: int, gpus: float | None, root: str, elsewhere: bool, owned: boo
     each = (1.0 if cards else 0.0) if gpus is None else gpus
     if each > cards:
         raise RecipeError(
-            f"fleet.gpus={each:g} asks for a GPU a worker, and Ray sees {cards:g} on {_of(ray.nodes())}; "
-            "nvidia-smi says whether the driver is there, fleet.gpus=0 works without"
+            f"{step}.gpus={each:g} asks for a GPU a worker, and Ray sees {cards:g} on {_of(ray.nodes())}; "
+            f"nvidia-smi says whether the driver is there, {step}.gpus=0 works without"
         )
     room = int(cards / each) if each else (int(cores) if elsewhere else 1)
     wanted = count or max(1, room)
@@ -195,51 +216,79 @@ def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> 
     tries: a subject whose process dies is tried so often. Where the caller stops early, what runs is stopped: its runs
     are marked, and what had finished stays.
     """
+    # what is wrong with a subject is not tried again; a server that was away is
+    calls = ((work, (work, place)) for work in works)
+    with contextlib.closing(spread(worker.carry_out, calls, crew, tries, [worker.ServerAway])) as every:
+        for ended in every:
+            yield None if ended is None else _row(ended, tries)
+
+
+@dataclass(frozen=True)
+class Ended(Generic[T]):
+    """A call that has ended: `result()` is what it returned, or raises what it raised, or what its process died of."""
+
+    of: T
+    result: Callable[[], Any]
+
+
+def spread(
+    function: Callable[..., Any],
+    calls: Iterable[tuple[T, tuple[Any, ...]]],
+    crew: Crew,
+    tries: int = 1,
+    again: Sequence[type[Exception]] = (),
+) -> Generator[Ended[T] | None, None, None]:
+    """`function` in the crew's processes, a call for each (what it is of, its arguments); as they end.
+
+    None once a second in which none did. A call whose process dies, or that raises one of `again`, is tried so often.
+    Where the caller stops early, what runs is interrupted, as Ctrl-C would.
+    """
     ray = _ray()
 
-    # a process that dies, or whose server was away, is started again; what is wrong with a subject is not tried again
-    subject = ray.remote(
-        num_cpus=1,
-        num_gpus=crew.gpus,
-        max_retries=tries - 1,
-        retry_exceptions=[worker.ServerAway],
-        max_calls=RENEWED,
-    )(worker.carry_out)
-    waiting = iter(works)
-    flying: dict[Any, Work] = {}
+    remote = ray.remote(
+        num_cpus=1, num_gpus=crew.gpus, max_retries=tries - 1, retry_exceptions=list(again), max_calls=RENEWED
+    )(function)
+    waiting = iter(calls)
+    flying: dict[Any, T] = {}
     try:
         while True:
-            while len(flying) < crew.count and (work := next(waiting, None)) is not None:
-                flying[subject.remote(work, place)] = work
+            while len(flying) < crew.count and (call := next(waiting, None)) is not None:
+                flying[remote.remote(*call[1])] = call[0]
             if not flying:
                 return
             ended, _ = ray.wait(list(flying), timeout=TICK_S)
             for reference in ended:
-                yield _row(reference, flying.pop(reference), tries)
+                yield Ended(flying.pop(reference), functools.partial(ray.get, reference))
             if not ended:
                 yield None
     finally:
         _stop(list(flying))
 
 
-def _row(reference: Any, work: Work, tries: int) -> Row:
+def _row(ended: Ended[Work], tries: int) -> Row:
     """A subject's own row, or one that sets it aside: it has cost so many processes, or the server was away."""
-    ray = _ray()
-
     try:
-        row: Row = ray.get(reference)
+        row: Row = ended.result()
         return row
-    except ray.exceptions.WorkerCrashedError as error:
-        why = f"the process that worked on it died, {tries} times: it is set aside ({_first_line(error)})"
-    except ray.exceptions.OutOfMemoryError:
-        why = "the machine ran out of memory each time that it was tried; fewer workers, or more memory"
-    except ray.exceptions.RayTaskError as error:
-        why = (
-            f"{_first_line(error.cause) if getattr(error, 'cause', None) else _first_line(error)} (tried {tries} times)"
-        )
-    except ray.exceptions.RayError as error:
-        why = f"{type(error).__name__}: {_first_line(error)}"
-    return record.blank(work) | {"state": "failed", "why": why}
+    except _ray().exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None) or error
+        why = f"{_first_line(cause)} (tried {tries} times)"
+    except Exception as error:
+        if not (why := lost(error, tries)):
+            raise
+    return record.blank(ended.of) | {"state": "failed", "why": why}
+
+
+def lost(error: Exception, tries: int) -> str:
+    """Why a call has no result: its process died. Empty where it raised something by itself."""
+    known = _ray().exceptions
+    if isinstance(error, known.RayTaskError) or not isinstance(error, known.RayError):
+        return ""
+    if isinstance(error, known.WorkerCrashedError):
+        return f"the process that worked on it died, {tries} times: it is set aside ({_first_line(error)})"
+    if isinstance(error, known.OutOfMemoryError):
+        return "the machine ran out of memory each time that it was tried; fewer workers, or more memory"
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _stop(references: list[Any]) -> None:

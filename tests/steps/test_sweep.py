@@ -208,3 +208,24 @@ def test_the_command_repeats_what_was_asked_for_but_not_for_the_sweep(config):
         "mlflow run . --env-manager local -P profile=gpu -P ingest.data='my photos' -P train.rank=8 -P SEED=1 "
         "-P train.snr_gamma=null -P train.targets=attention"
     )
+
+
+@pytest.mark.slow
+def test_two_workers_try_two_at_a_time_and_the_best_is_told(config, start, store):
+    pytest.importorskip("ray", reason="SWEEP ON WORKERS NOT TESTED: Ray is not installed")
+    outputs, _, run, runs = start(config(trials=3, workers=2, gpus=0))
+    told = json.loads((outputs / "trials.json").read_text())
+    assert [trial["trial"] for trial in told] == [1, 2, 3]
+    assert [trial.data.tags["sweep.state"] for trial in runs] == ["complete"] * 3
+    assert runs[0].data.params == {"sweep.rank": "4", "sweep.learning_rate": "0.001"}, "as configured"
+    assert len({json.dumps(trial["params"]) for trial in told}) == 3
+    began = {trial.data.tags["sweep.trial"]: trial.info.start_time for trial in runs}
+    ended = {trial.data.tags["sweep.trial"]: trial.info.end_time for trial in runs}
+    assert began["2"] < ended["1"], "at once"
+    assert began["1"] < ended["2"], "at once"
+    assert began["3"] >= max(ended["1"], ended["2"]), "the third is proposed when both are known"
+    best = json.loads((outputs / "best.json").read_text())
+    assert best["value"] == run.data.metrics["best_value"] == max(trial["value"] for trial in told)
+    (place,) = (store / "work" / "sweeps").iterdir()
+    assert not (place / "runs").exists()
+    assert not list(place.rglob("*.safetensors"))
