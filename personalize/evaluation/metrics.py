@@ -69,6 +69,21 @@ def r_precision(pictures: Array, texts: Array) -> NDArray[np.bool_]:
     return np.asarray(same[np.arange(len(texts))[:, None], best])
 
 
+def prompt_contrast(pictures: Array, texts: Array) -> Array:
+    """How much better each picture `[p, k, d]` fits its own prompt than the others of `texts` `[p, d]`: `[p, k]`.
+
+    Its cosine (CLIP-T) less its mean cosine to the other prompts. That a subject looks less like its class than others
+    do lowers all of them alike and cancels; a prompt that is not heard leaves nothing. As in `r_precision`, what says
+    the same in other words is not another prompt. NaN where there is no other.
+    """
+    same = texts @ texts.T > SAME_TEXT
+    cosines = pictures @ texts.T
+    own = np.take_along_axis(cosines, np.arange(len(texts))[:, None, None], axis=-1)[..., 0]
+    with np.errstate(invalid="ignore"):
+        others = (cosines * ~same[:, None]).sum(axis=-1) / (~same).sum(axis=-1)[:, None]
+    return np.asarray(own - others)
+
+
 def nearest(pictures: Array, photographs: Array) -> tuple[NDArray[np.intp], Array]:
     """The photograph that each picture resembles most and the cosine: two arrays `[...]`."""
     cosines = pictures @ photographs.T

@@ -201,6 +201,7 @@ class Scores:
             "nearest_photograph": np.stack([index for index, _ in nearest]),
             "nearest": np.stack([cosine for _, cosine in nearest]),
             "clip_t": metrics.prompt_following(read[:subjects], np.stack(of_subjects)[:, :, None]),
+            "prompt_contrast": _each(metrics.prompt_contrast, read[:subjects], of_subjects),
             "r_precision": _each(metrics.r_precision, read[:subjects], of_subjects),
             "retention": np.stack(list(map(metrics.retention, plain, base_plain))),
             "near_subject": np.stack(
@@ -325,8 +326,10 @@ class Scores:
             goal = self._goal_of_leakage(judge) if metric == "leakage" else self.ceilings(judge)[chosen].mean()
             if goal <= _chosen(self.of("base", judge), name, subject).mean():
                 return "the photographs resemble each other no more than the base model's pictures resemble them"
-        if metric in ("r_precision", "class_r_precision", "marks") and prompts < 2:
+        if metric in ("prompt_contrast", "r_precision", "class_r_precision", "marks") and prompts < 2:
             return "there is one prompt, and no other to take it for"
+        if metric == "prompt_contrast" and not np.isfinite(_chosen(self.of("base"), metric, subject)).all():
+            return "some prompt says the same as all others"
         if metric in ("variety", "retention") and seeds < 2:
             return "there is one seed for each prompt"
         return ""

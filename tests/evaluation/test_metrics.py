@@ -96,3 +96,24 @@ def test_retention_never_compares_a_seed_with_itself():
     base = np.eye(4)[None, :2]
     np.testing.assert_allclose(metrics.retention(base, base), 0)  # with itself it would be 1/2
     np.testing.assert_allclose(metrics.retention(base[:, ::-1], base), 1)
+
+
+def test_a_subject_unlike_its_class_keeps_its_contrast_and_a_prompt_unheard_has_none():
+    rng = np.random.default_rng(0)
+    chair, places = unit(rng.normal(size=16)), unit(rng.normal(size=(5, 16)))
+    texts = unit(chair + places)
+    plain = unit(texts[:, None] + rng.normal(0, 0.05, (5, 2, 16)))
+    odd = unit(places[:, None] + 0.2 * chair + rng.normal(0, 0.05, (5, 2, 16)))  # hardly a chair, in the right place
+    lost = metrics.prompt_following(odd, texts[:, None]) - metrics.prompt_following(plain, texts[:, None])
+    kept = metrics.prompt_contrast(odd, texts) / metrics.prompt_contrast(plain, texts)
+    assert lost.mean() < -0.1
+    assert kept.mean() > 1
+    unheard = metrics.prompt_contrast(np.broadcast_to(plain[:1], plain.shape), texts)
+    assert abs(unheard.mean()) < 0.2 * metrics.prompt_contrast(plain, texts).mean()
+
+
+def test_what_says_the_same_in_other_words_is_no_other_prompt():
+    texts = np.eye(3)[[0, 0, 1]]
+    pictures = np.eye(3)[[0, 0, 1]][:, None]
+    assert metrics.prompt_contrast(pictures, texts)[:, 0].tolist() == [1, 1, 1]
+    assert np.isnan(metrics.prompt_contrast(pictures[:2], texts[:2])).all()
