@@ -71,7 +71,10 @@ class Config(train.Config):
         description="trials at once, each in a process of Ray's; so many are proposed at a time",
     )
     gpus: float | None = Field(
-        None, ge=0, description="GPUs a worker, 0.5 for half a one; empty: 1 where there are any"
+        None,
+        ge=0,
+        description="GPUs a worker, 0.5 for half a one; empty: 1 where there are any",
+        json_schema_extra=HOW_NOT_WHAT,
     )
     tries: int = Field(
         3, ge=1, description="times that a trial is tried whose process dies", json_schema_extra=HOW_NOT_WHAT
@@ -90,9 +93,13 @@ def sources(config: Config) -> Mapping[str, str]:
     if config.processes not in (1, "auto"):
         raise ValueError(f"a trial trains in one process, not {config.processes}: add -P sweep.processes=1.")
     search.check_combinations(config.space, train.settings_of(config).model_dump(mode="json"))
+    return train.sources(config)
+
+
+def check(config: Config) -> None:
+    """Before anything runs: workers can be had, where some are asked for."""
     if config.workers > 1:
         workers.check_installed()
-    return train.sources(config)
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -186,6 +193,11 @@ def hands(config: Config) -> Iterator[CarryOut]:
 
     root, active = str(Path.cwd()), mlflow.active_run()
     with workers.threads_for(config.workers), workers.crew(config.workers, config.gpus, root, "sweep") as crew:
+        if crew.elsewhere:
+            raise RecipeError(
+                f"a sweep keeps what it tried in {config.work}, which other machines of the cluster do not have: unset "
+                "RAY_ADDRESS to work on this one, or run the catalogue as a fleet"
+            )
         here = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "OMP_NUM_THREADS": machine.threads()}
         if active:
             here["MLFLOW_EXPERIMENT_ID"] = active.info.experiment_id
