@@ -7,6 +7,7 @@ kills.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import socket
 import threading
@@ -61,6 +62,15 @@ class BadCaller:
             lambda: self._refused(_rows({"prompt": "a", "sed": 1}), 400),
         ]
 
+    def turns(self, first: int) -> Iterator[tuple[int, Callable[[], str]]]:
+        """The kinds by their number, one after another with a pause, until it is time to go."""
+        kinds = list(enumerate(self.kinds))
+        for turn in itertools.count(first):
+            if self.over.is_set():
+                return
+            yield kinds[turn % len(kinds)]
+            self.over.wait(PAUSE_S)
+
     def _refused(self, body: bytes, status: int) -> str:
         got, answer = post(self.address, body)
         self.answers.append(got)
@@ -86,15 +96,12 @@ def beside(address: str, prompt: str, count: int) -> Iterator[list[str]]:
     over, wrong = threading.Event(), list[str]()
 
     def ask(number: int) -> None:
-        caller, turn = BadCaller(address, prompt, over), 2 * number
-        while not over.is_set():
+        for _, once in BadCaller(address, prompt, over).turns(2 * number):
             try:
-                if said := caller.kinds[turn % len(caller.kinds)]():
+                if said := once():
                     wrong.append(said)
             except (OSError, http.client.HTTPException) as error:
                 wrong.append(repr(error))
-            turn += 1
-            over.wait(PAUSE_S)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
     for thread in threads:

@@ -373,19 +373,16 @@ def ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
         value = round_[key]
         return float(value["pictures_per_s"] if isinstance(value, dict) else value)
 
-    def median(over: str, under: tuple[str, ...]) -> float:
-        each = [speed(one, over) / statistics.mean(speed(one, key) for key in under) for one in rounds]
+    def p95(round_: dict[str, Any], key: str) -> float:
+        return float(round_[key]["p95_s"])
+
+    def median(over: str, under: tuple[str, ...], of: Callable[[dict[str, Any], str], float] = speed) -> float:
+        each = [of(one, over) / statistics.mean(of(one, key) for key in under) for one in rounds]
         return round(statistics.median(each), 2)
 
-    def tail(key: str) -> list[float]:
-        return [one[key]["p95_s"] for one in rounds]
-
-    keys = set(rounds[0])
-    around = zip(tail("ours, 8 clients"), tail("ours again, 8 clients"), strict=True)
-    alone = [statistics.mean(each) for each in around]
-    beside_bad = [bad / good for bad, good in zip(tail("ours beside bad ones, 8 clients"), alone, strict=True)]
+    keys, around = set(rounds[0]), ("ours, 8 clients", "ours again, 8 clients")
     found = {
-        "p95 beside bad callers over without": round(statistics.median(beside_bad), 2),
+        "p95 beside bad callers over without": median("ours beside bad ones, 8 clients", around, p95),
         "one client, of the pipeline's own speed": median("ours, 1 client", ("pipeline", "pipeline again")),
         "64 clients over 8": median("ours, 64 clients", ("ours, 8 clients",)),
         "mixed strengths over one": median("ours mixed, 8 clients", ("ours, 8 clients",)),

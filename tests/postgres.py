@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tracking import free_port
+from personalize.serving.ports import free_port
 
 
 def _programs() -> Path:

@@ -10,13 +10,8 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from personalize.serving.ports import free_port
 from tests import forked
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def served() -> dict[str, str]:

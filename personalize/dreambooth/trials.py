@@ -121,8 +121,7 @@ def take_over(study: optuna.Study) -> int:
 
     client, active = mlflow.MlflowClient(), mlflow.active_run()
     for trial in pick_up(study):
-        if run_id := trial.user_attrs.get("run_id"):
-            _interrupted(client, run_id)
+        _end_run(client, trial.user_attrs)
     finished = counted(study)
     if active is None:
         return len(finished)
@@ -159,8 +158,7 @@ def taken_up(place: Path, pruner: optuna.pruners.BasePruner, trial_id: int) -> t
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{place / STUDY}", pruner=pruner)
     trial = optuna.trial.Trial(study, trial_id)
-    if run_id := trial.user_attrs.get("run_id"):
-        _interrupted(mlflow.MlflowClient(), run_id)
+    _end_run(mlflow.MlflowClient(), trial.user_attrs)
     return study, trial
 
 
@@ -174,10 +172,14 @@ class Outcome:
     why: str = ""
 
 
-def _interrupted(client: MlflowClient, run_id: str) -> None:
-    with contextlib.suppress(Exception):  # it was deleted
-        client.set_tag(run_id, "sweep.state", "interrupted")
-        client.set_terminated(run_id, "KILLED")
+def _end_run(client: MlflowClient, about: Mapping[str, Any]) -> None:
+    """The run in which a trial's process died, where it had come so far. about: the trial's attributes."""
+    import mlflow
+
+    if run_id := about.get("run_id"):
+        with contextlib.suppress(mlflow.MlflowException):  # it was deleted
+            client.set_tag(run_id, "sweep.state", "interrupted")
+            client.set_terminated(run_id, "KILLED")
 
 
 def attempt(
@@ -254,9 +256,8 @@ def give_up(study: optuna.Study, trial_id: int, outcome: Outcome, **about: Any) 
 
     found = next(trial for trial in study.trials if trial._trial_id == trial_id)
     if found.state == optuna.trial.TrialState.RUNNING:
-        if run_id := found.user_attrs.get("run_id"):
-            _interrupted(mlflow.MlflowClient(), run_id)
-        about = {"run_id": run_id or "", **about}
+        _end_run(mlflow.MlflowClient(), found.user_attrs)
+        about = {"run_id": found.user_attrs.get("run_id", ""), **about}
         close(study, optuna.trial.Trial(study, trial_id), outcome, **about)
 
 

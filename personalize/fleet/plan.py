@@ -131,7 +131,6 @@ def _done(work: Work, store: Store, merged: Merged, target: str, run_id: str) ->
 
 def text(plan: Plan, workers: int, hour_price: float = 0) -> str:
     """The plan for the terminal. hour_price: of one worker, in whatever currency; 0 where it is not known."""
-    hours = plan.hours(workers)
     lines = [f"{len(plan.waiting)} to run, {len(plan.done)} done already, {len(plan.faults)} cannot be done"]
     if plan.left_out:
         lines[0] += f", {plan.left_out} left for another time"
@@ -142,12 +141,18 @@ def text(plan: Plan, workers: int, hour_price: float = 0) -> str:
     if plan.unused:
         lines.append(f"  columns not used: {', '.join(plan.unused)}")
     if plan.waiting:
-        words = f"about {spell(hours * 3600)} on {_count(workers, 'worker')}" if hours is not None else ""
-        if hours is not None and hour_price:
-            words += f", {cost(hours * workers * 3600, hour_price)} at {hour_price:g} an hour of each"
-        by = f"{spell(plan.seconds or 0)} a subject, by the latest {len(plan.measured)}"
-        lines.append(f"  {words} ({by})" if words else "  how long it takes is not known: no subject was run yet")
+        lines.append(f"  {_duration(plan, workers, hour_price)}")
     return "\n".join(lines)
+
+
+def _duration(plan: Plan, workers: int, hour_price: float) -> str:
+    hours = plan.hours(workers)
+    if hours is None:
+        return "how long it takes is not known: no subject was run yet"
+    words = f"about {spell(hours * 3600)} on {_count(workers, 'worker')}"
+    if hour_price:
+        words += f", {cost(hours * workers * 3600, hour_price)} at {hour_price:g} an hour of each"
+    return f"{words} ({spell(plan.seconds or 0)} a subject, by the latest {len(plan.measured)})"
 
 
 def spell(seconds: float) -> str:

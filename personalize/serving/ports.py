@@ -24,12 +24,7 @@ def choose_port(folder: Path, host: str, asked: int, held: int | None, last: int
         EndpointError: the port asked for belongs to another endpoint beside `folder`, or to another program.
     """
     port = asked or held or last or free_port(host)
-    deadline = time.monotonic() + (LET_GO_S if port == last else 0)
-    while port != held and not port_is_free(host, port):
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(0.02)
-    else:
+    if port == held or _becomes_free(host, port, LET_GO_S if port == last else 0):
         return port
     if not asked:
         return free_port(host)
@@ -63,6 +58,13 @@ def port_is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _becomes_free(host: str, port: int, patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not (free := port_is_free(host, port)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return free
 
 
 def port_owner(port: int) -> str:

@@ -24,8 +24,8 @@ from personalize.recipe import Recipe, RecipeError
 from personalize.recipe.overview import BOX, HIGH, draw
 from personalize.recipe.reproduce import first_cause
 from personalize.recipe.tracking import StepRun, refuse_unanswered
+from personalize.serving.ports import free_port
 from tests.recipe.conftest import REPOSITORY, Run, git
-from tests.tracking import free_port
 
 
 def runs_of(step: str) -> list[MlflowRun]:

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from benchmarks.bad_callers import HUNG_S, PAUSE_S, BadCaller, post
+from benchmarks.bad_callers import HUNG_S, BadCaller, post
 from personalize.serving.http import answers
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.registry import ModelVersion
@@ -129,12 +129,9 @@ def _good(story: Story, expected: list[np.ndarray], number: int) -> None:
 
 def _bad(story: Story, number: int) -> None:
     """Asks in one bad way after another."""
-    caller, turn = BadCaller(story.address, PROMPT, story.over), number
-    while not story.over.is_set():
-        which = turn % len(caller.kinds)
-        story.attempt(f"bad request {which}", caller.kinds[which])
-        turn += 1
-        story.over.wait(PAUSE_S)
+    caller = BadCaller(story.address, PROMPT, story.over)
+    for which, once in caller.turns(number):
+        story.attempt(f"bad request {which}", once)
     story.answers.update(caller.answers)
 
 
