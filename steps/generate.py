@@ -9,16 +9,17 @@ folder `output` under a name made of prompt and seed; nothing that lies there is
 
 A table (.csv, .parquet, .jsonl, a Delta table) has a request's columns; its pictures and `results` in the table's own
 format land in a folder of `output`. All of it is read before anything is drawn. The same command goes on where a killed
-one ended.
+one ended. With -P workers=4 so many processes draw at once, on the fleet's workers (Ray's).
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,16 +28,15 @@ from pydantic import Field
 from personalize import hub
 from personalize.evidence.trust import Trust
 from personalize.files import file_digest, free_path, read_handed, read_json, write_bytes, write_json
+from personalize.fleet import workers
 from personalize.recipe import Inputs, RecipeError, StepConfig
 from personalize.recipe.errors import in_short
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from personalize.dreambooth.shapes import Size
     from personalize.evidence.manifest import Signing
-    from personalize.photographs.prompts import Subject
     from personalize.serving.batch import Batch
+    from personalize.serving.painting import Model, Painter
     from personalize.serving.request import Order
 
 NEEDS: tuple[str, ...] = ()
@@ -46,6 +46,10 @@ FETCHED = Path("build/models")
 SHOWN = 50
 """Pictures of a table that the run keeps; all of them lie in the output folder."""
 MOST_IMAGES = 1000
+MANY = 1000
+"""Parts that a worker's process draws before it makes way for a fresh one, which loads the model again."""
+HOW = {"prompt", "model", "name", "output", "batch_size", "device", "trust", "workers", "gpus", "tries"}
+"""Settings of which a batch is not made: they say where it is drawn, or are read before (prompt and model)."""
 OF_A_SERVER = ("model", "model_version")
 """Columns of a request that a table has no use for: which version draws is said once, for all rows."""
 
@@ -73,39 +77,18 @@ class Config(StepConfig):
     batch_size: int = Field(8, ge=1, description="Pictures drawn at a time")
     device: hub.Device = Field("auto", description="Where to draw")
     dtype: hub.Dtype = Field("float32", description="Precision of UNet and text encoders")
+    workers: int = Field(1, ge=1, description="Processes that draw at once, Ray's; each loads the model once")
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs a worker, 0.5 for half a one; empty: 1 where there are any"
+    )
+    tries: int = Field(3, ge=1, description="Times that a part is tried whose process dies")
     trust: Trust = Field(Trust(), description="The trust policy: the key to sign pictures with")
 
 
-@dataclass(frozen=True)
-class Model:
-    """What draws: a base, an adapter where there is one, and what to call them."""
-
-    label: str
-    base: str
-    revision: str | None = None
-    adapter: Path | None = None
-    name: str = ""
-    version: str = ""
-
-    def facts(self, order: Order) -> dict[str, Any]:
-        """What a picture is made from, and by whom."""
-        return {**order.facts, "model": self.label}
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What its pictures' manifests say of it."""
-        from personalize.evidence.package import origin
-
-        if self.adapter is None:
-            return {"base": hub.identity(self.base, self.revision)}
-        return {**origin(self.adapter.parents[1]), "registered_model": self.name, "version": self.version}
-
-    @property
-    def subjects(self) -> list[Subject]:
-        """What it was taught."""
-        from personalize.photographs.prompts import load_subjects
-
-        return load_subjects(self.adapter) if self.adapter else []
+def check(config: Config) -> None:
+    """Before anything runs: workers can be had, where some are asked for."""
+    if config.workers > 1:
+        workers.check_installed()
 
 
 def run(config: Config, inputs: Inputs, outputs: Path) -> None:
@@ -134,19 +117,17 @@ def table_of(prompt: str) -> Path | None:
 
 def draw_prompts(config: Config, outputs: Path) -> tuple[Model, list[Path]]:
     """What draws, and the pictures in the output folder; picture i of each prompt has seed + i."""
-    from personalize.serving.encoding import SUFFIX, encode, file_stem
+    from personalize.serving.encoding import SUFFIX, file_stem
 
     prompts = read_prompts(config.prompt)
     model = find_model(config)
     first = random.SystemRandom().randrange(2**32) if config.seed is None else config.seed
     rows = [{"prompt": prompt, "seed": first} for prompt in prompts]
     orders = read_orders(config, model, rows, lambda: first, find_sizes(config, model))
-    signing = signing_of(config, model)
     files: dict[int, Path] = {}
     kept: dict[int, dict[str, Any]] = {}
-    for index, picture in draw(config, model, orders, range(len(orders))):
+    for index, data in draw(config, model, orders, range(len(orders))):
         order = orders[index]
-        data = encode(picture, order.format, model.facts(order), signing)
         stem, suffix = file_stem(order.prompt, order.seed), SUFFIX[order.format]
         files[index] = free_path(config.output, stem, suffix)
         copy = free_path(outputs, stem, suffix)
@@ -159,7 +140,6 @@ def draw_prompts(config: Config, outputs: Path) -> tuple[Model, list[Path]]:
 
 def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[Path]]:
     """What draws, and the pictures in the batch's own folder; the first few are kept with the run."""
-    from personalize.serving.encoding import encode
     from personalize.serving.request import RequestError
     from personalize.serving.table import read_table
 
@@ -171,14 +151,13 @@ def draw_table(config: Config, table: Path, outputs: Path) -> tuple[Model, list[
     model = find_model(config)
     batch = batch_of(config, model, table, rows)
     orders = read_orders(config, model, rows, batch.seeds(), find_sizes(config, model))
-    files, signing = batch.files(orders), signing_of(config, model)
+    files = batch.files(orders)
     with batch.alone():
         left = [index for index, file in enumerate(files) if not file.exists()]
         if len(left) < len(files):
             print(f"{len(files) - len(left)} of {len(files)} pictures lie in {batch.folder} already", flush=True)
-        for index, picture in draw(config, model, orders, left):
-            order = orders[index]
-            write_bytes(files[index], encode(picture, order.format, model.facts(order), signing))
+        for index, data in draw(config, model, orders, left):
+            write_bytes(files[index], data)
         kind = table.suffix.lower() if table.is_file() else ".parquet"
         results = batch.write_results(kind, orders, {"model": model.name or model.base, "version": model.version})
     print(f"one row a picture: {results}", flush=True)
@@ -196,7 +175,7 @@ def batch_of(config: Config, model: Model, table: Path, rows: Sequence[Mapping[s
     from personalize.dreambooth.sampling import adapter_file
     from personalize.serving.batch import find
 
-    settings = config.model_dump(exclude={"prompt", "model", "name", "output", "batch_size", "device", "seed", "trust"})
+    settings = config.model_dump(exclude={"seed", *HOW})
     adapter = file_digest(adapter_file(model.adapter), "sha256") if model.adapter else ""
     asked = {"rows": repr(rows), "settings": settings, "model": [model.label, model.revision, adapter]}
     return find(config.output, table.stem, asked, config.seed)
@@ -257,6 +236,7 @@ def find_model(config: Config) -> Model:
     """
     from personalize.serving.base import base_of
     from personalize.serving.endpoint import fetch_files
+    from personalize.serving.painting import Model
     from personalize.serving.registry import RegistryError, best_version, resolve
 
     if config.model == "base":
@@ -285,43 +265,78 @@ def find_sizes(config: Config, model: Model) -> list[Size]:
     return found
 
 
-def draw(config: Config, model: Model, orders: Sequence[Order], left: Sequence[int]) -> Iterator[tuple[int, Image]]:
-    """Those of the orders that are `left`, each with its place among them all; alike ones are drawn together."""
+def draw(config: Config, model: Model, orders: Sequence[Order], left: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """The files of those orders that are `left`, each with its place among them all, as they come."""
     from tqdm import tqdm
 
-    from personalize.dreambooth.adapters import SILENT
-    from personalize.dreambooth.denoising import Denoising
-    from personalize.dreambooth.sampling import load_pipeline
+    from personalize.serving.painting import parts
 
     if not left:
         return
-    denoising = Denoising(load_pipeline(model.base, revision=model.revision, device=config.device, dtype=config.dtype))
-    adapter = denoising.adapters.load(model.adapter, "own") if model.adapter else None
-    if adapter is not None and all(order.adapter_scale == 1 for order in orders):
-        denoising.adapters.merge(adapter)
-
-    def alike(index: int) -> tuple[int, int, int]:
-        sampling = orders[index].sampling
-        return sampling.width, sampling.height, sampling.steps
-
-    with tqdm(total=len(orders), initial=len(orders) - len(left), desc="pictures", unit="picture") as bar:
-        for _, same in groupby(sorted(left, key=alike), key=alike):
-            for part in batched(same, config.batch_size):
-                rows = []
-                for order in (orders[index] for index in part):
-                    voice = (adapter, order.adapter_scale) if adapter else SILENT
-                    rows.append(denoising.begin(order.prompt, order.seed, order.sampling, voice))
-                while rows[0].left:
-                    denoising.step(rows)
-                yield from zip(part, denoising.finish(rows), strict=True)
-                bar.update(len(part))
+    merged = all(order.adapter_scale == 1 for order in orders)
+    with (
+        hands(config, model, merged) as carry_out,
+        tqdm(total=len(orders), initial=len(orders) - len(left), desc="pictures", unit="picture") as bar,
+    ):
+        jobs = [(part, [orders[index] for index in part]) for part in parts(orders, left, config.batch_size)]
+        for part, files in carry_out(jobs):
+            yield from zip(part, files, strict=True)
+            bar.update(len(part))
 
 
-def batched(items: Iterable[int], size: int) -> Iterator[list[int]]:
-    """So many at a time (itertools has it from Python 3.12 on)."""
-    items = iter(items)
-    while part := list(islice(items, size)):
-        yield part
+Job = tuple[Sequence[int], "Sequence[Order]"]
+CarryOut = Callable[[Sequence[Job]], Iterable[tuple[Sequence[int], Sequence[bytes]]]]
+
+
+@contextlib.contextmanager
+def hands(config: Config, model: Model, merged: bool) -> Iterator[CarryOut]:
+    """Who draws: this process, or Ray's workers, each of which loads the model once."""
+    from personalize.serving.painting import Painter
+
+    signing = signing_of(config, model)
+    if config.workers == 1:
+        painter = Painter(model, config.device, config.dtype, merged, signing)
+        yield lambda jobs: ((part, painter.files(orders)) for part, orders in jobs)
+        return
+    version = f"models:/{model.name}/{model.version}" if model.version else config.model
+    there = config.model_copy(update={"model": version, "prompt": ""})  # the champion may move meanwhile
+    with workers.hired(config.workers, config.gpus, "generate", config.tries) as hired:
+
+        def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
+            calls = [(part, (there, merged, signing is not None, orders)) for part, orders in jobs]
+            with contextlib.closing(hired.spread(draw_there, calls, renewed=MANY)) as every:
+                for ended in every:
+                    if ended is not None:
+                        yield ended.of, _result(ended, config.tries)
+
+        yield carry_out
+
+
+def _result(ended: workers.Ended[Sequence[int]], tries: int) -> Sequence[bytes]:
+    try:
+        files: Sequence[bytes] = ended.result()
+        return files
+    except Exception as error:
+        if not (why := workers.lost(error, tries)):
+            raise
+        raise RecipeError(f"generate: {why}. What was drawn is kept: the same command goes on.") from None
+
+
+def draw_there(config: Config, merged: bool, signed: bool, orders: Sequence[Order]) -> list[bytes]:
+    """A part in a worker's process. signed: so are the pictures of the others."""
+    return _painter(config.model_dump_json(), merged, signed).files(orders)
+
+
+@functools.lru_cache(maxsize=1)
+def _painter(config_json: str, merged: bool, signed: bool) -> Painter:
+    from personalize.serving.painting import Painter
+
+    config = Config.model_validate_json(config_json)
+    model = find_model(config)
+    signing = signing_of(config, model) if signed else None
+    if signed and signing is None:
+        raise RecipeError(f"{socket.gethostname()} has no key to sign pictures with, and whoever asked for them has.")
+    return Painter(model, config.device, config.dtype, merged, signing)
 
 
 def signing_of(config: Config, model: Model) -> Signing | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from personalize.dreambooth import choice, search, trials
 from personalize.dreambooth.search import Dimension, Front, spelt
 from personalize.files import write_json
 from personalize.fleet import workers
-from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, machine
+from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError
 from personalize.recipe.fingerprint import code_closure
 from personalize.recipe.past import asked
 from steps import train
@@ -189,22 +188,15 @@ def hands(config: Config) -> Iterator[CarryOut]:
     if config.workers == 1:
         yield lambda jobs: ((job, attempt(job)) for job in jobs)
         return
-    import mlflow
-
-    root, active = str(Path.cwd()), mlflow.active_run()
-    with workers.threads_for(config.workers), workers.crew(config.workers, config.gpus, root, "sweep") as crew:
-        if crew.elsewhere:
+    with workers.hired(config.workers, config.gpus, "sweep", config.tries) as hired:
+        if hired.crew.elsewhere:
             raise RecipeError(
                 f"a sweep keeps what it tried in {config.work}, which other machines of the cluster do not have: unset "
                 "RAY_ADDRESS to work on this one, or run the catalogue as a fleet"
             )
-        here = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "OMP_NUM_THREADS": machine.threads()}
-        if active:
-            here["MLFLOW_EXPERIMENT_ID"] = active.info.experiment_id
 
         def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, trials.Outcome]]:
-            calls = [(job, (job, root, here)) for job in jobs]
-            with contextlib.closing(workers.spread(attempt_there, calls, crew, config.tries)) as every:
+            with contextlib.closing(hired.spread(attempt, [(job, (job,)) for job in jobs])) as every:
                 for ended in every:
                     if ended is not None:
                         yield ended.of, _outcome(ended, config.tries)
@@ -220,13 +212,6 @@ def _outcome(ended: workers.Ended[Job], tries: int) -> trials.Outcome:
         if not (why := workers.lost(error, tries)):
             raise
         return trials.Outcome("failed", why=why)
-
-
-def attempt_there(job: Job, root: str, environment: Mapping[str, str]) -> trials.Outcome:
-    """A trial in a process of its own, which has another folder and environment until now."""
-    os.chdir(root)
-    os.environ.update(environment)
-    return attempt(job)
 
 
 def attempt(job: Job) -> trials.Outcome:

@@ -240,6 +240,8 @@ def redrawn(config: Config, picture: Picture, origin: Origin) -> tuple[Link, byt
 
 
 def _draw(config: Config, facts: Mapping[str, Any], origin: Origin, prompt: str, size: tuple[int, int]) -> Image:
+    from personalize.serving.painting import Painter
+
     seed = int(facts["seed"])
     told = {
         "prompt": prompt,
@@ -257,7 +259,7 @@ def _draw(config: Config, facts: Mapping[str, Any], origin: Origin, prompt: str,
     )
     model = generate.find_model(asked)
     orders = generate.read_orders(asked, model, [{"prompt": prompt, "seed": seed}], lambda: seed)
-    [(_, picture)] = generate.draw(asked, model, orders, [0])
+    [picture] = Painter(model, asked.device, asked.dtype, asked.adapter_scale == 1).pictures(orders)
     return picture
 
 

@@ -16,8 +16,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -231,23 +232,68 @@ class Ended(Generic[T]):
     result: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Hired:
+    """Workers that a step has, in its own folder and environment."""
+
+    crew: Crew
+    tries: int
+    root: str
+    environment: Mapping[str, str]
+
+    def spread(
+        self, function: Callable[..., Any], calls: Iterable[tuple[T, tuple[Any, ...]]], renewed: int = RENEWED
+    ) -> Generator[Ended[T] | None, None, None]:
+        """As `spread` does it."""
+        there = ((of, (function, self.root, self.environment, *given)) for of, given in calls)
+        return spread(_there, there, self.crew, self.tries, renewed=renewed, name=function.__name__)
+
+
+@contextlib.contextmanager
+def hired(count: int, gpus: float | None, step: str, tries: int) -> Iterator[Hired]:
+    """Workers for a step, which know the project's folder, the tracking server and the experiment of its run.
+
+    Raises RecipeError as `crew` does.
+    """
+    import mlflow
+
+    root, active = str(Path.cwd()), mlflow.active_run()
+    with threads_for(count), crew(count, gpus, root, step) as found:
+        there = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+        if not found.elsewhere:
+            there["OMP_NUM_THREADS"] = machine.threads()
+        if active:
+            there["MLFLOW_EXPERIMENT_ID"] = active.info.experiment_id
+        yield Hired(found, tries, root, there)
+
+
+def _there(function: Callable[..., Any], root: str, environment: Mapping[str, str], *given: Any) -> Any:
+    """A call in a process of Ray's, which has another folder and environment until now."""
+    os.chdir(root)
+    os.environ.update(environment)
+    return function(*given)
+
+
 def spread(
     function: Callable[..., Any],
     calls: Iterable[tuple[T, tuple[Any, ...]]],
     crew: Crew,
     tries: int = 1,
     again: Sequence[type[Exception]] = (),
+    renewed: int = RENEWED,
+    name: str = "",
 ) -> Generator[Ended[T] | None, None, None]:
     """`function` in the crew's processes, a call for each (what it is of, its arguments); as they end.
 
-    None once a second in which none did. A call whose process dies, or that raises one of `again`, is tried so often.
-    Where the caller stops early, what runs is interrupted, as Ctrl-C would.
+    None once a second in which none did. renewed: calls after which a process makes way for a fresh one. name: what Ray
+    calls it, where that is not the function's. A call whose process dies, or that raises one of `again`, is tried so
+    often. Where the caller stops early, what runs is interrupted, as Ctrl-C would.
     """
     ray = _ray()
 
     remote = ray.remote(
-        num_cpus=1, num_gpus=crew.gpus, max_retries=tries - 1, retry_exceptions=list(again), max_calls=RENEWED
-    )(function)
+        num_cpus=1, num_gpus=crew.gpus, max_retries=tries - 1, retry_exceptions=list(again), max_calls=renewed
+    )(function).options(name=name or function.__name__)
     waiting = iter(calls)
     flying: dict[Any, T] = {}
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 from filelock import FileLock
 from PIL import Image
@@ -286,3 +287,64 @@ def test_one_model_draws_a_table(store, run, lines, column):
     write_rows(lines, [{"prompt": "a"}, {"prompt": "a", column: "3"}])
     with pytest.raises(RecipeError, match=f"column '{column}' is for a server; one model draws a table"):
         run(f"@{lines}", model="base")
+
+
+def test_how_many_workers_draw_makes_no_other_batch(store, run, lines, monkeypatch):
+    run(f"@{lines}", model="base", resolution=128)
+
+    def idle(*_):
+        raise AssertionError("all is drawn")
+
+    monkeypatch.setattr(generate.workers, "hired", idle)
+    run(f"@{lines}", model="base", resolution=128, workers=2, gpus=0)
+    assert len(list(Path("pictures here").iterdir())) == 1
+
+
+def test_without_ray_workers_are_refused_before_anything_is_read(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="Ray is not installed: uv pip install ray"):
+        generate.check(generate.Config(prompt="a chair", workers=2))
+    generate.check(generate.Config(prompt="a chair"))
+
+
+@pytest.mark.slow
+def test_workers_draw_a_table_at_once_and_one_that_is_killed_costs_no_picture(registry, run, lines, monkeypatch):
+    """As one process of one thread draws it, to the last bit; the adapter comes from the registry in each process."""
+    pytest.importorskip("ray", reason="GENERATE ON WORKERS NOT TESTED: Ray is not installed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_rows(lines, [{"prompt": f"a chair {i}", "seed": i} for i in range(12)])
+    Path("pictures here").mkdir()
+    run(f"@{lines}", batch_size=2, output="alone")
+    killed: list[int] = []
+
+    def killing(path, data):
+        write_bytes(path, data)
+        for process in _drawing() if not killed and Path(path).is_relative_to("pictures here") else ():
+            process.kill()
+            killed.append(process.pid)
+
+    monkeypatch.setattr(generate, "write_bytes", killing)
+    run(f"@{lines}", batch_size=2, workers=2, gpus=0)
+    assert killed
+    alone, at_once = (
+        {row["file_name"]: row["sha256"] for row in results(Path(where))} for where in ("alone", "pictures here")
+    )
+    pixels = [
+        {file.name: Image.open(file).tobytes() for file in Path(where).glob("*/*.png")}
+        for where in ("alone", "pictures here")
+    ]
+    assert len(at_once) == 12
+    assert alone.keys() == at_once.keys()
+    assert pixels[0] == pixels[1]
+
+
+def _drawing() -> list[psutil.Process]:
+    """Processes of Ray's that carry a part out."""
+    return [process for process in psutil.Process().children(recursive=True) if "draw_there" in _title(process)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -13,6 +13,7 @@ from personalize.evidence import keys
 from personalize.evidence.manifest import read
 from personalize.evidence.trust import Trust
 from personalize.recipe import Inputs, RecipeError
+from personalize.serving import painting
 from personalize.serving.encoding import encode, facts_of
 from steps import generate, whence
 from tests.steps.conftest import perform
@@ -152,14 +153,14 @@ def test_a_picture_of_somebody_whose_word_does_not_count(drawn, asked, tmp_path,
 
 def test_another_adapter_under_the_versions_name_is_found(drawn, asked, monkeypatch):
     monkeypatch.setattr(
-        generate.Model, "origin", {"registered_model": "chairs", "version": "1", "adapters": {"x": "0" * 64}}
+        painting.Model, "origin", {"registered_model": "chairs", "version": "1", "adapters": {"x": "0" * 64}}
     )
     links, _ = asked(drawn(), holds=False)
     assert links["version"]["words"] == "chairs version 1 has another adapter than drew it"
 
 
 def test_a_version_that_is_not_there(drawn, asked, monkeypatch):
-    monkeypatch.setattr(generate.Model, "origin", {"registered_model": "sofas", "version": "4"})
+    monkeypatch.setattr(painting.Model, "origin", {"registered_model": "sofas", "version": "4"})
     links, lineage = asked(drawn(), holds=False)
     assert links["version"]["words"].startswith("no version of sofas in the registry is it")
     assert "version" not in lineage
