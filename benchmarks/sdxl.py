@@ -98,5 +98,5 @@ def write(folder: Path, sizes: Sizes, dtype: torch.dtype = torch.bfloat16, devic
                 steps_offset=1,
             ),
         )  # fmt: skip
-    pipe.save_pretrained(folder, safe_serialization=True)
+    pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="20GB")  # SDXL has one file a component
     return folder

@@ -6,7 +6,6 @@ folder first, so that a missing file is one sentence instead of a traceback and 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -225,15 +224,20 @@ def _in_tokenizer_json(folder: Path, name: str) -> bool:
 
 
 def _weights(folder: Path, part: str, stem: str) -> list[str]:
-    """Names of a component's weight files in the precision that will be loaded: one, or an index and its shards."""
+    """Names of a component's weight files in the precision that will be loaded: one, or an index and its shards.
+
+    Where a folder has both, diffusers reads the shards and transformers the one file.
+    """
     for suffix in (".fp16", "") if _variant(folder) else ("", ".fp16"):
-        whole = f"{stem}{suffix}.safetensors"
-        if (folder / part / whole).is_file():
-            return [whole]
-        index = f"{stem}.safetensors.index{suffix}.json"
-        if (folder / part / index).is_file():
-            return [index, *sorted(set(json.loads((folder / part / index).read_text())["weight_map"].values()))]
+        whole, index = f"{stem}{suffix}.safetensors", f"{stem}.safetensors.index{suffix}.json"
+        for name in (index, whole) if part in ("unet", "vae") else (whole, index):
+            if (folder / part / name).is_file():
+                return [name] if name == whole else [name, *_shards(folder / part / name)]
     return [f"{stem}.safetensors"]
+
+
+def _shards(index: Path) -> list[str]:
+    return sorted(set(read_json(index)["weight_map"].values()))
 
 
 def _variant(folder: Path) -> str | None:

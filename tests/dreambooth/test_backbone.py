@@ -74,6 +74,28 @@ def test_sharded_weights_need_every_shard(sdxl: Path):
     assert backbone.missing_files(sdxl) == ["unet/diffusion_pytorch_model-00002-of-00002.safetensors"]
 
 
+@pytest.mark.parametrize("other", ["one file", "shards"])
+def test_the_files_that_loading_needs_are_enough_where_weights_are_there_twice(sdxl: Path, tmp_path: Path, other: str):
+    """In one file and in shards, one of which is broken: what the libraries read is what a model is packed with."""
+    whole = backbone.load_pipeline(sdxl, device="cpu")
+    whole.save_pretrained(tmp_path / "shards", max_shard_size="1MB")
+    for shard in (tmp_path / "shards").glob("*/*-of-*.safetensors"):
+        shutil.copyfile(shard, sdxl / shard.relative_to(tmp_path / "shards"))
+        index = next(shard.parent.glob("*.index.json"))
+        shutil.copyfile(index, sdxl / index.relative_to(tmp_path / "shards"))
+    assert (sdxl / "unet/diffusion_pytorch_model.safetensors.index.json").is_file()
+    broken = sdxl.glob("*/*-of-*.safetensors") if other == "shards" else sdxl.glob("*/*model.safetensors")
+    part = "text_encoder_2" if other == "shards" else "unet"
+    for weights in (path for path in broken if path.parent.name == part):
+        weights.write_bytes(b"broken")
+    for name in backbone.files(sdxl):
+        (tmp_path / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sdxl / name, tmp_path / "packed" / name)
+    packed = backbone.load_pipeline(tmp_path / "packed", device="cpu")
+    for key, value in whole.unet.state_dict().items():
+        assert torch.equal(value, packed.unet.state_dict()[key])
+
+
 def test_a_folder_that_has_the_half_precision_files_only_loads(sdxl: Path):
     for weights in sdxl.glob("*/*.safetensors"):
         weights.rename(weights.with_suffix("").with_suffix(".fp16.safetensors"))
