@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -20,10 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import forked
+from tests import checkout, forked
 from tests.browser import browser
 
-ROOT = Path(__file__).parent.parent
 PROMPT = """it's "my" zwölf chair, on {the} beach; 100 % $HOME"""
 
 pytestmark = pytest.mark.end_to_end
@@ -55,16 +53,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A clone of this checkout, uncommitted changes included, with data and models pulled from its own store."""
-    root = tmp_path_factory.mktemp("front door") / "personalize"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
-    changed = subprocess.run(
-        ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, changed.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
+    root = checkout.clone(tmp_path_factory.mktemp("front door") / "personalize")
     pulled = subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=root, capture_output=True, text=True)
     assert pulled.returncode == 0, pulled.stderr
     project = Project(root)
@@ -135,6 +124,7 @@ def edited(path: Path, before: str, after: str) -> Iterator[None]:
         path.write_text(content)
 
 
+@pytest.mark.slow
 def test_a_comment_reruns_nothing_and_code_reruns_its_step(project: Project, first: str) -> None:
     step = project.root / "steps" / "caption.py"
     with edited(step, "NEEDS =", "# a remark\nNEEDS ="):
@@ -155,6 +145,7 @@ def test_the_plan_says_which_value_changed(project: Project, first: str) -> None
     assert "rank 32 → 8" in why(plan, "train")
 
 
+@pytest.mark.slow
 def test_another_gate_judges_the_pictures_that_are_there(project: Project, first: str) -> None:
     gates = "[{metric: clip_t, kind: threshold, threshold: -0.9}]"
     output = project.run("evaluate", **SHORT | {"evaluate__gates": gates})
@@ -162,6 +153,7 @@ def test_another_gate_judges_the_pictures_that_are_there(project: Project, first
     assert why(output, "evaluate").startswith("gates ")
 
 
+@pytest.mark.slow
 def test_a_better_card_is_drawn_of_an_old_result(project: Project, first: str) -> None:
     with edited(project.root / "steps" / "cards" / "train.py", '"steps trained"', '"steps it took"'):
         assert set(ran(project.run(plan="true", **SHORT)).values()) == {"reuse"}
@@ -170,6 +162,7 @@ def test_a_better_card_is_drawn_of_an_old_result(project: Project, first: str) -
     assert "steps trained" in shown(project.run("inspect", step="train", **SHORT)).read_text()
 
 
+@pytest.mark.slow
 def test_rights_given_later_reach_the_model_and_the_card_without_training(project: Project, first: str) -> None:
     output = project.run(rights="the studio, by letter", **SHORT)
     assert ran(output) == dict.fromkeys(STEPS[:-1], "reuse") | {"register": "run"}
@@ -204,6 +197,7 @@ def test_a_run_is_made_again_from_its_id(project: Project, first: str, until: st
     assert "agrees with run" in project.run("reproduce", run=run.info.run_id)
 
 
+@pytest.mark.slow
 def test_two_stretches_of_the_training_are_made_again_to_the_byte(project: Project, first: str) -> None:
     from mlflow import MlflowClient
 
@@ -339,6 +333,7 @@ def test_wrong_input_is_one_message_that_names_it(project: Project, parameters: 
     assert "Traceback" not in output.split("error: ")[0]
 
 
+@pytest.mark.slow
 def test_a_cleaned_step_runs_again_and_no_other(project: Project, first: str) -> None:
     project.run("clean", step="prior")
     output = project.run("evaluate", **SHORT)

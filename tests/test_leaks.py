@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from tests import forked
+from tests import checkout, forked
 
 ROOT = Path(__file__).parent.parent
 MARK = "GEHEIMORT"
@@ -43,16 +43,7 @@ def mlflow_run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this checkout as the README lays it out, full of what is private, and `mlflow run` twice in it."""
-    root = tmp_path_factory.mktemp("leaks") / "personalize"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes((ROOT / name).read_bytes())
+    root = checkout.clone(tmp_path_factory.mktemp("leaks") / "personalize")
     address = f"https://someone:{PASSWORD}@git.example.org/personalize.git"
     subprocess.run(["git", "remote", "set-url", "origin", address], cwd=root, check=True)
     for number in range(4):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import checkout
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 SHORT = {
@@ -44,12 +46,7 @@ pytestmark = pytest.mark.end_to_end
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A clone with the sample photographs and the miniature models, and a store of its own."""
-    root = tmp_path_factory.mktemp("notebooks") / "personalize"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
-    for path in (ROOT / "notebooks").iterdir():
-        if path.is_file():
-            (root / "notebooks").mkdir(exist_ok=True)
-            (root / "notebooks" / path.name).write_bytes(path.read_bytes())
+    root = checkout.clone(tmp_path_factory.mktemp("notebooks") / "personalize")
     pulled = subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=root, capture_output=True, text=True)
     assert pulled.returncode == 0, pulled.stderr
     return root

@@ -35,6 +35,7 @@ from benchmarks import sdxl
 from miniature.pretrain import random_models
 from personalize.evidence import keys
 from personalize.files import write_json
+from tests.checkout import clone
 from tests.hub import listings
 from tests.hub.server import Content, Hub, Repository, serving
 from tests.photographs.models import write_chat_model, write_clipseg
@@ -83,6 +84,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         photographs = photographed(place / "photographs")
         with serving(repositories) as hub:
             environment = surroundings(place, hub.endpoint)
+            clone(place / "project")
             found = rehearsed(place, photographs, given.dtype, environment)
             found["fetched"] = {name: fetched(hub, name) for name in repositories}
     found |= {"sizes": "toy" if given.tiny else "SDXL 1.0", "dtype": given.dtype}
@@ -174,10 +176,9 @@ def photographed(folder: Path) -> Path:
 
 
 def surroundings(place: Path, endpoint: str) -> dict[str, str]:
-    """A machine that has nothing yet: no cache, no runs, no key."""
-    inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_", "MLFLOW_", "PERSONALIZE_"))
-    }
+    """A machine that has nothing yet: no cache, no runs, no key, nothing built."""
+    ours = ("HF_", "TRANSFORMERS_", "MLFLOW_", "PERSONALIZE_", "PYTHONPATH")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return inherited | {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(place / "hub"),
@@ -196,21 +197,20 @@ def rehearsed(place: Path, photographs: Path, dtype: str, environment: dict[str,
     client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_TRACKING_URI"])
     experiment = client.create_experiment("rehearsal", artifact_location=str(place / "artifacts"))
     said = SMALL | {"DATA": str(photographs), "DTYPE": dtype, "MODEL_NAME": "rehearsed"}
-    said |= {f"{step}.work": str(place / "work" / step) for step in ("train", "baseline")}
     command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-id", experiment]
     command += ["-P", "profile=gpu"] + [word for name, value in said.items() for word in ("-P", f"{name}={value}")]
     seconds: dict[str, float] = {}
     seen: dict[str, float] = {}
     begun = time.time()
     with watched() as memory:
-        _call(command, environment)
+        _call(command, place / "project", environment)
         for run in client.search_runs([experiment], "tags.`recipe.step` != ''"):
             step, start, end = run.data.tags["recipe.step"], run.info.start_time / 1e3, run.info.end_time / 1e3
             seen[step] = max(held for at, held in memory if start <= at <= end + 1) / 1e9
             seconds[step] = end - start
             client.log_metric(run.info.run_id, METRIC, seen[step])
         asked = time.time()
-        shown = _call([sys.executable, "-c", ASK, "models:/rehearsed/1"], environment).split()
+        shown = _call([sys.executable, "-c", ASK, "models:/rehearsed/1"], place, environment).split()
         seen["a picture from the registry"] = max(held for at, held in memory if at >= asked) / 1e9
         seconds["a picture from the registry"] = time.time() - asked
     if missing := [step for step in STEPS if step not in seen]:
@@ -224,10 +224,10 @@ def rehearsed(place: Path, photographs: Path, dtype: str, environment: dict[str,
     }
 
 
-def _call(command: list[str], environment: dict[str, str]) -> str:
+def _call(command: list[str], cwd: Path, environment: dict[str, str]) -> str:
     """What it prints; its last words where it fails."""
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:5])} ended with {done.returncode}:\n{done.stdout[-6000:]}")
