@@ -416,7 +416,10 @@ def _ask(config: Config, model_uri: str, example: pd.DataFrame) -> Prediction:
 
     model = mlflow.pyfunc.load_model(model_uri)
     asked = {"width": config.resolution, "height": config.resolution}
-    return check_smoke(lambda _: predictions({"predictions": model.predict(example).to_dict("records")}), asked)
+    try:
+        return check_smoke(lambda _: predictions({"predictions": model.predict(example).to_dict("records")}), asked)
+    finally:
+        model.unwrap_python_model().close()
 
 
 def _described(

@@ -1,6 +1,7 @@
 """Carrying out a plan: a parent run, a nested run for each step that runs, and cards for all of them."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -219,6 +220,7 @@ class Runner:
             raise AssertionError("unreachable") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        gc.collect()  # a model refers to itself, and would be there yet while the next step loads its own
         past = self.store.step_run(self.store.client.get_run(run_id))
         self.shown[name] = self.cards.of_new(name, past, results, made)
         print(f"  {name} done in {time.monotonic() - started:.1f} s", flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import gc
 import logging
 import os
 import random
@@ -110,6 +111,10 @@ class PersonalizedPictures(PythonModel):
         from personalize.photographs.prompts import load_subjects
         from personalize.serving.base import folder_of
 
+        # one that was loaded before and dropped, as in MLflow's own look at a logged model, makes room: collected, it
+        # ends its thread, and what the thread had held is collected then
+        for _ in range(2):
+            gc.collect()
         evidence = Path(context.artifacts["evidence"])
         statement = check_before_loading(evidence)
         config: Mapping[str, Any] = context.model_config or {}
@@ -142,6 +147,15 @@ class PersonalizedPictures(PythonModel):
         [first], _ = self._read([{"prompt": own.subjects[0].instance_prompt, "num_inference_steps": 1}])
         picture = self.engine.submit([((first, None), _work(first))])[0].future.result()
         self._encode(first, picture)
+
+    def close(self) -> None:
+        """Gives back what it holds, for whoever has looked at it and goes on; it draws no more.
+
+        MLflow itself keeps the model that was loaded last.
+        """
+        self.engine.close()
+        del self.engine, self.pipe, self.reader, self.adapters
+        gc.collect()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per picture, in the order of the rows that asked; `params` as in `request.PARAMS`.

@@ -1,5 +1,6 @@
 """What a run leaves in MLflow: nested runs, lineage, outputs and cards, for success and for failure."""
 
+import gc
 import json
 import os
 import re
@@ -64,6 +65,34 @@ def test_steps_are_nested_runs_with_params_metrics_outputs_and_cards(run: Run) -
     assert "<script" not in text(read, "card.html")
     assert "&lt;script&gt;alert(1)" in text(read, "card.html")
     assert {item.info.status for item in (parent, count, read)} == {"FINISHED"}
+
+
+def test_what_a_step_leaves_in_memory_is_gone_before_the_next_begins(run: Run, project: Path) -> None:
+    """Also what refers to itself, as a model does, and would wait for the collector."""
+    step = project / "steps" / "count.py"
+    step.write_text(
+        step.read_text()
+        + """
+import sys, weakref
+
+class Model: ...
+
+counted = run
+
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    model = Model()
+    model.itself = model
+    sys.left_by_a_step = weakref.ref(model)
+    counted(config, inputs, outputs)
+"""
+    )
+    gc.disable()
+    try:
+        status, said = run()
+    finally:
+        gc.enable()
+    assert status == 0, said
+    assert sys.left_by_a_step() is None  # type: ignore[attr-defined]
 
 
 def test_a_reused_step_is_named_on_the_run_that_used_it(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import gc
 import hashlib
 import io
 import json
@@ -276,6 +277,24 @@ def test_a_model_that_is_dropped_ends_its_thread(saved):
     other.unwrap_python_model().engine.close()
     thread.join(20)
     assert threading.active_count() <= before
+
+
+def test_a_model_that_was_dropped_makes_room_for_the_next_and_one_that_is_closed_gives_all_back(saved):
+    """MLflow itself keeps the one that it has loaded last."""
+    mlflow.pyfunc.load_model(str(saved[1]))
+    held = _bases()
+    gc.disable()
+    try:
+        second = mlflow.pyfunc.load_model(str(saved[1]))
+        assert _bases() == held
+        second.unwrap_python_model().close()
+        assert _bases() == held - 1
+    finally:
+        gc.enable()
+
+
+def _bases() -> int:
+    return sum(type(each).__name__ == "UNet2DConditionModel" for each in gc.get_objects())
 
 
 def test_requests_are_read_while_another_is_drawn_and_change_nothing_in_it(model):
