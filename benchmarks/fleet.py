@@ -94,14 +94,15 @@ def subjects(place: Path, count: int, workers: int, separate: int) -> dict[str, 
     options = ["--set", f"fleet.catalogue={catalogue}", "--set", f"fleet.workers={workers}"]
     options += ["--set", f"fleet.until={SMALL['until']}"]
     environment = store(place / "fleet")
-    wall, said, memory = timed(["run", "--step", "fleet", *options, *settings], PROJECT, environment)
+    wall, said, memory = timed(["run", "--step", "fleet", *options, *settings], cloned(place / "fleet"), environment)
     own, shared = worked(environment)
     digests = adapters(environment)
     alone = []
     for name, (noun, token, folder) in list(rows(catalogue))[:separate]:
         environment = store(place / name)
         asked = ["--data", folder, "--token", token, "--class_noun", noun, "--until", SMALL["until"]]
-        took, _, _ = timed(["run", *asked, *settings], PROJECT, environment | {"OMP_NUM_THREADS": "1"})
+        words = ["run", *asked, *settings]
+        took, _, _ = timed(words, cloned(place / name), environment | {"OMP_NUM_THREADS": "1"})
         alone.append({"seconds": took, "same_adapter": adapters(environment)[token] == digests[token]})
     mean = sum(each["seconds"] for each in alone) / max(1, len(alone))
     return {
@@ -203,6 +204,15 @@ def photographed(place: Path, count: int) -> Path:
     return place / "products.csv"
 
 
+def cloned(place: Path) -> Path:
+    """The project with nothing built in it: no class images, no drawings of the base."""
+    root = place / "project"
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(root)], check=True)
+    for name in ("data", "models"):
+        (root / name).symlink_to(PROJECT / name)
+    return root
+
+
 def rows(catalogue: Path) -> Iterator[tuple[str, tuple[str, str, str]]]:
     with catalogue.open(newline="") as file:
         for number, row in enumerate(csv.DictReader(file)):
@@ -217,15 +227,16 @@ def store(place: Path) -> dict[str, str]:
     uri = f"sqlite:///{place / 'mlflow.db'}"
     experiment = mlflow.MlflowClient(uri).create_experiment("fleet", (place / "artifacts").as_uri())
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": experiment, "PYTHONPATH": str(PROJECT)}
+    return kept | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": experiment}
 
 
 def timed(words: Sequence[str], project: Path, environment: dict[str, str]) -> tuple[float, str, dict[str, float]]:
     """Seconds, what was printed, and the most memory that driver and workers held. Raises where the command fails."""
     began = time.monotonic()
     command = [sys.executable, "-m", "personalize.recipe", *words]
+    there = environment | {"PYTHONPATH": f"{project}:{PROJECT}"}
     process = subprocess.Popen(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=project, env=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     with watched(process.pid) as most:
         said = process.communicate()[0]
