@@ -1,7 +1,7 @@
 # make demo   the whole recipe on this machine, offline: photographs in, evaluation card out
 # make test   every check that CI runs; make test-slow: what is left out of it
 # make test-kills   recipe, tracking server and endpoint killed 60 times at any moment, 10 minutes; KILLS=500 by night
-# make rehearse   profile gpu at SDXL's own size with random weights, on the CPU: 45 minutes, 20 GB; not part of make test
+# make rehearse   profile gpu at SDXL's own size with random weights, on the CPU: half an hour, 20 GB, 60 GB of disk; not part of make test
 # make lock   resolve conda.yaml anew into requirements.lock and requirements-torch.lock
 # The first two build what they need in .venv first; they need Python 3.11 or 3.12 and git, nothing else.
 
