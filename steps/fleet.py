@@ -197,15 +197,11 @@ def _end_all(store: Store, run_id: str, tries: int = 10) -> None:
 
 def _suits(uri: str, crew: workers.Crew) -> None:
     """Says, or raises RecipeError, where runs would be kept in a database file that so many cannot write to."""
-    if not uri.startswith("sqlite"):
-        return
-    way_out = "start a tracking server on PostgreSQL (docs/fleet.md) and set MLFLOW_TRACKING_URI"
-    if crew.elsewhere:
-        raise RecipeError(f"runs are kept in {uri}, a file that other machines of the cluster do not have; {way_out}")
-    if crew.count > SQLITE_WORKERS:
+    workers.check_reaches(crew, uri)
+    if uri.startswith("sqlite") and crew.count > SQLITE_WORKERS:
         print(
             f"mind: runs are kept in {uri}; from {SQLITE_WORKERS + 1} workers on they wait for each other at such a "
-            f"file, and may fail there: {way_out}",
+            f"file, and may fail there: {workers.SERVER}",
             flush=True,
         )
 

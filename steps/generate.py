@@ -301,6 +301,7 @@ def hands(config: Config, model: Model, merged: bool) -> Iterator[CarryOut]:
     version = f"models:/{model.name}/{model.version}" if model.version else config.model
     there = config.model_copy(update={"model": version, "prompt": ""})  # the champion may move meanwhile
     with workers.hired(config.workers, config.gpus, "generate", config.tries) as hired:
+        workers.check_reaches(hired.crew, hired.environment["MLFLOW_TRACKING_URI"])
 
         def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
             calls = [(part, (there, merged, signing is not None, orders)) for part, orders in jobs]

@@ -52,6 +52,15 @@ class Crew:
     owned: bool
 
 
+SERVER = "start a tracking server on PostgreSQL (docs/fleet.md) and set MLFLOW_TRACKING_URI"
+
+
+def check_reaches(crew: Crew, uri: str) -> None:
+    """Raises RecipeError where runs and models are kept in a file that some of the workers do not have."""
+    if crew.elsewhere and uri.startswith(("sqlite", "file", "/")):
+        raise RecipeError(f"runs are kept in {uri}, a file that other machines of the cluster do not have; {SERVER}")
+
+
 def check_installed() -> None:
     """Raises RecipeError where Ray is not."""
     if importlib.util.find_spec("ray") is None:

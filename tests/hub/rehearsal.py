@@ -1,6 +1,6 @@
 """The gpu profile from the first byte to a picture from the registry, on the CPU, with random weights.
 
-    python -m tests.hub.rehearsal            SDXL's full sizes; half an hour on two cores, 20 GB of memory, 60 GB of disk
+    python -m tests.hub.rehearsal            SDXL's full sizes: half an hour on two cores, 20 GB of memory, 60 of disk
     python -m tests.hub.rehearsal --tiny     the same at toy width
 
 `mlflow run . -P profile=gpu` fetches its models from the double of the hub, goes through every step to a registered

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -305,6 +306,18 @@ def test_without_ray_workers_are_refused_before_anything_is_read(run, monkeypatc
     with pytest.raises(RecipeError, match="Ray is not installed: uv pip install ray"):
         generate.check(generate.Config(prompt="a chair", workers=2))
     generate.check(generate.Config(prompt="a chair"))
+
+
+def test_workers_on_other_machines_are_refused_where_models_lie_in_a_file_of_this_one(store, run, monkeypatch):
+    crew = generate.workers.Crew(2, 0, elsewhere=True, owned=False)
+
+    @contextmanager
+    def hired(*_):
+        yield generate.workers.Hired(crew, 1, ".", {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
+
+    monkeypatch.setattr(generate.workers, "hired", hired)
+    with pytest.raises(RecipeError, match=r"a file that other machines of the cluster do not have; start a tracking"):
+        run("a chair", model="base", workers=2)
 
 
 @pytest.mark.slow
