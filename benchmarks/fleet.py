@@ -5,7 +5,7 @@
     python -m benchmarks.fleet --writers 1,2,4,8                          at once, on one database file
 
 Subjects: photographs of `data/`, mirrored and lightened, so that each is another one. The fleet's wall time is set
-beside the time of the steps that it ran (from MLflow), what all share counted once; `--separate` runs so many of the
+beside the time of the steps that it ran, cards included, what all share counted once; `--separate` runs so many of the
 subjects once more, each in a process and a store of its own, and compares their adapters' bytes. Simulated: the tests'
 small shop, whose recipe takes milliseconds and one nap; what is over is scheduling, the engine and MLflow.
 Writers: processes that log as a subject's run does; from where errors come, or a run takes twice as long as alone, a
@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ import psutil
 from PIL import Image, ImageEnhance, ImageOps
 
 from personalize.files import write_json
+from personalize.fleet.record import SUBJECT
+from personalize.fleet.worker import LOG
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results" / "fleet.json"
@@ -281,14 +284,20 @@ def steps(environment: dict[str, str]) -> list[Any]:
 
 
 def worked(environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds of the subjects' own steps, and of those that they share (prior)."""
+    """Seconds of the subjects' own steps, cards included, and of those that they share (prior), as their logs say."""
+    import mlflow
+
+    client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"])
     own = shared = 0.0
-    for run in steps(environment):
-        seconds = (run.info.end_time - run.info.start_time) / 1000
-        if run.data.tags["recipe.step"] == "prior":
-            shared += seconds
-        else:
-            own += seconds
+    for project in client.search_runs(
+        [environment["MLFLOW_EXPERIMENT_ID"]], f"tags.`{SUBJECT}` != ''", max_results=5000
+    ):
+        said = mlflow.artifacts.load_text(f"{project.info.artifact_uri}/{LOG}")
+        for name, seconds in re.findall(r"^  (\w+) done in ([\d.]+) s$", said, flags=re.MULTILINE):
+            if name == "prior":
+                shared += float(seconds)
+            else:
+                own += float(seconds)
     return round(own, 1), round(shared, 1)
 
 

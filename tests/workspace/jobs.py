@@ -20,6 +20,11 @@ A budget policy tags serverless usage only, and is chosen by who may use it (doc
 when `poll` is called: what has happened since is one run; at most ten aliases, which go with MODEL_ALIAS_SET alone; its
 owner needs EXECUTE on the model; times between runs are 60 seconds and more (SDK ModelTriggerConfiguration).
 
+A for-each task (docs/jobs/for-each) has no compute of its own but a task that is carried out for each of its `inputs`,
+a JSON array of at most 10,000 characters, `concurrency` (1 to 100) at once; `{{input}}` and `{{input.name}}` in its
+parameters are the iteration's; it is not another for-each task. A failed iteration is tried `max_retries` times more,
+and stops no other. Tasks may share a cluster of the job (`job_cluster_key`).
+
 A task runs in a process in a mount namespace of its own: its checkout is read-only, the volumes are at /Volumes,
 nothing of this environment is handed on, and the SDK signs in as on a runtime. `python` is the runtime's Python.
 """
@@ -35,6 +40,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +167,14 @@ class Jobs:
         for before in task.get("depends_on") or []:
             if before["task_key"] not in keys:
                 raise invalid(f"task '{task['task_key']}' depends on an unknown task")
-        if sum(place in task for place in ("new_cluster", "existing_cluster_id", "environment_key")) != 1:
-            raise invalid("a task needs one of new_cluster, existing_cluster_id and environment_key")
+        if "for_each_task" in task:
+            self.check_for_each(task, body)
+            return
+        places = ("new_cluster", "existing_cluster_id", "environment_key", "job_cluster_key")
+        if sum(place in task for place in places) != 1:
+            raise invalid(f"a task needs one of {', '.join(places)}")
+        if "job_cluster_key" in task:
+            self.check_cluster(self.cluster(task, body))
         for library in task.get("libraries") or []:
             if "environment_key" in task:
                 raise invalid("libraries are of a cluster; serverless compute has dependencies of its environment")
@@ -189,6 +201,33 @@ class Jobs:
                 raise invalid("the path of a file in a repository must be relative")
         elif not python["python_file"].startswith("/"):
             raise invalid("the path of a file in a workspace must be absolute")
+
+    def check_for_each(self, task: dict[str, Any], body: dict[str, Any]) -> None:
+        each = task["for_each_task"]
+        if wrong := {"spark_python_task", "new_cluster", "environment_key", "job_cluster_key"} & set(task):
+            raise invalid(f"a for each task has no {sorted(wrong)[0]}; the task that it repeats has")
+        if len(each["inputs"]) > 10_000:
+            raise invalid("The inputs of a for each task exceed 10000 characters.")
+        try:
+            listed = json.loads(each["inputs"])
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list):
+            raise invalid("The inputs of a for each task are a JSON array.")
+        if not 1 <= (each.get("concurrency") or 1) <= 100:
+            raise invalid("concurrency is between 1 and 100")
+        if "for_each_task" in each["task"]:
+            raise invalid("A for each task cannot be nested in another.")
+        self.check_task(each["task"], body, [each["task"]["task_key"]])
+
+    def cluster(self, task: dict[str, Any], body: dict[str, Any]) -> dict[str, Any] | None:
+        """The new cluster that a task runs on, its own or one of the job's."""
+        if "job_cluster_key" not in task:
+            return task.get("new_cluster")
+        for one in body.get("job_clusters") or []:
+            if one["job_cluster_key"] == task["job_cluster_key"]:
+                return dict(one["new_cluster"])
+        raise invalid(f"job_cluster_key '{task['job_cluster_key']}' is not among the job's clusters")
 
     def check_cluster(self, cluster: dict[str, Any]) -> None:
         if self.serverless_only:
@@ -282,11 +321,13 @@ class Jobs:
         run["alive"] = False
 
     def execute(self, run: dict[str, Any], task: dict[str, Any]) -> str:
+        if "for_each_task" in task["task"]:
+            return self.execute_each(run, task)
         python = task["task"]["spark_python_task"]
         home = self.folder / f"driver-{task['id']}"
         home.mkdir()
         mounts = []
-        cluster = task["task"].get("new_cluster")
+        cluster = self.cluster(task["task"], run["body"])
         wheels = self.install(run, task)
         if wheels is None:
             return "INTERNAL_ERROR"
@@ -301,7 +342,7 @@ class Jobs:
             mounts.append(f"mount --bind {cwd} {cwd} && mount -o remount,ro,bind {cwd}")
         else:
             cwd, script = home, Path(python["python_file"])
-        arguments = [self.expand(word, run) for word in python.get("parameters", [])]
+        arguments = [self.expand(word, run, task) for word in python.get("parameters", [])]
         (home / "tmp").mkdir()
         variables = {
             key: value for key, value in os.environ.items() if key.startswith(("UV_", "PIP_", "SSL_", "REQUESTS_"))
@@ -328,6 +369,22 @@ class Jobs:
                 run["timed_out"] = True
                 return "TIMEDOUT"
         return "CANCELED" if run["canceled"] else "SUCCESS" if code == 0 else "FAILED"
+
+    def execute_each(self, run: dict[str, Any], task: dict[str, Any]) -> str:
+        each = task["task"]["for_each_task"]
+        task["iterations"] = [self.new_task(each["task"]) | {"input": one} for one in json.loads(each["inputs"])]
+
+        def execute(iteration: dict[str, Any]) -> None:
+            for _ in range(1 + (each["task"].get("max_retries") or 0)):
+                iteration["result"] = self.execute(run, iteration)
+                if iteration["result"] != "FAILED":
+                    return
+                iteration |= {**self.new_task(each["task"]), "input": iteration["input"], "result": "FAILED"}
+
+        with ThreadPoolExecutor(each.get("concurrency") or 1) as pool:
+            list(pool.map(execute, task["iterations"]))
+        results = {one["result"] for one in task["iterations"]}
+        return "CANCELED" if run["canceled"] else "SUCCESS" if results == {"SUCCESS"} else "FAILED"
 
     def install(self, run: dict[str, Any], task: dict[str, Any]) -> list[str] | None:
         """The cluster's libraries; the wheels among them as paths, or None where one cannot be installed."""
@@ -366,9 +423,13 @@ class Jobs:
         shutil.rmtree(folder / ".git")
         return folder
 
-    def expand(self, word: str, run: dict[str, Any]) -> str:
+    def expand(self, word: str, run: dict[str, Any], task: dict[str, Any]) -> str:
         known = {f"job.parameters.{name}": value for name, value in run["parameters"].items()}
         known |= {"job.id": str(run["job_id"]), "job.run_id": str(run["id"])}
+        if "input" in task:
+            given = task["input"]
+            known |= {f"input.{key}": str(value) for key, value in given.items()} if isinstance(given, dict) else {}
+            known["input"] = given if isinstance(given, str) else json.dumps(given)
         return re.sub(r"\{\{\s*(.*?)\s*\}\}", lambda found: known.get(found[1], ""), word)
 
     def kill(self, task: dict[str, Any], grace_s: float = 20) -> None:
@@ -393,7 +454,8 @@ class Jobs:
         run = self.run(number)
         run["canceled"] = True
         for task in run["tasks"]:
-            self.kill(task)
+            for one in task.get("iterations", [task]):
+                self.kill(one)
 
     def repair(self, q: dict[str, Any]) -> dict[str, Any]:
         run = self.run(int(q["run_id"]))
