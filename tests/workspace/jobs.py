@@ -40,8 +40,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -423,7 +425,7 @@ class Jobs:
         shutil.rmtree(folder / ".git")
         return folder
 
-    def expand(self, word: str, run: dict[str, Any], task: dict[str, Any]) -> str:
+    def expand(self, word: str, run: dict[str, Any], task: Mapping[str, Any] = MappingProxyType({})) -> str:
         known = {f"job.parameters.{name}": value for name, value in run["parameters"].items()}
         known |= {"job.id": str(run["job_id"]), "job.run_id": str(run["id"])}
         if "input" in task:
