@@ -38,6 +38,7 @@ from personalize.fleet.record import SUBJECT
 from personalize.fleet.worker import LOG
 
 PROJECT = Path(__file__).resolve().parents[1]
+STEP = "recipe.step"
 RESULTS = PROJECT / "benchmarks" / "results" / "fleet.json"
 SHOP = PROJECT / "tests" / "fleet" / "shop"
 NAP_S = 0.5
@@ -280,7 +281,7 @@ def steps(environment: dict[str, str]) -> list[Any]:
     found = client.search_runs(
         [environment["MLFLOW_EXPERIMENT_ID"]], "attributes.status = 'FINISHED'", max_results=5000
     )
-    return [run for run in found if run.data.tags.get("recipe.step") not in (None, "fleet")]
+    return [run for run in found if run.data.tags.get(STEP) not in (None, "fleet")]
 
 
 def worked(environment: dict[str, str]) -> tuple[float, float]:
@@ -292,6 +293,8 @@ def worked(environment: dict[str, str]) -> tuple[float, float]:
     for project in client.search_runs(
         [environment["MLFLOW_EXPERIMENT_ID"]], f"tags.`{SUBJECT}` != ''", max_results=5000
     ):
+        if STEP in project.data.tags:
+            continue
         said = mlflow.artifacts.load_text(f"{project.info.artifact_uri}/{LOG}")
         for name, seconds in re.findall(r"^  (\w+) done in ([\d.]+) s$", said, flags=re.MULTILINE):
             if name == "prior":
@@ -307,7 +310,7 @@ def adapters(environment: dict[str, str]) -> dict[str, str]:
 
     client, found = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"]), {}
     for run in steps(environment):
-        if run.data.tags["recipe.step"] == "train":
+        if run.data.tags[STEP] == "train":
             parent = client.get_run(run.data.tags["mlflow.parentRunId"])
             found[parent.data.params["ingest.token"]] = run.data.tags["recipe.outputs.digest"]
     return found
