@@ -274,11 +274,11 @@ def draw(config: Config, model: Model, orders: Sequence[Order], left: Sequence[i
     if not left:
         return
     merged = all(order.adapter_scale == 1 for order in orders)
+    jobs = [(part, [orders[index] for index in part]) for part in parts(orders, left, config.batch_size)]
     with (
-        hands(config, model, merged) as carry_out,
+        hands(config, model, merged, len(jobs)) as carry_out,
         tqdm(total=len(orders), initial=len(orders) - len(left), desc="pictures", unit="picture") as bar,
     ):
-        jobs = [(part, [orders[index] for index in part]) for part in parts(orders, left, config.batch_size)]
         for part, files in carry_out(jobs):
             yield from zip(part, files, strict=True)
             bar.update(len(part))
@@ -289,18 +289,18 @@ CarryOut = Callable[[Sequence[Job]], Iterable[tuple[Sequence[int], Sequence[byte
 
 
 @contextlib.contextmanager
-def hands(config: Config, model: Model, merged: bool) -> Iterator[CarryOut]:
-    """Who draws: this process, or Ray's workers, each of which loads the model once."""
+def hands(config: Config, model: Model, merged: bool, most: int) -> Iterator[CarryOut]:
+    """Who draws: this process, or Ray's workers, each of which loads the model once; never more than `most`."""
     from personalize.serving.painting import Painter
 
     signing = signing_of(config, model)
-    if config.workers == 1:
+    if min(config.workers, most) == 1:
         painter = Painter(model, config.device, config.dtype, merged, signing)
         yield lambda jobs: ((part, painter.files(orders)) for part, orders in jobs)
         return
     version = f"models:/{model.name}/{model.version}" if model.version else config.model
     there = config.model_copy(update={"model": version, "prompt": ""})  # the champion may move meanwhile
-    with workers.hired(config.workers, config.gpus, "generate", config.tries) as hired:
+    with workers.hired(min(config.workers, most), config.gpus, "generate", config.tries) as hired:
         workers.check_reaches(hired.crew, hired.environment["MLFLOW_TRACKING_URI"])
 
         def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:

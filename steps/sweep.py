@@ -188,7 +188,7 @@ def hands(config: Config) -> Iterator[CarryOut]:
     if config.workers == 1:
         yield lambda jobs: ((job, attempt(job)) for job in jobs)
         return
-    with workers.hired(config.workers, config.gpus, "sweep", config.tries) as hired:
+    with workers.hired(min(config.workers, config.trials), config.gpus, "sweep", config.tries) as hired:
         if hired.crew.elsewhere:
             raise RecipeError(
                 f"a sweep keeps what it tried in {config.work}, which other machines of the cluster do not have: unset "

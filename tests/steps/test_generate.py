@@ -317,7 +317,21 @@ def test_workers_on_other_machines_are_refused_where_models_lie_in_a_file_of_thi
 
     monkeypatch.setattr(generate.workers, "hired", hired)
     with pytest.raises(RecipeError, match=r"a file that other machines of the cluster do not have; start a tracking"):
-        run("a chair", model="base", workers=2)
+        run("a chair\na lamp", model="base", workers=2, batch_size=1)
+
+
+def test_no_more_workers_are_started_than_have_something_to_draw(store, run, monkeypatch):
+    asked: list[int] = []
+
+    def hired(count, *_):
+        asked.append(count)
+        raise RecipeError("that many")
+
+    monkeypatch.setattr(generate.workers, "hired", hired)
+    with pytest.raises(RecipeError, match="that many"):
+        run("a chair\na lamp\na sofa", model="base", workers=200, batch_size=1)
+    assert asked == [3]
+    assert run("a chair", model="base", workers=200), "one part is drawn here"
 
 
 @pytest.mark.slow
