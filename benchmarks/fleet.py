@@ -36,6 +36,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from personalize.files import write_json
 from personalize.fleet.record import SUBJECT
 from personalize.fleet.worker import LOG
+from tests.checkout import clone
 
 PROJECT = Path(__file__).resolve().parents[1]
 STEP = "recipe.step"
@@ -210,8 +211,7 @@ def photographed(place: Path, count: int) -> Path:
 
 def cloned(place: Path) -> Path:
     """The project with nothing built in it: no class images, no drawings of the base."""
-    root = place / "project"
-    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(root)], check=True)
+    root = clone(place / "project")
     for name in ("data", "models"):
         (root / name).symlink_to(PROJECT / name)
     return root

@@ -305,22 +305,13 @@ def hands(config: Config, model: Model, merged: bool, most: int) -> Iterator[Car
 
         def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
             calls = [(part, (there, merged, signing is not None, orders)) for part, orders in jobs]
-            with contextlib.closing(hired.spread(draw_there, calls, renewed=MANY)) as every:
-                for ended in every:
-                    if ended is not None:
-                        yield ended.of, _result(ended, config.tries)
+            try:
+                for ended in hired.spread(draw_there, calls, renewed=MANY):
+                    yield ended.of, ended.result()
+            except workers.Lost as error:
+                raise RecipeError(f"generate: {error}. What was drawn is kept: the same command goes on.") from None
 
         yield carry_out
-
-
-def _result(ended: workers.Ended[Sequence[int]], tries: int) -> Sequence[bytes]:
-    try:
-        files: Sequence[bytes] = ended.result()
-        return files
-    except Exception as error:
-        if not (why := workers.lost(error, tries)):
-            raise
-        raise RecipeError(f"generate: {why}. What was drawn is kept: the same command goes on.") from None
 
 
 def draw_there(config: Config, merged: bool, signed: bool, orders: Sequence[Order]) -> list[bytes]:

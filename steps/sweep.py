@@ -195,23 +195,17 @@ def hands(config: Config) -> Iterator[CarryOut]:
                 "RAY_ADDRESS to work on this one, or run the catalogue as a fleet"
             )
 
-        def carry_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, trials.Outcome]]:
-            with contextlib.closing(hired.spread(attempt, [(job, (job,)) for job in jobs])) as every:
-                for ended in every:
-                    if ended is not None:
-                        yield ended.of, _outcome(ended, config.tries)
-
-        yield carry_out
+        yield lambda jobs: (
+            (ended.of, _outcome(ended)) for ended in hired.spread(attempt, [(job, (job,)) for job in jobs])
+        )
 
 
-def _outcome(ended: workers.Ended[Job], tries: int) -> trials.Outcome:
+def _outcome(ended: workers.Ended[Job]) -> trials.Outcome:
     try:
         found: trials.Outcome = ended.result()
         return found
-    except Exception as error:
-        if not (why := workers.lost(error, tries)):
-            raise
-        return trials.Outcome("failed", why=why)
+    except workers.Lost as error:
+        return trials.Outcome("failed", why=str(error))
 
 
 def attempt(job: Job) -> trials.Outcome:

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 
 from tests import checkout, forked
 
-ROOT = Path(__file__).parent.parent
 MARK = "GEHEIMORT"
 TOKEN = "dapi" + "0123456789abcdef" * 2
 PASSWORD = "Tr0ub4dor" + "And3"

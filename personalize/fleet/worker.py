@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,17 @@ class Place:
     registry_uri: str
     threads: str
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The tracking server, the fleet's experiment, and the threads."""
+        found = {"MLFLOW_TRACKING_URI": self.tracking_uri, "MLFLOW_EXPERIMENT_ID": self.experiment}
+        found |= {"MLFLOW_REGISTRY_URI": self.registry_uri} if self.registry_uri else {}
+        return found | {"OMP_NUM_THREADS": self.threads}
+
 
 def carry_out(work: Work, place: Place) -> Row:
     """The recipe for one subject. Raises ServerAway; what is wrong with the subject itself is said in its row."""
-    _settle(place)
+    settle(place.root, place.environment)
     from personalize.recipe.api import Recipe
     from personalize.recipe.errors import RecipeError
     from personalize.recipe.project import Under
@@ -101,16 +109,12 @@ def _failure_card(runner: object) -> str:
     return address(failed[-1]) if failed else ""
 
 
-def _settle(place: Place) -> None:
-    """This process works in the project's folder and logs to the fleet's experiment."""
-    os.chdir(place.root)
-    os.environ["MLFLOW_TRACKING_URI"] = place.tracking_uri
-    os.environ["MLFLOW_EXPERIMENT_ID"] = place.experiment
-    if place.registry_uri:
-        os.environ["MLFLOW_REGISTRY_URI"] = place.registry_uri
+def settle(root: str, environment: Mapping[str, str]) -> None:
+    """This process, which has worked elsewhere until now, works in the project's folder; no run is its own."""
+    os.chdir(root)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.pop(name, None)
-    os.environ["OMP_NUM_THREADS"] = place.threads
+    os.environ.update(environment)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 

@@ -233,9 +233,13 @@ def carried_out(works: Sequence[Work], place: Place, crew: Crew, tries: int) -> 
             yield None if ended is None else _row(ended, tries)
 
 
+class Lost(Exception):
+    """A call has no result, for its process died, as often as it was tried."""
+
+
 @dataclass(frozen=True)
 class Ended(Generic[T]):
-    """A call that has ended: `result()` is what it returned, or raises what it raised, or what its process died of."""
+    """A call that has ended: `result()` is what it returned, or raises what it raised, or Lost."""
 
     of: T
     result: Callable[[], Any]
@@ -252,10 +256,13 @@ class Hired:
 
     def spread(
         self, function: Callable[..., Any], calls: Iterable[tuple[T, tuple[Any, ...]]], renewed: int = RENEWED
-    ) -> Generator[Ended[T] | None, None, None]:
-        """As `spread` does it."""
+    ) -> Iterator[Ended[T]]:
+        """As `spread` does it, and nothing in between."""
         there = ((of, (function, self.root, self.environment, *given)) for of, given in calls)
-        return spread(_there, there, self.crew, self.tries, renewed=renewed, name=function.__name__)
+        with contextlib.closing(
+            spread(_there, there, self.crew, self.tries, renewed=renewed, name=function.__name__)
+        ) as every:
+            yield from (ended for ended in every if ended is not None)
 
 
 @contextlib.contextmanager
@@ -278,8 +285,7 @@ def hired(count: int, gpus: float | None, step: str, tries: int) -> Iterator[Hir
 
 def _there(function: Callable[..., Any], root: str, environment: Mapping[str, str], *given: Any) -> Any:
     """A call in a process of Ray's, which has another folder and environment until now."""
-    os.chdir(root)
-    os.environ.update(environment)
+    worker.settle(root, environment)
     return function(*given)
 
 
@@ -313,7 +319,7 @@ def spread(
                 return
             ended, _ = ray.wait(list(flying), timeout=TICK_S)
             for reference in ended:
-                yield Ended(flying.pop(reference), functools.partial(ray.get, reference))
+                yield Ended(flying.pop(reference), functools.partial(_got, reference, tries))
             if not ended:
                 yield None
     finally:
@@ -328,22 +334,25 @@ def _row(ended: Ended[Work], tries: int) -> Row:
     except _ray().exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None) or error
         why = f"{_first_line(cause)} (tried {tries} times)"
-    except Exception as error:
-        if not (why := lost(error, tries)):
-            raise
+    except Lost as error:
+        why = str(error)
     return record.blank(ended.of) | {"state": "failed", "why": why}
 
 
-def lost(error: Exception, tries: int) -> str:
-    """Why a call has no result: its process died. Empty where it raised something by itself."""
+def _got(reference: Any, tries: int) -> Any:
+    """What a call returned. Raises what it raised by itself, and Lost where its process died."""
     known = _ray().exceptions
-    if isinstance(error, known.RayTaskError) or not isinstance(error, known.RayError):
-        return ""
-    if isinstance(error, known.WorkerCrashedError):
-        return f"the process that worked on it died, {tries} times: it is set aside ({_first_line(error)})"
-    if isinstance(error, known.OutOfMemoryError):
-        return "the machine ran out of memory each time that it was tried; fewer workers, or more memory"
-    return f"{type(error).__name__}: {_first_line(error)}"
+    try:
+        return _ray().get(reference)
+    except known.RayTaskError:
+        raise
+    except known.WorkerCrashedError as error:
+        why = f"the process that worked on it died, {tries} times: it is set aside ({_first_line(error)})"
+    except known.OutOfMemoryError:
+        why = "the machine ran out of memory each time that it was tried; fewer workers, or more memory"
+    except known.RayError as error:
+        why = f"{type(error).__name__}: {_first_line(error)}"
+    raise Lost(why)
 
 
 def _stop(references: list[Any]) -> None:

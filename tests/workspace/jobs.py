@@ -40,10 +40,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -175,8 +173,6 @@ class Jobs:
         places = ("new_cluster", "existing_cluster_id", "environment_key", "job_cluster_key")
         if sum(place in task for place in places) != 1:
             raise invalid(f"a task needs one of {', '.join(places)}")
-        if "job_cluster_key" in task:
-            self.check_cluster(self.cluster(task, body))
         for library in task.get("libraries") or []:
             if "environment_key" in task:
                 raise invalid("libraries are of a cluster; serverless compute has dependencies of its environment")
@@ -184,8 +180,8 @@ class Jobs:
                 raise invalid(f"a library is one of {', '.join(sorted(LIBRARIES))}, not {library}")
         if task.get("existing_cluster_id", "") not in {"", *self.clusters}:
             raise invalid(f"Cluster {task['existing_cluster_id']} does not exist")
-        if "new_cluster" in task:
-            self.check_cluster(task["new_cluster"])
+        if (cluster := self.cluster(task, body)) is not None:
+            self.check_cluster(cluster)
         if "environment_key" in task:
             environments = [one["environment_key"] for one in body.get("environments") or []]
             if task["environment_key"] not in environments:
@@ -378,10 +374,10 @@ class Jobs:
 
         def execute(iteration: dict[str, Any]) -> None:
             for _ in range(1 + (each["task"].get("max_retries") or 0)):
+                iteration |= self.new_task(each["task"])
                 iteration["result"] = self.execute(run, iteration)
                 if iteration["result"] != "FAILED":
                     return
-                iteration |= {**self.new_task(each["task"]), "input": iteration["input"], "result": "FAILED"}
 
         with ThreadPoolExecutor(each.get("concurrency") or 1) as pool:
             list(pool.map(execute, task["iterations"]))
@@ -425,10 +421,10 @@ class Jobs:
         shutil.rmtree(folder / ".git")
         return folder
 
-    def expand(self, word: str, run: dict[str, Any], task: Mapping[str, Any] = MappingProxyType({})) -> str:
+    def expand(self, word: str, run: dict[str, Any], task: dict[str, Any] | None = None) -> str:
         known = {f"job.parameters.{name}": value for name, value in run["parameters"].items()}
         known |= {"job.id": str(run["job_id"]), "job.run_id": str(run["id"])}
-        if "input" in task:
+        if task and "input" in task:
             given = task["input"]
             known |= {f"input.{key}": str(value) for key, value in given.items()} if isinstance(given, dict) else {}
             known["input"] = given if isinstance(given, str) else json.dumps(given)
