@@ -70,6 +70,24 @@ def differences(tuned: float, base: float, together: float) -> Callable[[int, in
     return of
 
 
+def kept(unheard: float) -> Callable[[int, int], Trial]:
+    """What is left of the base's contrast between prompts, 0.95 of it in most and nothing in the share `unheard`."""
+
+    def of(prompts: int, subjects: int) -> Trial:
+        def trial(rng: np.random.Generator) -> tuple[Estimate, float]:
+            of_prompts = 0.3 * rng.lognormal(0, 0.3, prompts)
+            share = np.where(rng.random(prompts) < unheard, 0.0, rng.normal(0.95, 0.1, prompts))
+            base, tuned = (
+                each[None, :, None] + 0.05 * rng.normal(size=(subjects, prompts, SEEDS))
+                for each in (of_prompts, of_prompts * share)
+            )
+            return statistics.ratio(tuned, base), 0.95 * (1 - unheard)
+
+        return trial
+
+    return of
+
+
 def ways(photographs: int, skew: bool) -> Callable[[int, int], Trial]:
     """The way from base to photographs, of which there are a few, in a world of 64 dimensions."""
 
@@ -148,6 +166,8 @@ KINDS: dict[str, Callable[[int, int], Trial]] = {
     "difference of shares 0.85 - 0.95": differences(0.85, 0.95, 0.4),
     "difference of shares, all or nothing": differences(0.75, 0.9, 1.0),
     "difference of shares, the same model twice": differences(0.9, 0.9, 0.4),
+    "kept of the base's": kept(0.0),
+    "kept of the base's, one prompt in six unheard": kept(1 / 6),
     "way to 5 photographs": ways(5, False),
     "way to 5 photographs, skewed": ways(5, True),
     "way to 12 photographs": ways(12, False),

@@ -12,7 +12,7 @@ from typing import Any
 from personalize.cards import Advice, command
 
 LIKENESS = ("likeness", "held_out", "gap_closed", "recognised")
-PROMPT = ("prompt_contrast", "clip_t", "r_precision")
+PROMPT = ("prompt_kept", "clip_t", "r_precision")
 CLASS = ("leakage", "retention", "class_clip_t", "class_r_precision")
 SAMENESS = ("variety", "copied")
 UNFINISHED = ("still improving", "unlike", "compromise")

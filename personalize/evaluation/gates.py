@@ -72,7 +72,12 @@ METRICS = {
         share=True,
     ),
     "clip_t": Metric(words="prompt following (CLIP-T)", judged_by="reading"),
-    "prompt_contrast": Metric(words="fit to the own prompt above that to the others (CLIP)", judged_by="reading"),
+    "prompt_kept": Metric(
+        words="fit to the own prompt above that to the others, of the base's",
+        percent=True,
+        judged_by="reading",
+        paired=False,
+    ),
     "r_precision": Metric(
         words="pictures that fit their own prompt best (R-precision)", percent=True, judged_by="reading", share=True
     ),

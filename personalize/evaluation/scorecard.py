@@ -14,7 +14,7 @@ from personalize.evaluation.questions import Answers, Questions
 from personalize.evaluation.scores import Scores
 from personalize.evaluation.statistics import Estimate
 
-SCHEMA = 3
+SCHEMA = 4
 """Number of this format; docs/evaluation.md describes it."""
 
 HEADLINES = {

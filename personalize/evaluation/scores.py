@@ -261,6 +261,8 @@ class Scores:
             return None
         if metric in ("gap_closed", "leakage"):
             return self._way(metric, judge, level, subject, side)
+        if metric == "prompt_kept":
+            return statistics.ratio(self._contrast(side, subject), self._contrast("base", subject), level)
         ours = _chosen(self.of(side, judge), metric, subject)
         if metric == "variety":
             apart = 1 - self.ceilings(judge or self.lookers[0])
@@ -272,6 +274,10 @@ class Scores:
                 return statistics.difference_of_shares(ours, _chosen(self.of(against, judge), metric, subject), level)
             return statistics.share(ours, level)
         return statistics.estimate(ours - _chosen(self.of(against, judge), metric, subject) if against else ours, level)
+
+    def _contrast(self, side: str, subject: int | None) -> Array:
+        chosen = slice(None) if subject is None else slice(subject, subject + 1)
+        return np.asarray(self.of(side)["prompt_contrast"][chosen])
 
     def _way(self, metric: str, judge: str, level: float, subject: int | None, side: str) -> Estimate:
         """Share of the way to the photographs, which are a sample too: their error is found by leaving each out.
@@ -326,10 +332,14 @@ class Scores:
             goal = self._goal_of_leakage(judge) if metric == "leakage" else self.ceilings(judge)[chosen].mean()
             if goal <= _chosen(self.of("base", judge), name, subject).mean():
                 return "the photographs resemble each other no more than the base model's pictures resemble them"
-        if metric in ("prompt_contrast", "r_precision", "class_r_precision", "marks") and prompts < 2:
+        if metric in ("prompt_kept", "r_precision", "class_r_precision", "marks") and prompts < 2:
             return "there is one prompt, and no other to take it for"
-        if metric == "prompt_contrast" and not np.isfinite(_chosen(self.of("base"), metric, subject)).all():
-            return "some prompt says the same as all others"
+        if metric == "prompt_kept":
+            of_base = self._contrast("base", subject)
+            if not np.isfinite(of_base).all():
+                return "some prompt says the same as all others"
+            if of_base.mean() <= 0:
+                return "the base model's pictures fit their own prompt no better than the others"
         if metric in ("variety", "retention") and seeds < 2:
             return "there is one seed for each prompt"
         return ""

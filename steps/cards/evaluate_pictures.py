@@ -234,9 +234,8 @@ def variety(evaluation: Evaluation, card: Card) -> None:
         )
         return
     card.text(
-        f"Pictures of one prompt from different seeds differ {with_span(found, 'variety')} as much as the base's do: "
-        "100 % is the base's own variety, at 0 % every seed gives the same picture. A subject has one look, so some of "
-        "it is lost in any case."
+        f"Pictures of one prompt from different seeds differ {with_span(found, 'variety')} as much as the photographs "
+        "of one subject do: at 0 % every seed gives the same picture."
     )
     s, shown = worst_subject(evaluation), min(questions.seeds_per_prompt, 6)
     p = worst_prompt(evaluation)

@@ -14,7 +14,7 @@ WORDS = {
     "gap_closed": ("come close enough to the real thing", "stop too far from the real thing"),
     "recognised": ("show that very one, and no other", "are too often some other one"),
     "clip_t": ("still show what the prompt asks for", "no longer show what the prompt asks for"),
-    "prompt_contrast": ("still show what the prompt asks for", "no longer show what the prompt asks for"),
+    "prompt_kept": ("still show what the prompt asks for", "no longer show what the prompt asks for"),
     "r_precision": (
         "still are of the place or look asked for",
         "are too often of another place or look than asked for",

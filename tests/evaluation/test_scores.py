@@ -151,6 +151,24 @@ def test_r_precision_falls_to_chance_when_the_prompt_is_not_heard():
     assert "one prompt" in evaluation(prompts=1).missing("r_precision")
 
 
+def test_what_is_kept_of_the_prompt_is_a_share_of_what_the_base_has_of_it():
+    deaf, half, hearing = (evaluation(following=x).estimate("prompt_kept") for x in (0.0, 0.5, 1.0))
+    assert deaf.high < half.low < half.high < hearing.low
+    assert abs(deaf.value) < 0.1
+    assert hearing.low > 0.8  # the subject takes some of the room in a picture
+    assert evaluation(identical=True).estimate("prompt_kept").value == pytest.approx(1)
+    of_one = evaluation(following=0.5).estimate("prompt_kept", subject=0)
+    assert of_one.value == pytest.approx(half.value, abs=0.1)
+    assert "one prompt" in evaluation(prompts=1).missing("prompt_kept")
+
+
+def test_where_the_base_does_not_hear_the_prompt_nothing_can_be_kept():
+    scores = evaluation()
+    turned = np.roll(scores.texts, 1, axis=1)  # every picture is of another prompt than its own
+    assert "no better" in replace(scores, texts=turned).missing("prompt_kept")
+    assert replace(scores, texts=turned).estimate("prompt_kept") is None
+
+
 def test_the_gap_closed_grows_with_likeness_from_nothing():
     none, half, most = (evaluation(likeness=x).estimate("gap_closed") for x in (0.0, 0.5, 1.0))
     assert none.low < 0.02
