@@ -36,10 +36,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from personalize.files import write_json
 from personalize.fleet.record import SUBJECT
 from personalize.fleet.worker import LOG
+from personalize.recipe.tracking import STEP
 from tests.checkout import clone
 
 PROJECT = Path(__file__).resolve().parents[1]
-STEP = "recipe.step"
 RESULTS = PROJECT / "benchmarks" / "results" / "fleet.json"
 SHOP = PROJECT / "tests" / "fleet" / "shop"
 NAP_S = 0.5

@@ -63,14 +63,14 @@ def _of_run(config: Config) -> tuple[str, list[Link]]:
     from mlflow.exceptions import MlflowException
 
     from personalize.recipe.past import proven
-    from personalize.recipe.tracking import used
+    from personalize.recipe.tracking import STEP, used
 
     try:
         tags = mlflow.MlflowClient().get_run(config.model).data.tags
     except MlflowException as error:
         raise RecipeError(f"there is no run {config.model} in {mlflow.get_tracking_uri()}") from error
-    if "recipe.step" in tags:
-        return f"run {config.model} of {tags['recipe.step']}", proven(config.model, config.trust)[0]
+    if STEP in tags:
+        return f"run {config.model} of {tags[STEP]}", proven(config.model, config.trust)[0]
     if not (runs := used(tags)):
         raise RecipeError(f"run {config.model} is no run of this recipe, or none of its steps has finished")
     links = {link.name: link for run in runs.values() for link in proven(run, config.trust)[0]}

@@ -102,11 +102,13 @@ class JobRun(SubmittedRun):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        from personalize.recipe.tracking import STEPS
+
         state = run.state.life_cycle_state.value if run.state and run.state.life_cycle_state else "PENDING"
         lines = [f"job {state.lower()} {_message(run.state)}".rstrip()]
         try:
             tags = MlflowClient().get_run(self._run_id).data.tags
-            begun = {key.rpartition(".")[2]: what for key, what in tags.items() if key.startswith("recipe.step.")}
+            begun = {key.removeprefix(STEPS): what for key, what in tags.items() if key.startswith(STEPS)}
             lines += [f"{step}: {what.partition(' ')[0]}" for step, what in begun.items()]
         except MlflowException:
             pass

@@ -16,7 +16,7 @@ from personalize.fleet.work import Work
 from personalize.recipe.config import Merged
 from personalize.recipe.past import card_of
 from personalize.recipe.showing import outcome_words
-from personalize.recipe.tracking import STEP, StepRun, Store, used
+from personalize.recipe.tracking import STEPS, StepRun, Store, used
 
 SUBJECT = "fleet.subject"
 """Tag of the runs that a fleet has made: whose they are."""
@@ -86,7 +86,7 @@ def step_of(store: Store, project: StepRun, step: str) -> StepRun | None:
 
 def ran_alone(tags: Mapping[str, str]) -> bool:
     """Whether a run has done (nearly) all of its steps itself, so that its time tells how long a subject takes."""
-    hows = [text.partition(" ")[0] for name, text in tags.items() if name.startswith(STEP)]
+    hows = [text.partition(" ")[0] for name, text in tags.items() if name.startswith(STEPS)]
     return bool(hows) and hows.count("ran") >= max(1, len(hows) - 1)
 
 
@@ -107,7 +107,7 @@ def _reasons(store: Store, run: StepRun, name: str) -> list[str]:
 
 def _picture(store: Store, runs: list[StepRun], project: StepRun) -> str:
     """A small picture out of what the steps left, the latest first, as base64 WebP; nothing where there is none."""
-    others = [name.removeprefix(STEP) for name in project.tags if name.startswith(STEP)]
+    others = [name.removeprefix(STEPS) for name in project.tags if name.startswith(STEPS)]
     for run in [*runs, *(step_of(store, project, name) for name in reversed(others))]:
         if run is not None and (file := _first_picture(store, run)) is not None:
             return _small(file)

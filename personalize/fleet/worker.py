@@ -101,11 +101,11 @@ def _refuse_away(error: BaseException | None) -> None:
 def _failure_card(runner: object) -> str:
     """The address of the card that the failed step has left; empty where none did."""
     from personalize.cards.links import address
-    from personalize.recipe.tracking import STEP
+    from personalize.recipe.tracking import STEPS
 
     project = runner.store.by_id(runner.parent_id) if runner and runner.parent_id else None  # type: ignore[attr-defined]
     steps = project.tags if project is not None else {}
-    failed = [text.partition(" ")[2] for name, text in steps.items() if name.startswith(STEP) and "failed" in text]
+    failed = [text.partition(" ")[2] for name, text in steps.items() if name.startswith(STEPS) and "failed" in text]
     return address(failed[-1]) if failed else ""
 
 

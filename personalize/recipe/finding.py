@@ -79,7 +79,7 @@ class _Finding:
 
 
 def _findings(store: Store, past: StepRun, trust: Trust) -> list[_Finding]:
-    step = past.tags.get("recipe.step", "")
+    step = past.step
     condition = f"tags.`{OF}{step}` = '{past.run_id}'"
     order = ["attributes.start_time DESC"]
     tried = store.client.search_runs([past.experiment_id], condition, order_by=order) if step else ()

@@ -102,7 +102,7 @@ def _proven(
     step, digest = named.get("name", ""), named.get("digest", {}).get("sha256", "")
     if past is None:
         return Link(step or "run", False, f"run {run_id} of {step or 'it'} is gone")
-    name = step or past.tags.get("recipe.step", "run")
+    name = step or past.step or "run"
     if past.status != "FINISHED":
         return Link(name, False, f"run {run_id} of {name} is {past.status.lower()}")
     if said := store.doubt(past):
@@ -127,10 +127,10 @@ def _proven(
 
 def _of_step(store: Store, asked: StepRun, step: str) -> StepRun:
     """The run itself, or the one that a project run names in its tag `recipe.step.<step>` ("ran <id>")."""
-    if asked.tags.get("recipe.step") == step:
+    if asked.step == step:
         return asked
-    if of := asked.tags.get("recipe.step"):
-        raise RecipeError(f"run {asked.run_id} is a run of step '{of}', and one of '{step}' is needed")
+    if asked.step:
+        raise RecipeError(f"run {asked.run_id} is a run of step '{asked.step}', and one of '{step}' is needed")
     run_id = used(asked.tags).get(step, "")
     past = store.by_id(run_id) if run_id else None
     if past is None:
@@ -150,5 +150,5 @@ def card_of(store: Store, asked: StepRun, past: StepRun, step: str) -> str:
 
 def _name(store: Store, asked: StepRun) -> str:
     """What people call it: the project run's name."""
-    parent = store.by_id(asked.tags.get("mlflow.parentRunId", "")) if "recipe.step" in asked.tags else asked
+    parent = store.by_id(asked.tags.get("mlflow.parentRunId", "")) if asked.step else asked
     return str((parent or asked).tags.get("mlflow.runName", ""))

@@ -26,7 +26,7 @@ from personalize.recipe.finding import PARTS, keep
 from personalize.recipe.fingerprint import Components, differences
 from personalize.recipe.project import DIFF, LEFT_OUT
 from personalize.recipe.steps import Replay
-from personalize.recipe.tracking import StepRun, Store, absolute, probe, used
+from personalize.recipe.tracking import STEP, StepRun, Store, absolute, probe, used
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -189,7 +189,7 @@ def project_run(root: Path, run_id: str) -> tuple[Store, Any]:
         original = client.get_run(run_id)
     except mlflow.MlflowException as error:
         raise RecipeError(f"run {run_id} is not in {mlflow.get_tracking_uri()}: {error.message}") from error
-    if "recipe.step" in original.data.tags and (parent := original.data.tags.get("mlflow.parentRunId")):
+    if STEP in original.data.tags and (parent := original.data.tags.get("mlflow.parentRunId")):
         original = client.get_run(parent)
     return Store(client, original.info.experiment_id, [original.info.experiment_id], root), original
 

@@ -29,7 +29,7 @@ from personalize.recipe.process import sweep, terminable, workplace
 from personalize.recipe.project import ProjectRun, Under, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
-from personalize.recipe.tracking import STEP, StepRun, Store
+from personalize.recipe.tracking import STEP, STEPS, StepRun, Store
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -162,7 +162,7 @@ class Runner:
         outputs.mkdir()
         tags = {
             **self._common_tags(),
-            "recipe.step": name,
+            STEP: name,
             "recipe.why": planned.why,
             "mlflow.note.content": f"{step.about}\n\nRan because: {planned.why}",
         }
@@ -288,7 +288,7 @@ class Runner:
         return {name: self.prepared.configs[name].model_dump(mode="json") for name in self.prepared.components}
 
     def _tag_parent(self, step: str, what: str) -> None:
-        self.store.client.set_tag(self.parent_id, f"{STEP}{step}", what)
+        self.store.client.set_tag(self.parent_id, f"{STEPS}{step}", what)
 
 
 def _end(status: str) -> None:

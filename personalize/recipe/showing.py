@@ -93,7 +93,7 @@ class Cards:
 
         Raises RecipeError where the run is no step's, or has no card.
         """
-        name = past.tags.get("recipe.step", "")
+        name = past.step
         step = self.prepared.steps.get(name)
         if step is None:
             raise RecipeError(f"run {past.run_id} is no run of a step of this recipe")

@@ -22,7 +22,9 @@ from personalize.recipe.errors import RecipeError
 from personalize.recipe.fingerprint import Components
 from personalize.recipe.patience import tell_when_waiting
 
-STEP = "recipe.step."
+STEP = "recipe.step"
+"""Tag of a step's run: which step."""
+STEPS = "recipe.step."
 """Begins the tags of a project run that say of each step how it came to its result, and by which run: `ran <id>`."""
 BROKEN = "recipe.outputs.broken"
 """Tag of a run on a server whose outputs were fetched and found to be others than it made: it is reused no more."""
@@ -49,6 +51,11 @@ class StepRun:
     datasets: tuple[Any, ...] = ()
     models: tuple[Any, ...] = ()
     active: bool = True
+
+    @property
+    def step(self) -> str:
+        """Empty for a project run, which is none."""
+        return self.tags.get(STEP, "")
 
     @property
     def digest(self) -> str:
@@ -302,7 +309,7 @@ def refuse_logged_secrets(run_id: str, params: Mapping[str, str]) -> None:
 
 
 def _of_step(recipe: str, step: str) -> str:
-    return f"tags.`recipe.step` = '{step}' AND tags.`recipe.name` = '{_quoted(recipe)}'"
+    return f"tags.`{STEP}` = '{step}' AND tags.`recipe.name` = '{_quoted(recipe)}'"
 
 
 def _quoted(text: str) -> str:
@@ -318,7 +325,7 @@ def registry_beside(tracking_uri: str, registry_uri: str) -> str:
 
 def used(tags: Mapping[str, str]) -> dict[str, str]:
     """The runs whose results a project run used, made by it or reused, by step: what its tags say."""
-    told = {tag.removeprefix(STEP): words.partition(" ") for tag, words in tags.items() if tag.startswith(STEP)}
+    told = {tag.removeprefix(STEPS): words.partition(" ") for tag, words in tags.items() if tag.startswith(STEPS)}
     return {step: run_id for step, (how, _, run_id) in told.items() if how in ("ran", "reused")}
 
 
