@@ -23,6 +23,7 @@ from personalize.evaluation.prompt_sets import SETS
 from personalize.evaluation.questions import Questions, as_prompts
 from personalize.files import file_digest, write_json
 from personalize.hub import Device, Dtype
+from personalize.photographs.prompts import Words
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig, machine
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ READS = {"caption": ("subjects.json",)}
 class Config(StepConfig):
     base_model: str = Field(description="Folder or hub name of the SDXL base that is tuned")
     base_revision: str | None = Field(None, description="Commit of a hub name")
-    prompts: dict[str, dict[str, str]] = Field(
+    prompts: dict[str, dict[str, Words]] = Field(
         SETS["objects"],
         description="{category: {name: text}} with {token_noun} for the subject, or a set: objects, animals, "
         "miniature. More prompts, rather than seeds, settle a verdict; fewer than five settle nothing",
@@ -47,7 +48,7 @@ class Config(StepConfig):
     questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance")
-    negative_prompt: str = Field("", description="What the pictures should not show")
+    negative_prompt: Words = Field("", description="What the pictures should not show")
     resolution: int = Field(1024, ge=32, multiple_of=8, description="Side of the pictures in pixels")
     # which device it was counts through `sources`, resolved; the batch counts to the last bit of a picture
     device: Device = Field("auto", description="Where to draw", json_schema_extra=HOW_NOT_WHAT)
@@ -72,11 +73,7 @@ class Config(StepConfig):
     @field_validator("prompts")
     @classmethod
     def _can_be_asked(cls, prompts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        from personalize.photographs.prompts import foreign_syntax
-
-        for prompt in as_prompts(prompts):
-            if said := foreign_syntax(prompt.text):
-                raise ValueError(said)
+        as_prompts(prompts)
         return prompts
 
 

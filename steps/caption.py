@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from personalize import hub
 from personalize.files import file_digest, read_rows, write_json, write_rows
+from personalize.photographs.prompts import Words
 from personalize.recipe import HOW_NOT_WHAT, OUTSIDE_DATA, Inputs, RecipeError, StepConfig
 
 NEEDS = ("ingest",)
@@ -28,7 +29,7 @@ class Config(StepConfig):
         description="Where the context comes from: the list `contexts`, BLIP looking at the photograph, or a "
         "vision-language model that is asked",
     )
-    template: str = Field("a photo of a {token} {class_noun}", description="The caption before its context")
+    template: Words = Field("a photo of a {token} {class_noun}", description="The caption before its context")
     contexts: tuple[str, ...] = Field(
         (), description="For captioner template: contexts given to each subject's photographs in turn; none if empty"
     )

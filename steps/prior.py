@@ -25,6 +25,7 @@ from pydantic import Field
 
 from personalize import hub
 from personalize.files import read_json, whole, write_json, write_rows, write_text
+from personalize.photographs.prompts import Words
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig
 
 NEEDS = ("caption",)
@@ -33,7 +34,7 @@ CAPTIONS = "class_captions.json"
 KEPT = Path("build/prior")
 
 CAPTION = "{caption}"
-ClassPrompt = Annotated[str, Field(pattern=r"\{class_noun\}|^\{caption\}$")]
+ClassPrompt = Annotated[Words, Field(pattern=r"\{class_noun\}|^\{caption\}$")]
 
 
 class Config(StepConfig):
@@ -45,7 +46,7 @@ class Config(StepConfig):
         min_length=1,
         description="Class prompts, taken in turn; {caption} is the photographs' captions without the token, in turn",
     )
-    negative_prompt: str = Field("", description="What class images should keep away from")
+    negative_prompt: Words = Field("", description="What class images should keep away from")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance; 1 turns it off")
     resolution: int = Field(1024, ge=32, multiple_of=8, description="Side of the pictures in pixels")

@@ -23,6 +23,7 @@ from pydantic import Field
 from personalize import hub
 from personalize.evidence.trust import Trust
 from personalize.files import file_digest, read_json, value_digest, write_json
+from personalize.photographs.prompts import Words
 from personalize.recipe import HOW_NOT_WHAT, Input, Inputs, RecipeError, StepConfig
 from personalize.serving.safety import Policy, load, module_of
 
@@ -63,7 +64,7 @@ class Config(StepConfig):
     resolution: int = Field(1024, ge=32, multiple_of=8, description="Side in pixels where a request gives none")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps where a request gives none")
     guidance_scale: float = Field(5.0, ge=0, description="Guidance where a request gives none")
-    negative_prompt: str = Field("", description="Negative prompt where a request gives none")
+    negative_prompt: Words = Field("", description="Negative prompt where a request gives none")
     format: Literal["webp", "png", "jpeg"] = Field("webp", description="Encoding where a request gives none")
     max_rows: int = Field(16, ge=1, description="Rows that a request may have")
     max_images: int = Field(8, ge=1, description="Pictures that a request may ask for")

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator
 
 from personalize.files import read_json, write_json
 
@@ -59,6 +61,16 @@ def foreign_syntax(text: str) -> str:
         if found
         else ""
     )
+
+
+def _no_foreign_syntax(text: str) -> str:
+    if said := foreign_syntax(text):
+        raise ValueError(said)
+    return text
+
+
+Words = Annotated[str, AfterValidator(_no_foreign_syntax)]
+"""A setting that a text encoder will hear: a prompt, a negative prompt, the beginning of every caption."""
 
 
 def _token_ids(tokenizer: Tokenizer, text: str) -> list[int]:

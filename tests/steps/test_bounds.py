@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic import ValidationError
 
 ROOT = Path(__file__).parents[2]
 OF_A_PICTURE = ("generate", "deploy")
@@ -43,3 +44,36 @@ def test_no_step_is_asked_for_more_steps_than_the_base_was_trained_with(name: st
 
     held = bounds()[name].values() if name in bounds() else [tuple(map(str, train.Config.model_fields[name].metadata))]
     assert all("Le(le=1000)" in each for each in held)
+
+
+ASKED = {
+    ("caption", "template"): "a (red:1.3) {token} {class_noun}",
+    ("prior", "prompts"): ["a (red:1.3) {class_noun}"],
+    ("prior", "negative_prompt"): "<lora:chair:0.8>",
+    ("baseline", "prompts"): {"colour": {"red": "a (red:1.3) {token_noun}"}},
+    ("baseline", "negative_prompt"): "<lora:chair:0.8>",
+    ("draw", "prompts"): {"colour": {"red": "a (red:1.3) {token_noun}"}},
+    ("draw", "negative_prompt"): "<lora:chair:0.8>",
+    ("register", "negative_prompt"): "<lora:chair:0.8>",
+}
+BY_THE_REQUEST = {("generate", "prompt"), ("generate", "negative_prompt"), ("deploy", "prompt"), ("whence", "prompt")}
+"""Looked at when they are asked, or not drawn at all."""
+
+
+@pytest.mark.parametrize(("step", "name"), sorted(ASKED))
+def test_what_text_encoders_would_hear_as_words_is_refused_in_every_setting(step: str, name: str) -> None:
+    kind = import_module(f"steps.{step}").Config
+    with pytest.raises(ValidationError, match="is how other programs write weights and adapters"):
+        kind.__pydantic_validator__.validate_assignment(kind.model_construct(), name, ASKED[step, name])
+
+
+def test_no_setting_with_a_prompt_in_it_is_forgotten() -> None:
+    words = ("prompt", "prompts", "negative_prompt", "template")
+    found = {
+        (path.stem, name)
+        for path in (ROOT / "steps").glob("*.py")
+        if (kind := getattr(import_module(f"steps.{path.stem}"), "Config", None))
+        for name in kind.model_fields
+        if name in words
+    }
+    assert found == {*ASKED, *BY_THE_REQUEST}
