@@ -17,8 +17,6 @@ CLASS = ("leakage", "retention", "class_clip_t", "class_r_precision")
 SAMENESS = ("variety", "copied")
 UNFINISHED = ("still improving", "unlike", "compromise")
 """What training says of itself when another training would do better than this one."""
-MANY = 4
-"""So many times the prompts there are, and drawing more is no way to a decision."""
 
 
 def advise(scores: Mapping[str, Any], history: Mapping[str, Any]) -> list[Advice]:
@@ -203,8 +201,10 @@ def _mixed_up(scores: Mapping[str, Any], asked: set[str]) -> str:
 
 def _on_the_line(scores: Mapping[str, Any]) -> bool:
     """Whether what was found lies so near a line that a better model decides sooner than more pictures of this one."""
+    from personalize.evaluation.gates import more_would_decide
+
     there, wanted = len(scores["prompts"]), scores["prompts_wanted"]
-    return wanted is not None and wanted > MANY * there
+    return wanted is not None and not more_would_decide(wanted, there)
 
 
 def _about_prompts(scores: Mapping[str, Any]) -> list[Advice]:

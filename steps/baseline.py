@@ -8,6 +8,7 @@ about a noun is its answer about every subject of that noun. No training changes
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import time
@@ -15,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from personalize import hub
 from personalize.evaluation import drawings
 from personalize.evaluation.prompt_sets import SETS
-from personalize.evaluation.questions import Questions, as_prompts
-from personalize.files import file_digest, write_json
+from personalize.evaluation.questions import Questions, as_prompts, by_look
+from personalize.files import file_digest, value_digest, write_json
 from personalize.hub import Device, Dtype
 from personalize.photographs.prompts import Words
 from personalize.recipe import HOW_NOT_WHAT, Inputs, StepConfig, machine
@@ -44,6 +45,12 @@ class Config(StepConfig):
         description="{category: {name: text}} with {token_noun} for the subject, or a set: objects, animals, "
         "miniature. More prompts, rather than seeds, settle a verdict; fewer than five settle nothing",
     )
+    looks: tuple[PositiveInt, ...] = Field(
+        (),
+        description="After how many prompts the verdict is asked already, [24]: the others are drawn where it is "
+        "undecided then, and intervals hold at every look. All at once if empty",
+    )
+    look: int = Field(1, ge=1, description="Which of these looks it is; an undecided evaluation raises it")
     seeds_per_prompt: int = Field(2, ge=1, description="Pictures that are drawn of each subject in each prompt")
     questions_seed: int = Field(0, ge=0, description="Another number gives other noise to every picture")
     sampling_steps: int = Field(25, ge=1, le=1000, description="Denoising steps")
@@ -60,6 +67,13 @@ class Config(StepConfig):
         description="Folder for pictures drawn before, which are not drawn twice",
         json_schema_extra=HOW_NOT_WHAT,
     )
+
+    @field_validator("looks")
+    @classmethod
+    def _one_after_another(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= before for before, later in itertools.pairwise(looks)):
+            raise ValueError(f"each look has more prompts than the one before it, not {list(looks)}")
+        return looks
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -100,7 +114,7 @@ def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | 
     from personalize.photographs.prompts import load_subjects
 
     subjects = [(subject.token, subject.class_noun) for subject in load_subjects(captioned)]
-    questions = Questions(subjects, as_prompts(config.prompts), config.seeds_per_prompt, config.questions_seed)
+    questions = _questions(config, subjects)
     rows = list(zip(*questions.rows(), strict=True))
     sampling = Sampling(
         config.sampling_steps, config.guidance_scale, config.resolution, config.resolution, config.negative_prompt
@@ -136,6 +150,14 @@ def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | 
     book.tidy()
     now, seconds = sum(count for count, _ in spent), sum(taken for _, taken in spent)
     return {"pictures": len(drawn.files), "drawn_now": now, "seconds": round(seconds, 1)}
+
+
+def _questions(config: Config, subjects: Sequence[tuple[str, str]]) -> Questions:
+    at_looks = by_look(as_prompts(config.prompts), config.looks)
+    prompts = at_looks[min(config.look, len(at_looks)) - 1]
+    several = len(at_looks) > 1
+    looks, whole = ([len(each) for each in at_looks], value_digest(config.prompts)) if several else ([], "")
+    return Questions(subjects, prompts, config.seeds_per_prompt, config.questions_seed, looks, whole)
 
 
 def report(speed: Mapping[str, float], outputs: Path, name: str = "speed") -> None:

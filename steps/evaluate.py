@@ -20,14 +20,16 @@ from pydantic import Field
 from personalize.cards.commands import command
 from personalize.evaluation import drawings, judges
 from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
-from personalize.evaluation.gates import Gate
+from personalize.evaluation.gates import Gate, more_would_decide
 from personalize.evaluation.judges import JudgeConfigs
 from personalize.files import file_digest, read_json, read_rows, value_digest, write_json
 from personalize.hub import Device
-from personalize.recipe import HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
+from personalize.recipe import AGAIN, HOW_NOT_WHAT, Inputs, RecipeError, StepConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from personalize.evaluation.questions import Questions
 
 
 NEEDS = ("ingest", "caption", "train", "baseline", "draw")
@@ -78,6 +80,19 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     )
     write_json(outputs / "diagnostics" / "earlier.json", earlier(config, base, inputs))
     _log(result, drawn, photographs)
+    _ask_again(result, base.questions)
+
+
+def _ask_again(result: Mapping[str, Any], asked: Questions) -> None:
+    """Where the verdict is undecided, more looks are planned and more prompts can decide it, the recipe goes on."""
+    import mlflow
+
+    there, wanted = len(asked.prompts), result["prompts_wanted"]
+    if result["verdict"] == "undecided" and asked.look < len(asked.looks) and more_would_decide(wanted, there):
+        further = asked.looks[asked.look] - there
+        mlflow.set_tag(
+            AGAIN, f"undecided after {there} prompts (about {wanted} would decide it): {further} more are asked"
+        )
 
 
 def examined_on(
@@ -103,8 +118,11 @@ def earlier(config: Config, base: Drawings, inputs: Inputs) -> list[dict[str, An
     active = mlflow.active_run()
     if active is None:
         return []
+    planned: dict[str, Any] = (
+        {"prompts": {}} if base.questions.looks else {}
+    )  # all looks that were planned are one question
     asked = {
-        "questions": value_digest({**base.as_json(), "conditions": {}}),
+        "questions": value_digest({**base.as_json(), "conditions": {}, **planned}),
         "judges": value_digest(sources(config)),
         "gates": value_digest([gate.model_dump(mode="json") for gate in config.gates]),
     }
@@ -174,6 +192,7 @@ def _settings(config: Config, base: Drawings, inputs: Inputs) -> dict[str, Any]:
         "prompts": len(asked.prompts),
         "seeds_per_prompt": asked.seeds_per_prompt,
         "questions_seed": asked.seed,
+        "looks": list(asked.looks),
         **base.conditions,
         "judges": {judge.name: judges.label(judge) for judge in config.judges},
         "level": config.level,

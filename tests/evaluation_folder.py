@@ -23,7 +23,7 @@ from personalize.evaluation.examination import examine
 from personalize.evaluation.gates import Gate
 from personalize.evaluation.judges import JudgeConfig
 from personalize.evaluation.prompt_sets import OBJECTS
-from personalize.evaluation.questions import Questions, as_prompts
+from personalize.evaluation.questions import Questions, as_prompts, by_look
 from personalize.evaluation.scorecard import scorecard
 from personalize.evaluation.scores import PLAIN_QUALITIES, Photographs, Pictures, Scores
 from personalize.files import write_json, write_rows
@@ -42,6 +42,9 @@ GATES = (
     Gate(metric="leakage", kind="threshold", threshold=0.5, why="half of the way"),
     Gate(metric="likeness", kind="non-inferiority", margin=0.02, against="champion", why="no step back"),
 )
+_ASKED = by_look(as_prompts(OBJECTS), [27])[0]
+FIRST_LOOK = {category: {p.name: p.text for p in _ASKED if p.category == category} for category in OBJECTS}
+"""What the gpu profile asks at first."""
 RUNS = {name: f"{number:032x}" for number, name in enumerate(("ingest", "caption", "train", "baseline", "draw"), 1)}
 KNEE = {"step": 210, "verdict": "knee", "reason": "step 210 is the most faithful checkpoint that keeps the prompt."}
 SETTINGS = {"learning_rate": 2e-3, "max_train_steps": 420, "rank": 16, "prior_loss_weight": 1.0}
@@ -62,7 +65,7 @@ class Folder:
 def make(
     root: Path,
     tokens: Sequence[str] = ("zwvchr", "brkchr", "orbchr"),
-    prompts: Mapping[str, Mapping[str, str]] = OBJECTS,
+    prompts: Mapping[str, Mapping[str, str]] = FIRST_LOOK,
     seeds: int = 2,
     side: int = 96,
     likeness: float = 0.8,
@@ -103,6 +106,7 @@ def make(
     if champion:
         write_json(at["champion"] / "version.json", {"name": "chairs", "version": "3"})
     settings = {"level": 0.95, "adapter_md5": "d" * 32, "questions_seed": 0, "prompts": len(questions.prompts)}
+    settings |= {"looks": []}
     settings |= {"champion": {"name": "chairs", "version": "3"}} if champion else {}
     shown, of_class = examined_on(photographs, drawn["base"])
     examined = examine([Onlooker("dino"), Onlooker("clip")], shown, of_class)

@@ -64,6 +64,8 @@ class Drawings:
             },
             "seeds_per_prompt": asked.seeds_per_prompt,
             "seed": asked.seed,
+            "looks": list(asked.looks),
+            "whole": asked.whole,
             "plain": self.plain,
             "conditions": dict(self.conditions),
         }

@@ -307,6 +307,15 @@ def _why(gate: Gate, answer: Answer, verdict: GateVerdict, several: bool) -> str
     return f"{words}: {value} ({100 * gate.level:g} % interval {span}). {needed}"
 
 
+MANY = 4
+"""So many times the prompts there are, and drawing more is no way to a decision."""
+
+
+def more_would_decide(wanted: int | None, there: int) -> bool:
+    """Whether so many prompts that are `wanted` can be asked where there are that many."""
+    return wanted is not None and wanted <= MANY * there
+
+
 def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
     """About how many prompts would decide what pictures are too few for; None where more of them would not help."""
     wanted: list[int] = []

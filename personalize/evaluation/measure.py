@@ -69,4 +69,5 @@ def measure(
         reads.name,
         [judge.name for judge in lookers(judges)],
         unfit,
+        tuple(questions.looks),
     )

@@ -7,7 +7,9 @@ answer about every subject of that noun.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -54,19 +56,46 @@ def as_prompts(named: Mapping[str, Mapping[str, str]]) -> tuple[Prompt, ...]:
     return prompts
 
 
+def by_look(prompts: Sequence[Prompt], looks: Sequence[int]) -> list[Sequence[Prompt]]:
+    """What has been asked at each look: the first `looks[0]` prompts, the first `looks[1]`, ..., and last all of them.
+
+    Every part has its share of each category. Looks at as many prompts as there are, or more, are the last one.
+    """
+    within = Counter[str]()
+    of = Counter(prompt.category for prompt in prompts)
+    place = {}
+    for number, prompt in enumerate(prompts):
+        place[prompt.name] = ((within[prompt.category] + 0.5) / of[prompt.category], number)
+        within[prompt.category] += 1
+    order = sorted(prompts, key=lambda prompt: place[prompt.name])
+    counts = [count for count in looks if count < len(prompts)] + [len(prompts)]
+    parts = [order[start:end] for start, end in itertools.pairwise([0, *counts])]
+    in_order = [sorted(part, key=lambda prompt: place[prompt.name][1]) for part in parts]
+    return [[prompt for part in in_order[: look + 1] for prompt in part] for look in range(len(counts))]
+
+
 @dataclass(frozen=True)
 class Questions:
     """`subjects` are (token, class noun).
 
     A picture's seed follows from class noun, prompt and which of that kind it is: so a subject and the plain thing of
     its class are drawn from the same noise, and more subjects, prompts or seeds leave the pictures there are as they
-    are. Another `seed` is another draw of all of them. Seeds are below 2³¹.
+    are. Another `seed` is another draw of all of them. Seeds are below 2³¹. `looks`: where the verdict is asked several
+    times while more prompts are drawn, after how many of them; these are as many as one of them says, out of
+    the prompts whose digest is `whole`.
     """
 
     subjects: Sequence[tuple[str, str]]
     prompts: Sequence[Prompt]
     seeds_per_prompt: int
     seed: int
+    looks: Sequence[int] = ()
+    whole: str = ""
+
+    @property
+    def look(self) -> int:
+        """Which of `looks` this is, from 1."""
+        return self.looks.index(len(self.prompts)) + 1 if self.looks else 1
 
     @property
     def nouns(self) -> list[str]:

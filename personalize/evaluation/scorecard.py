@@ -185,7 +185,9 @@ def _compare(scores: Scores, metric: str, level: float, judge: str, subject: int
     return {
         **{side: number(values.mean()) for side, values in of.items()},
         "difference": as_json(scores.estimate(metric, judge, "base", level, subject)),
-        "detectable": number(statistics.minimum_detectable_effect(of["tuned"] - of["base"], level)),
+        "detectable": number(
+            statistics.minimum_detectable_effect(of["tuned"] - of["base"], scores.at_this_look(level))
+        ),
     }
 
 

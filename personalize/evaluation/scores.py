@@ -6,7 +6,7 @@ Axes: `n` names (`s` subjects, then `c` class nouns), `p` prompts, `k` seeds, `m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,7 +59,8 @@ class Scores:
 
     `texts [c, p, d]` are the prompts about each class noun to `reader`, the judge of texts. `lookers` are the judges
     that decide about likeness; every other judge's opinion is kept beside theirs. `unfit` says of those that failed
-    their examination why.
+    their examination why. `looks`: at how many prompts the verdict is asked, where it is asked several times; intervals
+    are so wide that they hold at all looks.
 
     Raises ValueError when the models did not answer the same questions.
     """
@@ -70,6 +71,7 @@ class Scores:
     reader: str
     lookers: Sequence[str]
     unfit: Mapping[str, str] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         names = len(self.photographs) + len(self.nouns)
@@ -259,6 +261,18 @@ class Scores:
         """
         if self.missing(metric, subject, against, judge):
             return None
+        found = self._estimate(metric, judge, against, self.at_this_look(level), subject, side)
+        return replace(found, level=level)
+
+    def at_this_look(self, level: float) -> float:
+        """The level of each interval for which those of all looks hold together at `level`."""
+        prompts, _ = self.shape
+        look = self.looks.index(prompts) + 1 if self.looks else 1
+        return statistics.at_each_look(level, self.looks, look)
+
+    def _estimate(
+        self, metric: str, judge: str, against: str, level: float, subject: int | None, side: str
+    ) -> Estimate:
         if metric in ("gap_closed", "leakage"):
             return self._way(metric, judge, level, subject, side)
         if metric == "prompt_kept":

@@ -9,11 +9,12 @@ other.) What the intervals reach on normal, skewed and clustered scores is measu
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 Array = NDArray[np.floating]
 
@@ -34,6 +35,34 @@ class Estimate:
     @property
     def known(self) -> bool:
         return bool(np.isfinite([self.value, self.low, self.high]).all())
+
+
+FIRST_LOOK = 0.7
+"""Share of the error that the first of several looks may make: most models are decided there."""
+
+
+@functools.cache
+def at_each_look(level: float, looks: tuple[int, ...], look: int) -> float:
+    """The level of the interval at one of several looks for which those at all looks hold together at `level`.
+
+    Repeated confidence intervals (Jennison and Turnbull 1989): whatever makes somebody stop or go on, they hold. looks:
+    how many prompts each look has, all that were looked at before among them; look: which, from 1. The first takes
+    `FIRST_LOOK` of the error, the later ones share what is left alike (as Pocock's do), by the normal distribution of
+    means that have prompts in common; the level is then Student's too.
+    """
+    if len(looks) < 2:
+        return level
+    first = float(stats.norm.ppf(1 - FIRST_LOOK * (1 - level) / 2))
+    counts = np.array(looks, float)
+    together = np.sqrt(np.minimum.outer(counts, counts) / np.maximum.outer(counts, counts))
+    joint = stats.multivariate_normal(cov=together, seed=0, abseps=1e-7, releps=1e-7)
+
+    def over(later: float) -> float:
+        reach = np.array([first, *[later] * (len(looks) - 1)])
+        return float(joint.cdf(reach, lower_limit=-reach)) - level
+
+    reach = first if look == 1 else optimize.brentq(over, 1.0, 8.0, xtol=1e-4)
+    return round(float(2 * stats.norm.cdf(reach) - 1), 4)
 
 
 def by_prompt(scores: Array) -> Array:

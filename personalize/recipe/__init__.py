@@ -6,9 +6,9 @@ A step imports what it needs from here:
 """
 
 from personalize.recipe.errors import RecipeError
-from personalize.recipe.steps import HOW_NOT_WHAT, OUTSIDE_DATA, Input, Inputs, Replay, StepConfig
+from personalize.recipe.steps import AGAIN, HOW_NOT_WHAT, OUTSIDE_DATA, Input, Inputs, Replay, StepConfig
 
-__all__ = ["HOW_NOT_WHAT", "OUTSIDE_DATA", "Input", "Inputs", "Recipe", "RecipeError", "Replay", "StepConfig"]
+__all__ = ["AGAIN", "HOW_NOT_WHAT", "OUTSIDE_DATA", "Input", "Inputs", "Recipe", "RecipeError", "Replay", "StepConfig"]
 
 
 def __getattr__(name: str) -> object:

@@ -59,12 +59,12 @@ class Recipe:
 
     def plan(self, step: str | None = None, until: str | None = None, fresh: bool = False) -> str:
         """What would run for `step` (default: the recipe up to its `until`), and why."""
-        from personalize.recipe.plan import make_plan
+        from personalize.recipe.plan import make_plan_on
         from personalize.recipe.terminal import plan_text
 
         prepared = self._prepared(step, until)
         store = self._store(prepared)
-        text = plan_text(prepared, make_plan(prepared, store, fresh))
+        text = plan_text(*make_plan_on(prepared, store, fresh))
         store.name_plan(text)
         return text
 
@@ -108,14 +108,14 @@ class Recipe:
             tags = {**tags, **({"reproduces.left_out": ", ".join(left_out)} if left_out else {})}
 
         from personalize.recipe.lease import take
-        from personalize.recipe.plan import make_plan
+        from personalize.recipe.plan import make_plan_on
         from personalize.recipe.runner import Runner
         from personalize.recipe.terminal import plan_text
 
         store = self._store(prepared, create=True)
         if run_id := os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` has opened it, and may be killed from now on
             take(store, run_id)
-        plan = make_plan(prepared, store, fresh)
+        prepared, plan = make_plan_on(prepared, store, fresh)
         print(plan_text(prepared, plan), flush=True)
         _check(prepared, [planned.step for planned in plan if planned.reused is None])
         return Runner(prepared, store, plan, fresh, tags, under)
@@ -133,17 +133,19 @@ class Recipe:
 
     def _card(self, prepared: Prepared, step: str | None, run: str | None) -> Path:
         from personalize.recipe.overview import overview
-        from personalize.recipe.plan import make_plan
+        from personalize.recipe.plan import make_plan_on
         from personalize.recipe.showing import CARDS, Cards
 
         store = self._store(prepared)
-        cards = Cards(prepared, store)
         if run is not None:
+            cards = Cards(prepared, store)
             past = store.by_id(run)
             if past is None:
                 raise RecipeError(f"run {run} is not in this tracking store")
             return cards.of_any(past)
-        plan = {planned.step.name: planned for planned in make_plan(prepared, store)}
+        prepared, planned = make_plan_on(prepared, store)
+        cards = Cards(prepared, store)
+        plan = {each.step.name: each for each in planned}
         if step is None:
             page = overview(prepared, list(plan.values()), store).html({"recipe": self.name, "profile": self.profile})
             files.write_text(self.root / CARDS / "recipe.html", page)
@@ -158,12 +160,12 @@ class Recipe:
 
     def get_artifact(self, name: str) -> Path:
         """A step's outputs (`"train"`) or one file (`"train/history.json"`), of the result for this config."""
-        from personalize.recipe.plan import make_plan
+        from personalize.recipe.plan import make_plan_on
 
         step, _, inside = name.partition("/")
-        prepared = self._prepared(step)
-        store = self._store(prepared)
-        past = make_plan(prepared, store)[-1].reused
+        store = self._store(self._prepared(step))
+        _, plan = make_plan_on(survey(self.root, self.profile, self.overrides), store)
+        past = next(each.reused for each in plan if each.step.name == step)
         if past is None:
             raise RecipeError(f"step '{step}' has no result under this configuration; run it first")
         outputs = store.outputs(past)

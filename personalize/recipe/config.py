@@ -13,7 +13,7 @@ from personalize.evidence.trust import Trust
 from personalize.recipe.document import Document, Path_, Variables, read, scalar
 from personalize.recipe.errors import Faults, RecipeError, nearest
 
-RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "trust", "parameters", "steps", "next")
+RECIPE_KEYS = ("recipe", "description", "until", "card", "headline", "trust", "parameters", "steps", "next", "again")
 PROFILE_KEYS = ("extends", "description", "experiment", "model_registry", "requires", "steps")
 PROFILE_SECTIONS = {
     "experiment": ("name", "artifact_location"),
@@ -67,7 +67,8 @@ class Merged:
     """The recipe after merging: for each step its keys, each with its place.
 
     card: the step whose card people judge; headline: its metrics that the project run repeats; trust: whose results and
-    approvals count; short: what the short names of parameters stand for.
+    approvals count; short: what the short names of parameters stand for; again: of a step whose run may ask for more,
+    the parameter that is raised by one then.
     """
 
     root: Path
@@ -82,6 +83,7 @@ class Merged:
     next: dict[str, str | dict[str, str]] = field(default_factory=dict)
     trust: Trust = field(default_factory=Trust)
     short: dict[str, str] = field(default_factory=dict)
+    again: dict[str, str] = field(default_factory=dict)
 
 
 def profiles(root: Path) -> list[str]:
@@ -139,6 +141,7 @@ def load(root: Path, profile: str, overrides: Sequence[Override] = (), faults: F
         next=_next(document, steps),
         trust=_trust(document, content.get("trust")),
         short={str(name): str(full) for name, full in short.items()},
+        again=_again(document, steps),
     )
 
 
@@ -298,6 +301,19 @@ def _next(source: Document, steps: Mapping[str, Any]) -> dict[str, str | dict[st
         outcomes = {str(outcome): str(words) for outcome, words in text.items()} if isinstance(text, dict) else {}
         said[str(step)] = outcomes or str(text or "")
     return said
+
+
+def _again(source: Document, steps: Mapping[str, Any]) -> dict[str, str]:
+    """The parameter that is raised when a run of a step asks for more."""
+    named = _mapping(source, ("again",), "maps steps to a parameter") if source.value.get("again") else {}
+    for step, parameter in named.items():
+        place = source.place(("again", step))
+        if step not in steps:
+            raise RecipeError(f"{place}: unknown step '{step}'{nearest(step, steps)}")
+        above, dot, _ = str(parameter).partition(".")
+        if not dot or above not in steps:
+            raise RecipeError(f"{place}: again.{step} is a step.key, not {parameter!r}{nearest(above, steps)}")
+    return {str(step): str(parameter) for step, parameter in named.items()}
 
 
 def overrides_from(values: Mapping[str, Any]) -> list[Override]:

@@ -1,7 +1,7 @@
 """Which steps a target needs, which of them are done already, and why the others are not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from personalize.recipe.config import Merged, Override, load, with_overrides
 from personalize.recipe.errors import Faults, RecipeError, nearest
 from personalize.recipe.fetched import pull, unpulled
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment
-from personalize.recipe.steps import Step, StepConfig, load_steps
+from personalize.recipe.steps import AGAIN, Step, StepConfig, load_steps
 from personalize.recipe.tracking import StepRun, Store
 from personalize.recipe.validation import validate
 
@@ -252,6 +252,40 @@ def make_plan(prepared: Prepared, store: Store, fresh: bool = False) -> list[Pla
         results = {need.step.name: need.reused for need in needs if need.reused is not None}
         plan[name] = plan_step(prepared, store, name, results, waiting, fresh)
     return list(plan.values())
+
+
+def make_plan_on(prepared: Prepared, store: Store, fresh: bool = False) -> tuple[Prepared, list[Planned]]:
+    """The plan, gone on with as far as the runs that it reuses have asked for more; and the recipe raised as far."""
+    plan = make_plan(prepared, store, fresh)
+    while asked := [
+        each.step.name for each in plan if each.reused and asks_again(prepared, each.step.name, each.reused)
+    ]:
+        prepared, _ = raised(prepared, asked[0])
+        plan = make_plan(prepared, store, fresh)
+    return prepared, plan
+
+
+def asks_again(prepared: Prepared, step: str, past: StepRun) -> str:
+    """Why a run of a step wants more, where recipe.yaml says of what; empty where it does not."""
+    return past.tags.get(AGAIN, "") if step in prepared.merged.again else ""
+
+
+def raised(prepared: Prepared, step: str) -> tuple[Prepared, list[str]]:
+    """The recipe with what `again` names for that step raised by one, and the steps up to it that this changes."""
+    parameter = prepared.merged.again[step]
+    of, _, key = parameter.partition(".")
+    changed = with_overrides(prepared.merged, [Override(parameter, str(getattr(prepared.configs[of], key) + 1))])
+    merged = replace(changed, overrides=prepared.merged.overrides)  # nobody has typed it
+    configs = validate(merged, {name: step.kind for name, step in prepared.steps.items()}, set())
+    order = list(prepared.components)
+    anew = [name for name in order if configs[name] != prepared.configs[name]]
+    pinned = prepared.components[order[0]].environment
+    components = prepared.components | _components(prepared.root, anew, prepared.steps, configs, pinned)
+    touched: list[str] = []
+    for name in order[: order.index(step) + 1]:
+        if name in anew or set(needs_of(prepared.steps[name], configs[name])) & set(touched):
+            touched.append(name)
+    return replace(prepared, merged=merged, configs=configs, components=components), touched
 
 
 def plan_step(

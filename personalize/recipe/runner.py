@@ -24,7 +24,7 @@ from personalize.recipe.alone import alone
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
-from personalize.recipe.plan import Planned, Prepared, given, plan_step
+from personalize.recipe.plan import Planned, Prepared, asks_again, given, plan_step, raised
 from personalize.recipe.process import sweep, terminable, workplace
 from personalize.recipe.project import ProjectRun, Under, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
@@ -93,6 +93,7 @@ class Runner:
                     project.begin(self._common_tags(), self._resolved(), self.lineage)
                     for planned in self.plan:
                         self._advance(planned)
+                        self._go_on(planned.step.name)
                     project.conclude(self.results, self.shown, self.ran)
             except BaseException as error:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -127,6 +128,15 @@ class Runner:
         if name in (self.prepared.target, self.prepared.merged.card):
             self.shown[name] = self.cards.of_reused(name, planned.reused, results)
 
+    def _go_on(self, name: str) -> None:
+        """What a step that asks for more depends on is made with more, and it again, as often as it asks."""
+        while said := asks_again(self.prepared, name, self.results[name]):
+            print(f"▸ {name}  {said}", flush=True)
+            self.prepared, changed = raised(self.prepared, name)
+            self.cards = Cards(self.prepared, self.store, self.parent_id)
+            for each in changed:
+                self._advance(Planned(self.prepared.steps[each], "maybe", said, waiting=(name,)))
+
     def _make_alone(self, planned: Planned, results: Mapping[str, StepRun]) -> Planned:
         """Made here, unless another process of this folder was at it: then what that has made is used."""
         name = planned.step.name
@@ -144,7 +154,8 @@ class Runner:
 
     def _make(self, planned: Planned, results: Mapping[str, StepRun]) -> None:
         self.results[planned.step.name] = self._execute(planned, results)
-        self.ran.append(planned.step.name)
+        if planned.step.name not in self.ran:
+            self.ran.append(planned.step.name)
 
     def _execute(self, planned: Planned, results: Mapping[str, StepRun]) -> StepRun:
         import mlflow

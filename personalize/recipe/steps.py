@@ -32,6 +32,8 @@ HOW_NOT_WHAT: dict[str, JsonValue] = {"affects_result": False}
 """`json_schema_extra` of a key that changes how a step runs, or how it is shown, and not what it makes."""
 OUTSIDE_DATA: dict[str, JsonValue] = {**HOW_NOT_WHAT, "outside_data": True}
 """`json_schema_extra` of a key that names data: their content counts (see `sources`) and stays on this machine."""
+AGAIN = "recipe.again"
+"""Tag by which a step's run asks for more, and says why: recipe.yaml's `again` names what is raised by one then."""
 _looked_at = time.time()
 
 

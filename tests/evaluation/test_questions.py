@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from personalize.evaluation.prompt_sets import SETS
-from personalize.evaluation.questions import Answers, Questions, as_prompts
+from personalize.evaluation.questions import Answers, Questions, as_prompts, by_look
 
 SUBJECTS = [("zwv", "chair"), ("brk", "chair"), ("lmp", "lamp")]
 PROMPTS = as_prompts(
@@ -70,6 +70,29 @@ def test_full_batches_stay_what_they_were_when_prompts_or_seeds_are_added():
     assert all(len(batch) == 2 for batch in few)
     for many in (Questions(SUBJECTS, MORE, 2, 0), Questions(SUBJECTS, PROMPTS, 3, 0)):
         assert set(few) < set(batches(many, 2))
+
+
+def test_the_first_look_is_a_share_of_every_category_and_the_last_is_all():
+    prompts = as_prompts(SETS["objects"])
+    first, last = by_look(prompts, [27])
+    assert len(first) == 27
+    assert {p.category for p in first} == set(SETS["objects"])
+    assert list(last[:27]) == list(first), "what was drawn stays the first batches"
+    assert sorted(p.name for p in last) == sorted(p.name for p in prompts)
+    assert [p.name for p in first if p.category == "place"] == list(SETS["objects"]["place"])[:19]
+
+
+@pytest.mark.parametrize("looks", [[], [2], [99], [2, 99]])
+def test_a_look_at_more_prompts_than_there_are_is_the_last(looks):
+    assert [list(each) for each in by_look(PROMPTS, looks)] == [list(PROMPTS)]
+
+
+def test_three_looks_are_nested():
+    prompts = as_prompts(SETS["animals"])
+    looks = by_look(prompts, [10, 20])
+    assert [len(each) for each in looks] == [10, 20, len(prompts)]
+    for fewer, more in itertools.pairwise(looks):
+        assert list(more[: len(fewer)]) == list(fewer)
 
 
 def test_answers_are_found_by_subject_prompt_and_seed():

@@ -151,6 +151,15 @@ def test_r_precision_falls_to_chance_when_the_prompt_is_not_heard():
     assert "one prompt" in evaluation(prompts=1).missing("r_precision")
 
 
+def test_where_the_verdict_is_asked_twice_each_interval_is_wider_and_still_says_95_per_cent():
+    once = evaluation()
+    first = replace(once, looks=(24, 72))
+    a, b = (scores.estimate("likeness", against="base") for scores in (once, first))
+    assert b.low < a.low < a.high < b.high
+    assert a.level == b.level == 0.95
+    assert a.value == b.value
+
+
 def test_what_is_kept_of_the_prompt_is_a_share_of_what_the_base_has_of_it():
     deaf, half, hearing = (evaluation(following=x).estimate("prompt_kept") for x in (0.0, 0.5, 1.0))
     assert deaf.high < half.low < half.high < hearing.low

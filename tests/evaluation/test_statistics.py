@@ -121,3 +121,33 @@ def test_the_minimum_detectable_effect_is_detected_four_times_in_five():
     draws = effect + 0.1 * rng.normal(size=(400, 24))
     t = statistics.stats.ttest_1samp(draws, 0, axis=1).pvalue
     assert np.mean(t < 0.05) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("looks", [(24, 72), (27, 54, 81), (10, 12)])
+def test_intervals_at_several_looks_hold_together_as_often_as_one_says(looks):
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(2000):
+        scores = rng.normal(size=(1, looks[-1], 1))
+        found = [
+            statistics.estimate(scores[:, :count], statistics.at_each_look(0.95, looks, look))
+            for look, count in enumerate(looks, 1)
+        ]
+        held += all(each.low <= 0 <= each.high for each in found)
+    assert 0.935 <= held / 2000 <= 0.965
+
+
+def test_the_first_look_is_little_wider_than_a_single_one_and_the_last_much_narrower():
+    level = [statistics.at_each_look(0.95, (24, 72), look) for look in (1, 2)]
+    scores = np.random.default_rng(0).normal(size=(1, 72, 1))
+    once, first, last = (
+        found.high - found.low
+        for found in (
+            statistics.estimate(scores[:, :24]),
+            statistics.estimate(scores[:, :24], level[0]),
+            statistics.estimate(scores, level[1]),
+        )
+    )
+    assert 1 < first / once < 1.1
+    assert last / once < 0.75
+    assert statistics.at_each_look(0.95, (), 1) == 0.95

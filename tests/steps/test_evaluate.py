@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from personalize.recipe import Inputs, RecipeError
+from personalize.evaluation.questions import Questions, as_prompts
+from personalize.recipe import AGAIN, Inputs, RecipeError
 from steps import baseline, draw, evaluate
 from tests.random_adapter import random_adapter
 
@@ -100,6 +101,60 @@ def test_a_model_that_did_not_learn_the_subjects_fails_and_says_why(done):
     for gate in done.scores["gates"]:
         assert gate["ci"][0] <= gate["value"] <= gate["ci"][1]
         assert gate["why"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wanted", "look", "asks"),
+    [
+        ("undecided", 60, 1, True),
+        ("undecided", None, 1, False),
+        ("undecided", 97, 1, False),
+        ("undecided", 90, 2, False),
+    ]
+    + [(verdict, 60, 1, False) for verdict in ("passed", "failed")],
+)
+def test_only_what_more_prompts_can_decide_asks_for_them(new_database, tmp_path, verdict, wanted, look, asks):
+    prompts = as_prompts({"place": {f"p{n}": f"{{token_noun}} {n}" for n in range((24, 72)[look - 1])}})
+    asked = Questions(SUBJECTS, prompts, 1, 0, [24, 72])
+    with active(new_database, tmp_path):
+        with mlflow.start_run() as run:
+            evaluate._ask_again({"verdict": verdict, "prompts_wanted": wanted}, asked)
+        tag = mlflow.get_run(run.info.run_id).data.tags.get(AGAIN, "")
+    assert tag == ("undecided after 24 prompts (about 60 would decide it): 48 more are asked" if asks else "")
+
+
+def test_a_later_look_is_of_the_same_pictures_and_more_and_is_no_other_question(config, inputs, new_database, tmp_path):
+    asked = json.loads((inputs["baseline"].path / "questions.json").read_text())
+    more = {f"a {n}": f"a photo of a {{token_noun}} at {n}" for n in range(9)}
+    common = {
+        "base_model": asked["conditions"]["base_model"],
+        "prompts": {"place": {**PROMPTS, **more}},
+        "looks": [5],
+        "seeds_per_prompt": 1,
+        "sampling_steps": 1,
+        "resolution": 32,
+        "device": "cpu",
+        "batch_size": 5,
+        "work": str(tmp_path / "work"),
+    }
+    drawn = {}
+    with active(new_database, tmp_path):
+        for look in (1, 2):
+            folders = {name: inputs[name].path for name in ("ingest", "caption", "train")}
+            folders |= {step: tmp_path / f"{step}{look}" for step in ("baseline", "draw")}
+            with mlflow.start_run():
+                baseline.run(baseline.Config(**common, look=look), inputs, folders["baseline"])
+                draw.run(draw.Config(**common, look=look), inputs, folders["draw"])
+            out = tmp_path / f"out{look}"
+            out.mkdir()
+            with mlflow.start_run():
+                evaluate.run(config, Inputs.from_paths(folders), out)
+            settings = json.loads((out / "scores.json").read_text())["settings"]
+            assert (settings["looks"], settings["prompts"]) == ([5, 14], (5, 14)[look - 1])
+            images = (folders["draw"] / "images").rglob("*.png")
+            drawn[look] = {path.relative_to(folders["draw"]): path.read_bytes() for path in images}
+    assert drawn[1].items() < drawn[2].items()
+    assert json.loads((tmp_path / "out2/diagnostics/earlier.json").read_text()) == []
 
 
 def test_every_score_names_the_pictures_it_is_of_so_that_anybody_can_check_it(done, inputs):
