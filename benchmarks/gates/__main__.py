@@ -5,7 +5,8 @@
 Good models are trained as the profile says, with other seeds, ranks and subjects. Broken ones are made in three ways: a
 good one's pictures are spoilt (`edits`), its adapter is, or the training itself was done wrong (`models`). All answer
 the profile's questions from several sets of seeds, and are judged with all subjects, with two and with one: the first
-of a broken model, which is where it is broken, each in turn of a good one. Runs are kept and reused like any other
+of a broken model, which is where it is broken, each in turn of a good one. Where that leaves one undecided it is asked
+again with the prompts that were kept back, as the recipe does. Runs are kept and reused like any other
 (experiment `gates`), and what was judged already is not judged again (`--out`), so it can be stopped and goes on.
 Prints what passed and what caught the rest; writes benchmarks/results/gates.json.
 """
@@ -13,10 +14,11 @@ Prints what passed and what caught the rest; writes benchmarks/results/gates.jso
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,19 @@ from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
-from personalize.evaluation.gates import verdict
+from personalize.evaluation.gates import more_would_decide, prompts_wanted, verdict
 from personalize.evaluation.measure import measure
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
 from personalize.files import file_digest, read_json, value_digest, write_json
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which set of seeds, and at which look."""
+
+    number: int
+    look: int = 1
 
 
 class Bench:
@@ -54,12 +64,12 @@ class Bench:
     def judges(self) -> list[judges.Judge]:
         return judges.load([one for one in self.evaluate.judges if one.decides], self.evaluate.device)
 
-    def drawn(self, model: Model, number: int) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
+    def drawn(self, model: Model, asked: Asked) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
         """Base, tuned and the right photographs of a model that is trained now or was before."""
         from personalize.recipe import Inputs, Recipe
         from steps.evaluate import NEEDS, photographs_of
 
-        overrides = {**model.overrides, "baseline.questions_seed": number}
+        overrides = {**model.overrides, "baseline.questions_seed": asked.number, "baseline.look": asked.look}
         if model.photographs is not None:
             overrides["DATA"] = str(self._photographs(model))
         recipe = Recipe(self.profile, overrides=overrides)
@@ -68,7 +78,7 @@ class Bench:
         folders = {step: recipe.get_artifact(step) for step in NEEDS}
         base, tuned = (drawings.load(folders[step]) for step in ("baseline", "draw"))
         photographs = photographs_of(Inputs.from_paths(folders), base.questions.subjects)
-        return base, tuned, self.drawn(GOOD[0], number)[2] if model.misled else photographs
+        return base, tuned, self.drawn(GOOD[0], asked)[2] if model.misled else photographs
 
     def _photographs(self, model: Model) -> Path:
         from personalize.recipe import Recipe
@@ -117,38 +127,38 @@ def opened(drawn: Drawings) -> Answers:
     ]
 
 
-def cases(bench: Bench, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str, int, Callable[[], Scores]]]:
-    """(worth, name, number of the questions, scores) of every model, those that cost a training last."""
+def cases(bench: Bench, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str, int, Callable[[int], Scores]]]:
+    """(worth, name, number of the questions, scores at a look) of every model, those that cost a training last."""
 
-    def answers(model: Model, number: int) -> Scores:
-        base, tuned, photographs = bench.drawn(model, number)
+    def answers(model: Model, asked: Asked) -> Scores:
+        base, tuned, photographs = bench.drawn(model, asked)
         return measure(photographs, {"base": base, "tuned": tuned}, bench.judges, {})
 
     for number in range(bench.questions):
-        spoil = Spoiling(bench, number)
+        spoil = functools.cache(lambda look, n=number: Spoiling(bench, Asked(n, look)))
         if wanted(GOOD[0].name):
-            yield GOOD[0].worth, GOOD[0].name, number, lambda s=spoil: s.scores
+            yield GOOD[0].worth, GOOD[0].name, number, lambda look, s=spoil: s(look).scores
         edits = {name: edit for name, edit in EDITS.items() if wanted(name)}
         for name, edit in edits.items():
-            yield "broken", name, number, lambda e=edit, s=spoil: s.by(e)
+            yield "broken", name, number, lambda look, e=edit, s=spoil: s(look).by(e)
     for number in range(bench.questions):
         for name, scale in ADAPTERS.items():
             if wanted(name):
-                yield "broken", name, number, lambda x=scale, n=number: rescaled(bench, x, n)
+                yield "broken", name, number, lambda look, x=scale, n=number: rescaled(bench, x, Asked(n, look))
         for model in (*WRONG, *GOOD[1:]):
             if wanted(model.name):
-                yield model.worth, model.name, number, lambda m=model, n=number: answers(m, n)
+                yield model.worth, model.name, number, lambda look, m=model, n=number: answers(m, Asked(n, look))
 
 
 class Spoiling:
     """The profile's own model's pictures, opened once for all edits."""
 
-    def __init__(self, bench: Bench, number: int) -> None:
-        self.bench, self.number = bench, number
+    def __init__(self, bench: Bench, asked: Asked) -> None:
+        self.bench, self.asked = bench, asked
 
     @cached_property
     def drawn(self) -> tuple[Drawings, Drawings, list[list[Photograph]]]:
-        return self.bench.drawn(GOOD[0], self.number)
+        return self.bench.drawn(GOOD[0], self.asked)
 
     @cached_property
     def scores(self) -> Scores:
@@ -164,12 +174,12 @@ class Spoiling:
         return spoilt(self.scores, edit(self.given), self.bench.judges)
 
 
-def rescaled(bench: Bench, scale: float, number: int) -> Scores:
+def rescaled(bench: Bench, scale: float, asked: Asked) -> Scores:
     """The profile's own model with its adapter at another strength."""
     from personalize.dreambooth.sampling import Sampling, load_pipeline, merge_adapter, sample
     from personalize.recipe import Recipe
 
-    base, _, photographs = bench.drawn(GOOD[0], number)
+    base, _, photographs = bench.drawn(GOOD[0], asked)
     how = base.conditions
     lora = Recipe(bench.profile).get_artifact("train") / "lora"
     pipe = load_pipeline(how["base_model"], device="cpu", lora=lora)
@@ -180,10 +190,10 @@ def rescaled(bench: Bench, scale: float, number: int) -> Scores:
     book = drawings.Sketchbook(Path("build/drawings"), about)
     pictures: dict[int, Path] = {}
     for batch in base.questions.batches(how["batch_size"]):
-        asked = [rows[row] for row in batch]
-        files = book.drawn(asked, lambda some: sample(pipe, *zip(*some, strict=True), sampling, len(some)))
+        of_batch = [rows[row] for row in batch]
+        files = book.drawn(of_batch, lambda some: sample(pipe, *zip(*some, strict=True), sampling, len(some)))
         pictures |= dict(zip(batch, files, strict=True))
-    folder = Path("build/gates") / value_digest(about)[:16] / str(number)
+    folder = Path("build/gates") / value_digest(about)[:16] / f"{asked.number}-{asked.look}"
     drawn = drawings.Drawings(folder, base.questions, how)
     drawings.save(drawn, pictures)
     return measure(photographs, {"base": base, "tuned": drawn}, bench.judges, {})
@@ -197,14 +207,20 @@ def groups(count: int, worth: str, name: str) -> list[tuple[int, ...]]:
     return [tuple(range(count)), *fewer]
 
 
-def judged(bench: Bench, scores: Scores, worth: str, name: str) -> Iterator[dict[str, Any]]:
-    for subjects in groups(len(scores.photographs), worth, name):
-        judgements = judge_all(subset(scores, subjects), bench.evaluate.gates)
+def judged(bench: Bench, scores: Callable[[int], Scores], worth: str, name: str) -> Iterator[dict[str, Any]]:
+    at = functools.cache(scores)
+    for subjects in groups(len(at(1).photographs), worth, name):
+        for look in range(1, max(1, len(at(1).looks)) + 1):
+            judgements = judge_all(subset(at(look), subjects), bench.evaluate.gates)
+            there, _ = at(look).shape
+            wanted = prompts_wanted(judgements)
+            if verdict(judgements) != "undecided" or not more_would_decide(wanted, there):
+                break
         called = {id(each): f"{each.name}{' each' if each.gate.each else ''}" for each in judgements}
         against = {word: [called[id(j)] for j in judgements if j.verdict == word] for word in ("failed", "undecided")}
         found = {called[id(j)]: [j.found.value, j.found.low, j.found.high] for j in judgements if j.found is not None}
         rounded = {name: [round(value, 4) for value in values] for name, values in found.items()}
-        yield {"subjects": list(subjects), "verdict": verdict(judgements), **against, "found": rounded}
+        yield {"subjects": list(subjects), "look": look, "verdict": verdict(judgements), **against, "found": rounded}
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -236,9 +252,9 @@ def main() -> None:
     for worth, name, number, scores in cases(bench, lambda name: not given.only or any(x in name for x in given.only)):
         if any((row["model"], row["questions"]) == (name, number) for row in rows):
             continue
-        for found in judged(bench, scores(), worth, name):
+        for found in judged(bench, scores, worth, name):
             rows.append({"model": name, "worth": worth, "questions": number, **found})
-            print(f"{name}, questions {number}, subjects {found['subjects']}: {found['verdict']} "
+            print(f"{name}, questions {number}, subjects {found['subjects']}: look {found['look']}, {found['verdict']} "
                   f"{found['failed'] or found['undecided']}", flush=True)  # fmt: skip
         write_json(given.out, {"gates": [gate.model_dump(mode="json") for gate in bench.evaluate.gates], "rows": rows})
     summary(rows)
