@@ -130,10 +130,10 @@ def method(evaluation: Evaluation, card: Card) -> None:
     )
     if looks := questions.looks:
         card.text(
-            f"The verdict is asked {len(looks)} times at most, after {' and '.join(map(str, looks))} prompts, and no more "
-            f"are drawn where it is decided; this is number {questions.look}. The intervals are repeated ones (Jennison "
-            f"and Turnbull 1989): so wide that those of all {len(looks)} times together hold in {evaluation.level} of "
-            "evaluations, whenever one stops."
+            f"The verdict is asked {len(looks)} times at most, after {' and '.join(map(str, looks))} prompts, and no "
+            f"more are drawn where it is decided; this is time {questions.look}. The intervals are repeated ones "
+            f"(Jennison and Turnbull 1989): so wide that those of all {len(looks)} times together hold in "
+            f"{evaluation.level} of evaluations, whenever one stops."
         )
     noticed = {name: of["detectable"] for name in ("likeness", "clip_t") if (of := result["overall"][name])}
     if len(noticed) == 2 and None not in noticed.values():
