@@ -75,6 +75,15 @@ def test_a_later_step_is_made_from_the_last_of_them(asking: Run) -> None:
     assert len(runs_of("announce")) == 1
 
 
+def test_a_run_that_asked_again_is_reproduced_as_it_ended(asking: Run) -> None:
+    assert asking("run")[0] == 0
+    status, said = asking("reproduce", "--run", parents()[0].info.run_id)
+    assert status == 0, said
+    again = max((run for run in parents() if "reproduces" in run.data.tags), key=lambda run: run.info.start_time)
+    count = mlflow.get_run(again.data.tags["recipe.step.count"].split()[1])
+    assert count.data.params["count.top"] == "3"
+
+
 @pytest.mark.parametrize(
     ("again", "why"),
     [
