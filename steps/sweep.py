@@ -214,7 +214,7 @@ def attempt(job: Job) -> trials.Outcome:
     began = time.monotonic()
     study, trial = trials.taken_up(place, pruner_of(config), job.trial_id)
     folder = place / "trials" / f"{number:03d}"
-    front = Front(trial, choice.margins(config), job.params.get("max_train_steps", config.max_train_steps))
+    front = Front(trial, choice.margins(config))
 
     def learn(run_id: str) -> int:
         values = {name: getattr(config, name) for name in train.Config.model_fields}
@@ -235,6 +235,10 @@ class Watch(train.Watch):
     def __init__(self, config: train.Config, run_id: str, number: int, front: Front) -> None:
         super().__init__(config, run_id, f"trial {number}")
         self.front = front
+
+    def begins(self, steps: int) -> None:
+        super().begins(steps)
+        self.front.last = steps
 
     def scored(self, step: int, scores: Mapping[str, float], samples: Sequence[Sample]) -> None:
         import mlflow

@@ -147,7 +147,8 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
     if config.judged:
         judges.reader(judges.load(config.judges, "cpu"))
     taught = taught_from(config, folders)
-    settings, *sparing = attempts(config)
+    settings, *sparing = attempts(config, len(taught.learnt))
+    watch.begins(settings.steps)
     while True:
         try:
             return train(
@@ -171,9 +172,9 @@ def learn(config: Config, folders: Mapping[str, Path], outputs: Path, watch: Wat
         print(f"  mind: {MEMORY_WAS_SHORT}; once more from the start with memory: {settings.memory}", flush=True)
 
 
-def attempts(config: Config) -> list[TrainSettings]:
+def attempts(config: Config, photographs: int) -> list[TrainSettings]:
     """The settings, and with `memory: auto` in one process those that take less memory, should it not be enough."""
-    asked = settings_of(config)
+    asked = settings_of(config).for_photographs(photographs, processes(config))
     if config.memory != "auto" or processes(config) > 1:
         return [asked]
     levels = ("balanced",) if config.use_dora else ("balanced", "low")
@@ -234,7 +235,11 @@ class Watch:
         self.run_id, self.name = run_id, name
         self.client = mlflow.MlflowClient() if run_id else None
         self.listens = False
-        self.bar = tqdm(total=config.max_train_steps, desc=name, unit="step", disable=None, leave=True)
+        self.bar = tqdm(desc=name, unit="step", disable=None, leave=True)
+
+    def begins(self, steps: int) -> None:
+        """How many steps there will be at most."""
+        self.bar.reset(total=steps)
 
     def phase(self, text: str) -> None:
         self.bar.set_description_str(self.name if text == "training" else text)

@@ -174,7 +174,7 @@ class BatchMaker:
     def _epochs(self, encoded: Encoded, batch_size: int, name: str) -> Epochs:
         s = self.settings
         samples = batch_size * s.gradient_accumulation * self.processes
-        return Epochs(encoded.groups(), samples, s.max_train_steps, s.seed, name)
+        return Epochs(encoded.groups(), samples, s.steps, s.seed, name)
 
     def _sample(
         self, encoded: Encoded, index: int, step: int, number: int, kind: str

@@ -170,7 +170,7 @@ def due(settings: TrainSettings, step: int) -> bool:
 def is_kept(settings: TrainSettings, step: int) -> bool:
     """Whether the state after this step is kept: those of `proof_states` links, evenly spread, the last the end's."""
     every, count = settings.proof_every, settings.proof_states
-    links = settings.max_train_steps / every
+    links = settings.steps / every
     return any(step == every * round(links * part / count) for part in range(1, count))
 
 

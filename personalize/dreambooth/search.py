@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from itertools import islice, product
@@ -130,10 +131,11 @@ def worth(points: Sequence[Point], base: Point, margins: Margins) -> float:
 class Front:
     """A trial's checkpoints as they are scored; tells Optuna and gives the trial up where it lags.
 
-    The scores lie in the trial's attributes, so that a trial which a kill interrupted goes on with them.
+    The scores lie in the trial's attributes, so that a trial which a kill interrupted goes on with them. last: the step
+    after which there is nothing left to give up.
     """
 
-    def __init__(self, trial: optuna.Trial, margins: Margins, last: int) -> None:
+    def __init__(self, trial: optuna.Trial, margins: Margins, last: int = sys.maxsize) -> None:
         self.trial, self.margins, self.last = trial, margins, last
         self.told: set[int] = set()
 

@@ -6,6 +6,7 @@ Wrong combinations are refused here, before a model is loaded.
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -44,7 +45,12 @@ class TrainSettings(BaseModel):
     )
 
     # how it learns
-    max_train_steps: int = Field(1000, ge=1, description="optimiser steps at most; early stopping may need fewer")
+    num_train_epochs: int = Field(
+        200, ge=1, description="passes over the photographs at most: so many subjects, so many steps"
+    )
+    max_train_steps: int | None = Field(
+        None, ge=1, description="optimiser steps at most, in place of num_train_epochs; early stopping may need fewer"
+    )
     batch_size: int = Field(4, ge=1, description="photographs a step and process")
     prior_batch_size: int | None = Field(
         None, ge=0, description="class images a step and process; empty means as many as photographs, 0 means none"
@@ -148,8 +154,22 @@ class TrainSettings(BaseModel):
         return float(self.rank if self.alpha is None else self.alpha)
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps at most. Raises ValueError before it is known of how many photographs."""
+        if self.max_train_steps is None:
+            raise ValueError("how many steps there are follows from the photographs: for_photographs(count)")
+        return self.max_train_steps
+
+    @property
     def warmup_steps(self) -> int:
-        return round(self.warmup * self.max_train_steps)
+        return round(self.warmup * self.steps)
+
+    def for_photographs(self, count: int, processes: int = 1) -> TrainSettings:
+        """The same with its number of steps: `num_train_epochs` passes over so many photographs, if it is not given."""
+        if self.max_train_steps is not None:
+            return self
+        a_step = self.batch_size * self.gradient_accumulation * processes
+        return self.model_copy(update={"max_train_steps": math.ceil(self.num_train_epochs * count / a_step)})
 
     @property
     def pictures_at_a_time(self) -> int:

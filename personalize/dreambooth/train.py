@@ -108,7 +108,7 @@ def train(
         watch.phase("drawing the base model's pictures")
         validation.at(0)
 
-    accumulation, last = settings.gradient_accumulation, settings.max_train_steps
+    accumulation, last = settings.gradient_accumulation, settings.steps
     micro_steps = range(step * accumulation, last * accumulation)
     on_gpu = accelerator.device.type == "cuda"
     made = prefetch(lambda k: run.data.maker.batch(*divmod(k, accumulation)), micro_steps, pin=on_gpu)
@@ -195,7 +195,7 @@ def take_step(
             accelerator.backward(loss / accumulation)
         log.loss += loss.detach() / accumulation
     norm = accelerator.clip_grad_norm_(run.model.params.values(), s.max_grad_norm)
-    rate = optimisers.learning_rate_factor(step, s.lr_scheduler, s.warmup_steps, s.max_train_steps)
+    rate = optimisers.learning_rate_factor(step, s.lr_scheduler, s.warmup_steps, s.steps)
     optimisers.set_learning_rates(optimizer, run.model.base_rates, rate)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -108,7 +108,7 @@ class Validation:
 
     def due(self, step: int) -> bool:
         s = self.run.settings
-        return bool(self.previews) and (step == s.max_train_steps or step % s.validation_every == 0)
+        return bool(self.previews) and (step == s.steps or step % s.validation_every == 0)
 
     def at(self, step: int) -> None:
         """Scores the weights as they are now."""

@@ -77,7 +77,7 @@ def teach_again(job: Mapping[str, Any]) -> None:
         outputs / "lora" / DIFFUSERS,
     )
     found = replay(
-        train.settings_of(config),
+        train.settings_of(config).for_photographs(len(taught.learnt), train.processes(config)),
         Base(config.base_model, config.base_revision or None, config.device, config.dtype),
         taught.learnt,
         taught.class_images,

@@ -58,3 +58,23 @@ def test_the_rate_warms_up_and_then_falls():
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "photographs", "processes", "steps"),
+    [
+        ({"num_train_epochs": 150, "batch_size": 4}, 20, 1, 750),
+        ({"num_train_epochs": 150, "batch_size": 4}, 4, 1, 150),
+        ({"num_train_epochs": 150, "batch_size": 4}, 4, 2, 75),
+        ({"num_train_epochs": 3, "batch_size": 4, "gradient_accumulation": 2}, 5, 1, 2),
+        ({"num_train_epochs": 1, "batch_size": 64}, 1, 1, 1),
+        ({"num_train_epochs": 150, "max_train_steps": 33}, 20, 1, 33),
+    ],
+)
+def test_steps_follow_from_photographs_unless_they_are_given(asked, photographs, processes, steps):
+    assert TrainSettings(**asked).for_photographs(photographs, processes).steps == steps
+
+
+def test_steps_that_are_not_known_yet_are_nobodys_guess():
+    with pytest.raises(ValueError, match="follows from the photographs"):
+        TrainSettings().steps  # noqa: B018

@@ -51,7 +51,7 @@ SMALL = {
     "MASKS": "model",
     "PRIOR_IMAGES": 2,
     "prior.sampling_steps": 1,
-    "MAX_TRAIN_STEPS": 2,
+    "max_train_steps": 2,
     "BATCH_SIZE": 1,
     "PRIOR_BATCH_SIZE": 1,
     "VALIDATION_EVERY": 2,
