@@ -30,8 +30,8 @@ from miniature.scenes.render import draw
 from miniature.scenes.scene import HELD_OUT, dress
 from miniature.scenes.vocabulary import COLOURS
 from personalize.evaluation import examination, judges
-from personalize.evaluation.drawings import open_rgb
 from personalize.evaluation.examination import AtMost
+from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import Judge, JudgeConfigs
 from personalize.files import write_json
 from personalize.recipe.config import load_profile

@@ -19,8 +19,9 @@ from pydantic import Field
 
 from personalize.cards.commands import command
 from personalize.evaluation import drawings, judges
-from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
+from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import Gate, more_would_decide
+from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import JudgeConfigs
 from personalize.files import file_digest, read_json, read_rows, value_digest, write_json
 from personalize.hub import Device

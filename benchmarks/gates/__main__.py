@@ -26,8 +26,9 @@ from typing import Any
 from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, judges, quality
-from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
+from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import more_would_decide, prompts_wanted, verdict
+from personalize.evaluation.images import open_rgb
 from personalize.evaluation.measure import measure
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores

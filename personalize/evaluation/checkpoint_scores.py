@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from personalize.evaluation.drawings import open_rgb
+from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import reader
 from personalize.evaluation.metrics import Array, prompt_following, similarity
 

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def open_rgb(path: Path) -> Image:
-    """The picture in a file, read whole. Raises OSError where it is missing or damaged."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
 @dataclass(frozen=True)
 class Drawings:
     """One model's pictures in `folder`. `conditions` are plain values for JSON.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from personalize.evaluation import quality
-from personalize.evaluation.drawings import Drawings, Photograph, open_rgb
+from personalize.evaluation.drawings import Drawings, Photograph
+from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
 

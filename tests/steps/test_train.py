@@ -14,6 +14,7 @@ from personalize.dreambooth import train as dreambooth
 from personalize.dreambooth.adapter_files import KOHYA, READERS
 from personalize.evidence.chain import broken
 from personalize.recipe import RecipeError, Replay
+from personalize.recipe.fingerprint import code_closure
 from steps import train
 from steps.replays import train as again
 from tests.steps.conftest import judges_in, perform
@@ -223,3 +224,11 @@ def test_auto_trains_in_a_process_for_each_gpu_and_says_so_in_its_fingerprint(mo
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert train.processes(config) == 1
     assert "processes" not in train.sources(train.Config(base_model="models/none", processes=2))
+
+
+def test_a_change_of_what_is_asked_and_required_trains_nothing_again():
+    """What a training costs is not paid again because the evaluation learnt something."""
+    root = Path(__file__).parents[2]
+    closure = {Path(name).stem for name in code_closure(root, root / "steps/train.py")}
+    assert not closure & {"questions", "drawings", "prompt_sets", "scores", "gates", "statistics", "scorecard"}
+    assert {"judges", "metrics", "losses"} <= closure
