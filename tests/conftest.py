@@ -44,11 +44,12 @@ def other_projects_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module", autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """MLflow keeps store and experiment in the process; what a shell or another module chose must not reach a test."""
+    """MLflow keeps store, registry and experiment in the process; what a shell or another module chose must not reach a test."""
     import mlflow
 
     def forget() -> None:
         mlflow.tracking.fluent._active_experiment_id = None
+        mlflow.tracking._model_registry.utils._registry_uri = None
         for name in ("EXPERIMENT_ID", "EXPERIMENT_NAME", "TRACKING_URI", "REGISTRY_URI"):
             os.environ.pop(f"MLFLOW_{name}", None)
 
