@@ -3,17 +3,28 @@
 import atexit
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from personalize.evidence import keys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+@event.listens_for(Engine, "connect")
+def _nothing_waits_for_a_disk(connection: object, record: object) -> None:
+    """A test's database need not outlive a power cut; that of a process that was killed is whole all the same."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
 
 _KEYS = Path(tempfile.mkdtemp(prefix="personalize-keys-"))
 atexit.register(shutil.rmtree, _KEYS, ignore_errors=True)
@@ -44,7 +55,7 @@ def other_projects_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module", autouse=True)
 def mlflow_forgets() -> Iterator[None]:
-    """MLflow keeps store, registry and experiment in the process; what a shell or another module chose must not reach a test."""
+    """MLflow keeps store, registry and experiment in the process; what another module chose must not reach a test."""
     import mlflow
 
     def forget() -> None:

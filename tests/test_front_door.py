@@ -186,6 +186,7 @@ def test_each_step_is_an_entry_point_of_its_own(project: Project, first: str, st
 
 
 @pytest.mark.parametrize("until", ["prior", pytest.param("register", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_run_is_made_again_from_its_id(project: Project, first: str, until: str) -> None:
     """Training is made again in stretches below; the whole of it is slow."""
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -201,7 +201,8 @@ class Runner:
                 [],
             )
             self.store.log_text(run_id, components.as_json(), "fingerprint.json")
-            step.run(config, inputs, outputs)
+            with forgotten():
+                step.run(config, inputs, outputs)
             if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
                 raise RuntimeError(
                     "the step ended the MLflow run it was given; log to it and leave its end to the engine"
@@ -231,7 +232,6 @@ class Runner:
             raise AssertionError("unreachable") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        gc.collect()  # a model refers to itself, and would be there yet while the next step loads its own
         past = self.store.step_run(self.store.client.get_run(run_id))
         self.shown[name] = self.cards.of_new(name, past, results, made)
         print(f"  {name} done in {time.monotonic() - started:.1f} s", flush=True)
@@ -300,6 +300,19 @@ class Runner:
 
     def _tag_parent(self, step: str, what: str) -> None:
         self.store.client.set_tag(self.parent_id, f"{STEPS}{step}", what)
+
+
+@contextlib.contextmanager
+def forgotten() -> Iterator[None]:
+    """What a step has made in memory is gone after it: a model refers to itself, and would be there yet while the next
+    step loads its own. What was there before is not looked through, which would take as long as a small step.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
 
 
 def _end(status: str) -> None:
