@@ -51,7 +51,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_one_command_trains_every_model_and_writes_what_the_libraries_load(trained: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
     from transformers import BlipForConditionalGeneration, CLIPModel, ViTModel
