@@ -72,7 +72,7 @@ class Config(StepConfig):
     @classmethod
     def _one_after_another(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
         if any(later <= before for before, later in itertools.pairwise(looks)):
-            raise ValueError(f"each look has more prompts than the one before it, not {list(looks)}")
+            raise ValueError("each look has more prompts than the one before it")
         return looks
 
     @field_validator("prompts", mode="before")
