@@ -20,7 +20,7 @@ from pydantic import Field
 from personalize.cards.commands import command
 from personalize.evaluation import drawings, judges
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.gates import Gate, more_would_decide
+from personalize.evaluation.gates import Gate, is_open
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import JudgeConfigs
 from personalize.files import file_digest, read_json, read_rows, value_digest, write_json
@@ -89,7 +89,7 @@ def _ask_again(result: Mapping[str, Any], asked: Questions) -> None:
     import mlflow
 
     there, wanted = len(asked.prompts), result["prompts_wanted"]
-    if result["verdict"] == "undecided" and asked.look < len(asked.looks) and more_would_decide(wanted, there):
+    if asked.look < len(asked.looks) and is_open(result["verdict"], wanted, there):
         further = asked.looks[asked.look] - there
         mlflow.set_tag(
             AGAIN, f"undecided after {there} prompts (about {wanted} would decide it): {further} more are asked"

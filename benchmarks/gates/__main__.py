@@ -27,7 +27,7 @@ from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.gates import more_would_decide, prompts_wanted, verdict
+from personalize.evaluation.gates import is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.measure import measure
 from personalize.evaluation.scorecard import judge_all
@@ -214,8 +214,7 @@ def judged(bench: Bench, scores: Callable[[int], Scores], worth: str, name: str)
         for look in range(1, max(1, len(at(1).looks)) + 1):
             judgements = judge_all(subset(at(look), subjects), bench.evaluate.gates)
             there, _ = at(look).shape
-            wanted = prompts_wanted(judgements)
-            if verdict(judgements) != "undecided" or not more_would_decide(wanted, there):
+            if not is_open(verdict(judgements), prompts_wanted(judgements), there):
                 break
         called = {id(each): f"{each.name}{' each' if each.gate.each else ''}" for each in judgements}
         against = {word: [called[id(j)] for j in judgements if j.verdict == word] for word in ("failed", "undecided")}

@@ -316,6 +316,11 @@ def more_would_decide(wanted: int | None, there: int) -> bool:
     return wanted is not None and wanted <= MANY * there
 
 
+def is_open(verdict: Verdict, wanted: int | None, there: int) -> bool:
+    """Whether it is undecided and asking more prompts than there are would decide it: then there is another look."""
+    return verdict == "undecided" and more_would_decide(wanted, there)
+
+
 def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
     """About how many prompts would decide what pictures are too few for; None where more of them would not help."""
     wanted: list[int] = []

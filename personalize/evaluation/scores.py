@@ -267,8 +267,7 @@ class Scores:
     def at_this_look(self, level: float) -> float:
         """The level of each interval for which those of all looks hold together at `level`."""
         prompts, _ = self.shape
-        look = self.looks.index(prompts) + 1 if self.looks else 1
-        return statistics.at_each_look(level, self.looks, look)
+        return statistics.at_each_look(level, self.looks, prompts)
 
     def _estimate(
         self, metric: str, judge: str, against: str, level: float, subject: int | None, side: str

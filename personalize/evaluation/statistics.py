@@ -42,11 +42,11 @@ FIRST_LOOK = 0.7
 
 
 @functools.cache
-def at_each_look(level: float, looks: tuple[int, ...], look: int) -> float:
+def at_each_look(level: float, looks: tuple[int, ...], prompts: int) -> float:
     """The level of the interval at one of several looks for which those at all looks hold together at `level`.
 
     Repeated confidence intervals (Jennison and Turnbull 1989): whatever makes somebody stop or go on, they hold. looks:
-    how many prompts each look has, all that were looked at before among them; look: which, from 1. The first takes
+    how many prompts each look has, all that were looked at before among them; prompts: at this one. The first takes
     `FIRST_LOOK` of the error, the later ones share what is left alike (as Pocock's do), by the normal distribution of
     means that have prompts in common; the level is then Student's too.
     """
@@ -61,7 +61,7 @@ def at_each_look(level: float, looks: tuple[int, ...], look: int) -> float:
         reach = np.array([first, *[later] * (len(looks) - 1)])
         return float(joint.cdf(reach, lower_limit=-reach)) - level
 
-    reach = first if look == 1 else optimize.brentq(over, 1.0, 8.0, xtol=1e-4)
+    reach = first if prompts == looks[0] else optimize.brentq(over, 1.0, 8.0, xtol=1e-4)
     return round(float(2 * stats.norm.cdf(reach) - 1), 4)
 
 

@@ -129,16 +129,13 @@ def test_intervals_at_several_looks_hold_together_as_often_as_one_says(looks):
     held = 0
     for _ in range(2000):
         scores = rng.normal(size=(1, looks[-1], 1))
-        found = [
-            statistics.estimate(scores[:, :count], statistics.at_each_look(0.95, looks, look))
-            for look, count in enumerate(looks, 1)
-        ]
+        found = [statistics.estimate(scores[:, :count], statistics.at_each_look(0.95, looks, count)) for count in looks]
         held += all(each.low <= 0 <= each.high for each in found)
     assert 0.935 <= held / 2000 <= 0.965
 
 
 def test_the_first_look_is_little_wider_than_a_single_one_and_the_last_much_narrower():
-    level = [statistics.at_each_look(0.95, (24, 72), look) for look in (1, 2)]
+    level = [statistics.at_each_look(0.95, (24, 72), prompts) for prompts in (24, 72)]
     scores = np.random.default_rng(0).normal(size=(1, 72, 1))
     once, first, last = (
         found.high - found.low
@@ -150,4 +147,4 @@ def test_the_first_look_is_little_wider_than_a_single_one_and_the_last_much_narr
     )
     assert 1 < first / once < 1.1
     assert last / once < 0.75
-    assert statistics.at_each_look(0.95, (), 1) == 0.95
+    assert statistics.at_each_look(0.95, (), 24) == 0.95
