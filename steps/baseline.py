@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from personalize import hub
 from personalize.evaluation import drawings
@@ -74,6 +74,16 @@ class Config(StepConfig):
         if any(later <= before for before, later in itertools.pairwise(looks)):
             raise ValueError("each look has more prompts than the one before it")
         return looks
+
+    @field_validator("look")
+    @classmethod
+    def _there_is_that_look(cls, look: int, info: ValidationInfo) -> int:
+        if {"prompts", "looks"} <= info.data.keys():
+            prompts, looks = as_prompts(info.data["prompts"]), info.data["looks"]
+            last = len(by_look(prompts, looks))
+            if look > last:
+                raise ValueError(f"there is no look {look}: {len(prompts)} prompts and looks {[*looks]} make {last}")
+        return look
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -154,7 +164,7 @@ def draw(config: Config, captioned: Path, outputs: Path, who: str, lora: Path | 
 
 def _questions(config: Config, subjects: Sequence[tuple[str, str]]) -> Questions:
     at_looks = by_look(as_prompts(config.prompts), config.looks)
-    prompts = at_looks[min(config.look, len(at_looks)) - 1]
+    prompts = at_looks[config.look - 1]
     several = len(at_looks) > 1
     looks, whole = ([len(each) for each in at_looks], value_digest(config.prompts)) if several else ([], "")
     return Questions(subjects, prompts, config.seeds_per_prompt, config.questions_seed, looks, whole)

@@ -125,9 +125,7 @@ class Recipe:
 
         It is drawn by today's code from what the run left. Raises RecipeError where the step has not run.
         """
-        prepared = survey(self.root, self.profile, self.overrides)
-        if step is not None and step not in prepared.steps:
-            raise RecipeError(f"unknown step '{step}'{nearest(step, prepared.steps)}")
+        prepared = self._surveyed(step)
         with under_profile(self.profile):
             return CardFile(self._card(prepared, step, run))
 
@@ -163,10 +161,12 @@ class Recipe:
         from personalize.recipe.plan import make_plan_on
 
         step, _, inside = name.partition("/")
-        store = self._store(self._prepared(step))
-        _, plan = make_plan_on(survey(self.root, self.profile, self.overrides), store)
-        past = next(each.reused for each in plan if each.step.name == step)
+        prepared = self._surveyed(step)
+        store = self._store(prepared)
+        _, plan = make_plan_on(prepared, store)
+        past = next((each.reused for each in plan if each.step.name == step), None)
         if past is None:
+            self._prepared(step)  # says what keeps it from running, where something does
             raise RecipeError(f"step '{step}' has no result under this configuration; run it first")
         outputs = store.outputs(past)
         if not (outputs / inside).exists():
@@ -213,6 +213,13 @@ class Recipe:
     def _prepared(self, step: str | None = None, until: str | None = None) -> Prepared:
         with under_profile(self.profile):  # commands in what is refused name it
             return prepare(self.root, self.profile, self.overrides, until=until or "", step=step or "")
+
+    def _surveyed(self, step: str | None) -> Prepared:
+        """All steps, as far as they can be said. Raises RecipeError where there is no such step."""
+        prepared = survey(self.root, self.profile, self.overrides)
+        if step is not None and step not in prepared.steps:
+            raise RecipeError(f"unknown step '{step}'{nearest(step, prepared.steps)}")
+        return prepared
 
     def _without_acts(self, prepared: Prepared) -> tuple[Prepared, list[str]]:
         """The recipe up to the last step before one that acts outside, and what is left out.

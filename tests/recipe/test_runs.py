@@ -362,6 +362,8 @@ def test_a_notebook_runs_inspects_and_reads_artifacts(run: Run, project: Path) -
     assert json.loads((recipe.get_artifact("count") / "counts.json").read_text()) == {"the": 2}
     with pytest.raises(RecipeError, match=r"did you mean .counts\.json."):
         recipe.get_artifact("count/count.json")
+    with pytest.raises(RecipeError, match=r"unknown step .cuont.*did you mean .count"):
+        recipe.get_artifact("cuont/counts.json")
     assert "count" in recipe.inspect("count").path.read_text()
     overview = recipe.inspect().path.read_text()
     assert "read (done)" in overview

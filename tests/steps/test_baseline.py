@@ -109,6 +109,15 @@ def test_prompts_without_a_place_for_the_subject_are_refused(config):
         baseline.Config(**{**config.model_dump(), "prompts": "object"})
 
 
+@pytest.mark.parametrize("looks", [(), (2,), (2, 3, 99)])
+def test_a_look_that_there_is_not_is_refused(config, looks):
+    asked = {**config.model_dump(), "prompts": "miniature", "looks": looks}
+    last = len([count for count in looks if count < 72]) + 1
+    assert baseline.Config(**{**asked, "look": last}).look == last
+    with pytest.raises(ValidationError, match=f"there is no look {last + 1}: 72 prompts and looks .* make {last}"):
+        baseline.Config(**{**asked, "look": last + 1})
+
+
 def counted(config, inputs, new_database, place, monkeypatch) -> tuple[int, Path]:
     """How many pictures a run draws, and where it leaves them."""
     from personalize.dreambooth import sampling
