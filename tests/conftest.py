@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import atexit
+import gc
 import os
 import shutil
 import sqlite3
@@ -67,6 +68,14 @@ def mlflow_forgets() -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_is_not_looked_through() -> Iterator[None]:
+    """Collecting garbage would look through all that torch, MLflow and earlier tests have left: a second each time."""
+    gc.collect()
+    gc.freeze()
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -307,12 +307,14 @@ def forgotten() -> Iterator[None]:
     """What a step has made in memory is gone after it: a model refers to itself, and would be there yet while the next
     step loads its own. What was there before is not looked through, which would take as long as a small step.
     """
+    frozen = gc.get_freeze_count() > 0  # by who called us, for good
     gc.freeze()
     try:
         yield
     finally:
         gc.collect()
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def _end(status: str) -> None:
