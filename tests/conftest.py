@@ -71,11 +71,10 @@ def mlflow_forgets() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def what_is_there_is_not_looked_through() -> Iterator[None]:
+def what_is_there_is_not_looked_through() -> None:
     """Collecting garbage would look through all that torch, MLflow and earlier tests have left: a second each time."""
     gc.collect()
     gc.freeze()
-    yield
 
 
 @pytest.fixture(scope="session")
