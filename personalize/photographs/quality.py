@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from personalize.photographs.reading import reduced
 
@@ -36,8 +35,10 @@ def sharpness(image: Image.Image) -> float:
 
     The 95th percentile over 8 x 8 tiles, not the mean: a subject before a plain wall or a blurred background is sharp.
     """
+    from scipy.ndimage import laplace  # cards read this file, and scipy would be a third of a second of every command
+
     grey = np.asarray(ImageOps.autocontrast(reduced(image.convert("L"), SHARPNESS_SIDE), cutoff=1), dtype=np.float32)
-    laplacian = ndimage.laplace(grey)
+    laplacian = laplace(grey)
     tiles = [tile for band in np.array_split(laplacian, 8, axis=0) for tile in np.array_split(band, 8, axis=1)]
     return float(np.percentile([tile.var() for tile in tiles if tile.size], 95))
 

@@ -131,6 +131,7 @@ def test_a_job_that_fails_shows_its_output_and_ends_the_run(workspace, tracking,
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_credentials_outlive_the_token_that_the_job_began_with(
     workspace, tracking, project, quick, monkeypatch, caplog
 ):

@@ -73,6 +73,7 @@ def until(seen, seconds=120):
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_a_job_that_was_killed_says_so_and_the_next_goes_on_from_it(workspace, submit, tmp_path, caplog):
     job = submit()
     until((tmp_path / "begun").exists)

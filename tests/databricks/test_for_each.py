@@ -58,6 +58,7 @@ def single_node() -> dict:
     return {"new_cluster": CLUSTER["new_cluster"] | {"spark_conf": conf, "data_security_mode": "SINGLE_USER"}}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_isolate(), reason="JOBS NOT TESTED: this machine allows no mount namespace")
 def test_the_pages_job_runs_every_subject_and_tries_one_again_whose_machine_was_lost(
     workspace, tracking, tasks, tmp_path, monkeypatch

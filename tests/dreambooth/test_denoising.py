@@ -181,7 +181,7 @@ def test_whatever_training_makes_is_heard_as_peft_hears_it(tiny_models: Path, tr
         assert grey_levels(got[1], got[2]) > 5
 
 
-@pytest.mark.parametrize("merged", ["", "convolutions"])
+@pytest.mark.parametrize("merged", [pytest.param("", marks=pytest.mark.slow), "convolutions"])
 def test_adapters_that_were_trained_apart_share_a_batch(tiny_models: Path, trained: dict[str, Path], merged: str):
     """With other ranks, scales and layers, DoRA and text encoders among them, whichever is in the weights."""
     denoising = Denoising(sampling.load_pipeline(tiny_models / "sdxl", device="cpu"))

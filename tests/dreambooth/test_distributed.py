@@ -14,6 +14,7 @@ from tests.dreambooth import training, two_processes
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_loss_curve_and_weights_of_one(tiny_models, tmp_path):
     training.photographs(tmp_path / "pictures")
     training.class_images(tmp_path / "pictures")

@@ -99,7 +99,9 @@ def test_every_stretch_comes_to_the_same_bytes(trained):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 5])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_killed_training_comes_to_the_same_chain_and_states(trained, tmp_path, stop_at):
     """Before a state was saved, and after one in the midst of a link."""
     killed = Trained(trained.base, trained.data, tmp_path, trained.work)

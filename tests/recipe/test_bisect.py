@@ -76,6 +76,7 @@ def test_the_commit_that_moved_a_number_is_found_and_what_is_known_is_not_made_a
     assert {run.data.tags["bisects"] for run in tried} == {"words of count"}
 
 
+@pytest.mark.slow
 def test_commits_that_cannot_be_run_may_hide_it(work: Work) -> None:
     good = work.made()
     broken = work.commit("does not run", file="steps/read.py", after="\nraise ImportError('of what?')\n")

@@ -149,6 +149,7 @@ def test_what_was_fetched_and_cut_short_since_is_fetched_again(run: Run, server:
     assert len(runs_of("count")) == 1
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_checkout_at_once_both_finish(project: Path, server: str, outside: dict[str, str]) -> None:
     """Each fetches and keeps what the other does, under the same names."""
 

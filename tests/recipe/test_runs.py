@@ -67,7 +67,8 @@ def test_steps_are_nested_runs_with_params_metrics_outputs_and_cards(run: Run) -
     assert {item.info.status for item in (parent, count, read)} == {"FINISHED"}
 
 
-def test_what_a_step_leaves_in_memory_is_gone_before_the_next_begins(run: Run, project: Path) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_a_step_leaves_in_memory_is_gone_before_the_next_begins(run: Run, project: Path, frozen: bool) -> None:
     """Also what refers to itself, as a model does, and would wait for the collector."""
     step = project / "steps" / "count.py"
     step.write_text(
@@ -87,11 +88,15 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 """
     )
     gc.disable()
+    (gc.freeze if frozen else gc.unfreeze)()
     try:
         status, said = run()
+        left_frozen = gc.get_freeze_count() > 0
     finally:
+        gc.freeze()
         gc.enable()
     assert status == 0, said
+    assert left_frozen == frozen, "who called froze for good"
     assert sys.left_by_a_step() is None  # type: ignore[attr-defined]
 
 

@@ -44,6 +44,7 @@ def test_in_a_browser_it_works_by_keyboard_on_a_phone_and_without_scripts(open_r
             page.wait_for_selector(".progress:has-text('0 answered')", timeout=60_000)
             assert page.locator("main img:not([alt])").count() == 0
             for answered in (1, 2):
+                page.wait_for_load_state()  # a key that is pressed before the script is there is nobody's
                 if scripts:
                     page.keyboard.press("ArrowLeft" if answered == 1 else "ArrowRight")
                 else:
