@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 RESERVED = ("fidelity", "prompt", "drift", "ceiling", "loss")
 """Names of other scores of a checkpoint, which stand beside the judges' own."""
 
+ON_A_CPU, AT_A_TIME = 4, 32
+"""Pictures or texts that a judge is given at once: with 32, what a network makes of them does not fit a CPU's cache,
+and the local profile's judges took twice as long."""
+
 
 class JudgeConfig(BaseModel):
     """One judge, as the recipe names it."""
@@ -159,7 +163,7 @@ class Judge:
         reads_text: whether `texts` can be asked.
     """
 
-    def __init__(self, config: JudgeConfig, tower: Tower, batch_size: int = 32) -> None:
+    def __init__(self, config: JudgeConfig, tower: Tower, batch_size: int = AT_A_TIME) -> None:
         from PIL import Image
 
         self.config, self.batch_size, self._tower = config, batch_size, tower
@@ -194,12 +198,12 @@ class Judge:
         return torch.nn.functional.normalize(torch.cat(batches).float(), dim=-1).cpu().numpy()
 
 
-def load(configs: Sequence[JudgeConfig], device: str | torch.device = "auto", batch_size: int = 32) -> list[Judge]:
+def load(configs: Sequence[JudgeConfig], device: str | torch.device = "auto", batch_size: int = 0) -> list[Judge]:
     """The judges, each complete and tested.
 
     Args:
         device: "auto", "cpu", "cuda", "mps" or any torch device.
-        batch_size: pictures (or texts) encoded at a time.
+        batch_size: pictures (or texts) encoded at a time; 0 for what suits the device.
 
     Raises:
         ValueError: one is not pinned, not there, not safetensors, not complete, or fails its self-test.
@@ -207,13 +211,14 @@ def load(configs: Sequence[JudgeConfig], device: str | torch.device = "auto", ba
     from personalize.evaluation import towers
 
     placed = hub.resolve_device(device)
+    at_a_time = batch_size or (ON_A_CPU if placed.type == "cpu" else AT_A_TIME)
     judges = []
     for config in configs:
         if config.model in PACKAGES:
             tower = towers.packaged(PACKAGES[config.model].architecture, packaged_weights(config), placed)
         else:
             tower = towers.pretrained(source(config), f"judge {config.name}", placed)
-        judges.append(Judge(config, tower, batch_size))
+        judges.append(Judge(config, tower, at_a_time))
         self_test(judges[-1])
     return judges
 
