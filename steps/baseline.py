@@ -82,7 +82,7 @@ class Config(StepConfig):
             prompts, looks = as_prompts(info.data["prompts"]), info.data["looks"]
             last = len(by_look(prompts, looks))
             if look > last:
-                raise ValueError(f"there is no look {look}: {len(prompts)} prompts and looks {[*looks]} make {last}")
+                raise ValueError(f"{len(prompts)} prompts and looks {[*looks]} make {last} in all")
         return look
 
     @field_validator("prompts", mode="before")
