@@ -291,6 +291,7 @@ def test_nothing_is_deployed_before_a_person_has_approved(project: Project, firs
 
 def test_an_approved_model_answers_over_http_until_it_is_stopped(project: Project, first: str) -> None:
     project.run("promote", approved_by="a designer", reason="the legs are right")
+    assert "already" in project.run("promote", approved_by="a designer", reason="again").lower()
     verified = project.run("verify")
     assert all(f"holds  {link} " in verified for link in ("statement", "files", "ingest", "train", "card", "approval"))
     assert "FAILS" not in verified

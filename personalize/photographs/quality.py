@@ -35,7 +35,7 @@ def sharpness(image: Image.Image) -> float:
 
     The 95th percentile over 8 x 8 tiles, not the mean: a subject before a plain wall or a blurred background is sharp.
     """
-    from scipy.ndimage import laplace  # cards read this file, and scipy would be a third of a second of every command
+    from scipy.ndimage import laplace  # cards import this file, and a plan should not wait for scipy.ndimage
 
     grey = np.asarray(ImageOps.autocontrast(reduced(image.convert("L"), SHARPNESS_SIDE), cutoff=1), dtype=np.float32)
     laplacian = laplace(grey)

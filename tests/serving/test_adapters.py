@@ -84,6 +84,7 @@ def test_who_waits_for_room_is_not_passed_for_ever(monkeypatch):
         second = threading.Thread(target=lambda: library.borrow("a"))
         second.start()
         second.join(0.2)
+        assert first.is_alive()
         assert second.is_alive()
     first.join(20)
     second.join(20)
