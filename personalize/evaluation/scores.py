@@ -156,9 +156,19 @@ class Scores:
 
     @cached_property
     def _copied(self) -> dict[str, NDArray[np.bool_]]:
-        """Which pictures of each model every judge takes for copies."""
+        """Which pictures of each model every judge takes for a copy of one and the same photograph: `[s, p, k]`.
+
+        One that overlooks the surroundings calls the very subject in a new place a copy, one that sees little else
+        does so in a place of its photographs; they name different photographs then.
+        """
         return {
-            side: np.logical_and.reduce([self._copies(side, judge) for judge in self.judges]) for side in self.drawn
+            side: np.stack(
+                [
+                    np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.judges]).any(axis=-1)
+                    for subject in range(len(self.photographs))
+                ]
+            )
+            for side in self.drawn
         }
 
     def _flat_plain(self, side: str, judge: str) -> list[Array]:
@@ -227,18 +237,11 @@ class Scores:
         pairs = zip(own, self.photographs, strict=True)
         return np.stack([metrics.similarity(pictures, of.features[judge][of.unseen]) for pictures, of in pairs])
 
-    def _copies(self, side: str, judge: str) -> NDArray[np.bool_]:
-        """Nearer to a photograph that training saw than any two photographs of the subject are to each other.
-
-        Every judge must find it so: one that overlooks the surroundings would call the very subject in a new place a
-        copy.
-        """
-        own = self.drawn[side].features[judge][: len(self.photographs)]
-        nearest = [
-            metrics.nearest(pictures, of.features[judge][~of.unseen])[1]
-            for pictures, of in zip(own, self.photographs, strict=True)
-        ]
-        return np.asarray(np.stack(nearest) > self.closest_pairs(judge)[:, None, None])
+    def _copies(self, side: str, judge: str, subject: int) -> NDArray[np.bool_]:
+        """Which photographs that training saw a picture is nearer to than any two of its subject are: `[p, k, m]`."""
+        photographs = self.photographs[subject]
+        seen = photographs.features[judge][~photographs.unseen]
+        return np.asarray(self.drawn[side].features[judge][subject] @ seen.T > self.closest_pairs(judge)[subject])
 
     def confusion(self, judge: str = "") -> Array:
         """Share of the tuned model's pictures asked for as (row) and resembling most (column; then class nouns)."""
