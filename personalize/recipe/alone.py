@@ -30,6 +30,23 @@ def alone(root: Path, fingerprint: str, waiting: Callable[[], None]) -> Iterator
         yield waited
 
 
+def held(root: Path, fingerprint: str) -> bool:
+    """Whether another process is at it now."""
+    with contextlib.ExitStack() as stack, contextlib.suppress(_Held):
+        with contextlib.suppress(OSError):
+            _take(stack, root / LOCKS, int(fingerprint[:15], 16), _refuse)
+        return False
+    return True
+
+
+class _Held(Exception):
+    pass
+
+
+def _refuse() -> None:
+    raise _Held
+
+
 def _take(stack: contextlib.ExitStack, path: Path, place: int, waiting: Callable[[], None]) -> bool:
     if fcntl is None:
         return False

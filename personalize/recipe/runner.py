@@ -20,7 +20,7 @@ from personalize.cards.commands import under_profile
 from personalize.evidence import keys
 from personalize.evidence.statement import EvidenceError
 from personalize.recipe import machine, provenance
-from personalize.recipe.alone import alone
+from personalize.recipe.alone import alone, held
 from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
@@ -91,10 +91,13 @@ class Runner:
             try:
                 with lease(self.store, project.run_id):
                     project.begin(self._common_tags(), self._resolved(), self.lineage)
-                    for planned in self.plan:
+                    left = list(self.plan)
+                    while left:
+                        planned = left.pop(left.index(self._next(left)))
                         self._advance(planned)
                         self._go_on(planned.step.name)
-                    project.conclude(self.results, self.shown, self.ran)
+                    results = {name: self.results[name] for name in (each.step.name for each in self.plan)}
+                    project.conclude(results, self.shown, self.ran)
             except BaseException as error:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
@@ -108,6 +111,19 @@ class Runner:
         if signer is None:
             print("unsigned: there is no signing key, so these runs are believed where unsigned ones are", flush=True)
         return signer
+
+    def _next(self, left: list[Planned]) -> Planned:
+        """The first step; while another process makes that very result, one that does not need it."""
+        return next((each for each in left if self._ready(each) and not self._is_made_elsewhere(each)), left[0])
+
+    def _ready(self, planned: Planned) -> bool:
+        return all(need in self.results for need in self.prepared.needs(planned.step.name))
+
+    def _is_made_elsewhere(self, planned: Planned) -> bool:
+        if planned.reused is not None or self.fresh or not planned.step.reuse:
+            return False
+        results = {need: self.results[need] for need in self.prepared.needs(planned.step.name)}
+        return held(self.prepared.root, given(self.prepared, self.store, planned.step.name, results).digest)
 
     def _advance(self, planned: Planned) -> None:
         """One step: run, or reused; what had to wait for the steps before is decided now."""

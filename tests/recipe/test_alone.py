@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -48,6 +49,59 @@ def test_the_second_waits_and_is_told_that_it_did(tmp_path: Path) -> None:
     process.wait(10)
     with alone(tmp_path, ONE, lambda: said.append("no")) as waited:
         assert not waited
+
+
+LETTERS = """\"\"\"Letters: how many there are.\"\"\"
+import os
+from pathlib import Path
+from personalize.recipe import Inputs, StepConfig
+NEEDS = ("read",)
+class Config(StepConfig):
+    pass
+def run(config: Config, inputs: Inputs, outputs: Path) -> None:
+    (outputs / "count.txt").write_text(str(len((inputs["read"].path / "all.txt").read_text())))
+    if "LETTERS_DONE" in os.environ:
+        Path(os.environ["LETTERS_DONE"]).touch()
+"""
+HOLD_UNTIL = """
+import sys, time
+from pathlib import Path
+from personalize.recipe.alone import alone
+with alone(Path(sys.argv[1]), sys.argv[2], lambda: None):
+    print("held", flush=True)
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and not Path(sys.argv[3]).exists():
+        time.sleep(0.1)
+"""
+
+
+def test_what_does_not_need_a_result_that_another_makes_is_done_meanwhile(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "steps/letters.py").write_text(LETTERS)
+    report = project / "steps/report.py"
+    report.write_text(report.read_text().replace('("read", "count")', '("read", "count", "letters")'))
+    recipe = project / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("  report:\n    heading", "  letters:\n  report:\n    heading"))
+    status, said = run()
+    assert status == 0
+    assert order(said) == ["read", "count", "letters", "report"]
+    made = mlflow.search_runs(filter_string="tags.`recipe.step` != 'read'", output_format="list")
+    count = next(each for each in made if each.data.tags["recipe.step"] == "count")
+    for each in made:
+        mlflow.delete_run(each.info.run_id)
+    monkeypatch.setenv("LETTERS_DONE", str(tmp_path / "done"))
+    words = [sys.executable, "-c", HOLD_UNTIL, str(project), count.data.tags["recipe.fingerprint"], tmp_path / "done"]
+    with subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        status, said = run()
+    assert status == 0
+    assert order(said) == ["letters", "count", "report"]
+
+
+def order(said: str) -> list[str]:
+    return re.findall(r"^  (\w+) done in", said, flags=re.MULTILINE)
 
 
 def test_who_was_killed_keeps_nobody_waiting(tmp_path: Path) -> None:
