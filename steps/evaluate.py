@@ -20,7 +20,7 @@ from pydantic import Field
 from personalize.cards.commands import command
 from personalize.evaluation import drawings, judges
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.gates import Gate, is_open
+from personalize.evaluation.gates import Gate, is_open, more_would_decide
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import JudgeConfigs
 from personalize.files import file_digest, read_json, read_rows, value_digest, write_json
@@ -85,15 +85,15 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
 
 
 def _ask_again(result: Mapping[str, Any], asked: Questions) -> None:
-    """Where the verdict is undecided, more looks are planned and more prompts can decide it, the recipe goes on."""
+    """Where the verdict is undecided for want of prompts and another look is planned, the recipe goes on."""
     import mlflow
 
     there, wanted = len(asked.prompts), result["prompts_wanted"]
-    if asked.look < len(asked.looks) and is_open(result["verdict"], wanted, there):
+    if asked.look < len(asked.looks) and is_open(result["verdict"], wanted):
+        near = more_would_decide(wanted, there)
+        how = f"about {wanted} would decide it" if near else "it lies near a line"
         further = asked.looks[asked.look] - there
-        mlflow.set_tag(
-            AGAIN, f"undecided after {there} prompts (about {wanted} would decide it): {further} more are asked"
-        )
+        mlflow.set_tag(AGAIN, f"undecided after {there} prompts ({how}): {further} more are asked")
 
 
 def examined_on(

@@ -213,8 +213,7 @@ def judged(bench: Bench, scores: Callable[[int], Scores], worth: str, name: str)
     for subjects in groups(len(at(1).photographs), worth, name):
         for look in range(1, max(1, len(at(1).looks)) + 1):
             judgements = judge_all(subset(at(look), subjects), bench.evaluate.gates)
-            there, _ = at(look).shape
-            if not is_open(verdict(judgements), prompts_wanted(judgements), there):
+            if not is_open(verdict(judgements), prompts_wanted(judgements)):
                 break
         called = {id(each): f"{each.name}{' each' if each.gate.each else ''}" for each in judgements}
         against = {word: [called[id(j)] for j in judgements if j.verdict == word] for word in ("failed", "undecided")}

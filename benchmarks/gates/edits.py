@@ -176,6 +176,25 @@ def copies(given: Given, change: Callable[[Picture], Picture] = lambda picture: 
     return answers
 
 
+def cropped(photo: Picture) -> Picture:
+    """Four fifths of it, enlarged."""
+    width, height = photo.size
+    box = width // 10, height // 5, width - width // 10, height
+    return photo.resize(photo.size, Image.Resampling.LANCZOS, box=box)
+
+
+def copies_in_one_of_three(given: Given) -> Answers:
+    """Every third picture of a subject is one of its photographs."""
+    copied = copies(given)
+    answers = list(given.tuned)
+    for s in range(given.subjects):
+        answers[s] = [
+            [(copied if (p + k) % 3 == 0 else given.tuned)[s][p][k] for k in range(len(seeds))]
+            for p, seeds in enumerate(given.tuned[s])
+        ]
+    return answers
+
+
 def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
     """The plain class pictures replaced: `change` takes class noun, prompt and seed."""
 
@@ -230,6 +249,8 @@ EDITS: dict[str, Edit] = {
     "all subjects interchanged": rolled,
     "photographs copied": copies,
     "photographs copied, mirrored": lambda given: copies(given, ImageOps.mirror),
+    "photographs copied, cropped": lambda given: copies(given, cropped),
+    "every third picture is a photograph": copies_in_one_of_three,
     "plain pictures are static": plain(lambda given, n, p, k: static(given.base[0][0][0])),
     "plain pictures are black": plain(lambda given, n, p, k: Image.new("RGB", given.base[0][0][0].size)),
     "plain pictures are the first subject": plain(lambda given, n, p, k: given.tuned[0][p][k]),

@@ -316,9 +316,13 @@ def more_would_decide(wanted: int | None, there: int) -> bool:
     return wanted is not None and wanted <= MANY * there
 
 
-def is_open(verdict: Verdict, wanted: int | None, there: int) -> bool:
-    """Whether it is undecided and asking more prompts than there are would decide it: then there is another look."""
-    return verdict == "undecided" and more_would_decide(wanted, there)
+def is_open(verdict: Verdict, wanted: int | None) -> bool:
+    """Whether it is undecided for want of prompts: then a look that is planned is taken.
+
+    Also where what was found lies near a line. How near says little after a few prompts: that of a mean is off by as
+    much as the line is away, and skewed scores look worse than they are.
+    """
+    return verdict == "undecided" and wanted is not None
 
 
 def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
