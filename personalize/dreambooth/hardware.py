@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -108,11 +110,24 @@ def count_flops(parts: lora.Parts, spec: lora.LoraSpec, samples: int, side: int)
     """Arithmetic of a micro-batch of `samples` square pictures of `side` latent pixels, forward and backward pass.
 
     A multiply-add counts as two. Counted without computing: the same model is built anew on torch's meta device, where
-    tensors have sizes and no contents. Nothing is recomputed there, whatever the memory level: recomputing is a price
-    of memory, not work of the method.
+    tensors have sizes and no contents; that takes seconds, so a process counts the same only once. Nothing is
+    recomputed there, whatever the memory level: recomputing is a price of memory, not work of the method.
     """
+    built = tuple((name, type(part), _configuration(part)) for name, part in parts.items())
+    return _counted(built, spec, samples, side)
+
+
+def _configuration(part: Any) -> str:
+    """What diffusers or transformers builds such a model from, without what depends on where this one came from."""
+    config = part if hasattr(part, "from_config") else part.config
+    known = {key: value for key, value in json.loads(config.to_json_string()).items() if key != "_name_or_path"}
+    return json.dumps(known, sort_keys=True)
+
+
+@functools.cache
+def _counted(built: tuple[tuple[str, Any, str], ...], spec: lora.LoraSpec, samples: int, side: int) -> float:
     with torch.device("meta"):
-        empty: dict[str, Any] = {name: _unfilled(part) for name, part in parts.items()}
+        empty: dict[str, Any] = {name: _unfilled(kind, json.loads(config)) for name, kind, config in built}
         lora.add(empty, spec, seed=0)
         unet, encoders = empty["unet"], [part for name, part in empty.items() if name != "unet"]
         noisy = torch.empty(samples, unet.config.in_channels, side, side)
@@ -140,10 +155,9 @@ class _Flops(TorchDispatchMode):
         return made
 
 
-def _unfilled(part: Any) -> Any:
-    """A model of the same architecture, its base without an adapter."""
-    kind = type(part)
-    return kind.from_config(part.config) if hasattr(kind, "from_config") else kind(part.config)
+def _unfilled(kind: Any, config: dict[str, Any]) -> Any:
+    """A model of this architecture, its base without an adapter."""
+    return kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
 
 
 @contextlib.contextmanager
