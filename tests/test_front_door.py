@@ -61,7 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.run("deploy", action="stop")
 
 
-FEW = ("on the beach", "in the snow", "on green grass", "in a forest", "in a kitchen", "on a dirt road")
+FEW = ("on the beach", "in the snow", "on green grass", "in a kitchen")
 SHORT = {
     "train__max_train_steps": 20,
     "train__validation_every": 20,
@@ -319,12 +319,12 @@ def test_an_approved_model_answers_over_http_until_it_is_stopped(project: Projec
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"profile": "lokal"}, ("lokal", "local")),
         ({"rnak": "8"}, ("rnak", "rank")),
-        ({"rank": "many"}, ("rank", "many")),
-        ({"train__rnak": "8"}, ("rnak", "rank")),
-        ({"until": "trian"}, ("trian", "train")),
         ({"data": "no such folder"}, ("no such folder",)),
+        pytest.param({"profile": "lokal"}, ("lokal", "local"), marks=pytest.mark.slow),
+        pytest.param({"rank": "many"}, ("rank", "many"), marks=pytest.mark.slow),
+        pytest.param({"train__rnak": "8"}, ("rnak", "rank"), marks=pytest.mark.slow),
+        pytest.param({"until": "trian"}, ("trian", "train"), marks=pytest.mark.slow),
     ],
 )
 def test_wrong_input_is_one_message_that_names_it(project: Project, parameters: dict, words: tuple[str, ...]) -> None:

@@ -512,6 +512,7 @@ def wheels(tmp_path):
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_a_job_builds_its_own_environment_on_a_runtime_that_has_none_of_it(
     workspace, tracking, locked_project, runtime, wheels, quick, monkeypatch
 ):

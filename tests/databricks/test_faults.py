@@ -88,6 +88,7 @@ def test_a_job_that_was_killed_says_so_and_the_next_goes_on_from_it(workspace, s
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_a_workspace_that_is_away_for_a_while_costs_neither_job_nor_wait(workspace, faults, submit, tmp_path):
     (tmp_path / "begun").touch()
     job = submit()

@@ -220,7 +220,13 @@ def test_an_endpoint_is_charged_to_a_budget_policy_that_one_may_use(endpoint, re
     assert registry.serving.endpoints["chairs"]["budget_policy_id"] == "studio-policy"
 
 
-@pytest.mark.parametrize(("asked", "workers"), [({}, 1), ({"MLFLOW_MODELS_WORKERS": "3"}, 3)], ids=["ours", "three"])
+@pytest.mark.parametrize(
+    ("asked", "workers"),
+    [
+        pytest.param({}, 1, id="ours"),
+        pytest.param({"MLFLOW_MODELS_WORKERS": "3"}, 3, id="three", marks=pytest.mark.slow),
+    ],
+)
 def test_a_container_has_one_worker_or_as_many_as_are_asked_for(endpoint, registry, monkeypatch, asked, workers):
     monkeypatch.setattr(registry.serving, "kind", Container)
     monkeypatch.setattr(registry.serving, "loaded", {})

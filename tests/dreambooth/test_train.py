@@ -75,7 +75,7 @@ def test_training_moved_the_adapter_and_kept_it_float32(whole):
     assert (metadata["unet.r"], metadata["unet.lora_alpha"]) == (4, 1.0)
 
 
-@pytest.mark.parametrize("stop_at", [1, 3])
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(base, data, whole, work, tmp_path, stop_at):
     """Before the first state is saved, and a step after one was."""
     with pytest.raises(Killed):

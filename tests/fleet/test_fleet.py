@@ -188,11 +188,9 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_runs(run: Run, catalogu
 
 @pytest.mark.parametrize(
     "name",  # a call that no interrupt reaches is killed after half a minute
-    [
-        "chair/waitm",
-        pytest.param("chair/stuckm", marks=pytest.mark.slow),
-    ],
+    ["chair/waitm", "chair/stuckm"],
 )
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     run: Run, catalogue: Catalogue, project: Path, outside: dict[str, str], name: str
 ) -> None:
