@@ -84,9 +84,13 @@ def prompt_contrast(pictures: Array, texts: Array) -> Array:
     return np.asarray(own - others)
 
 
-def nearest(pictures: Array, photographs: Array) -> tuple[NDArray[np.intp], Array]:
-    """The photograph that each picture resembles most and the cosine: two arrays `[...]`."""
+def nearest(pictures: Array, photographs: Array, among: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Array]:
+    """The photograph that each picture resembles most and the cosine: two arrays `[...]`.
+
+    among: `[..., m]`, of which photographs; of all for a picture for which there is none.
+    """
     cosines = pictures @ photographs.T
+    cosines = np.where(among | ~among.any(axis=-1, keepdims=True), cosines, -np.inf)
     return cosines.argmax(axis=-1), cosines.max(axis=-1)
 
 

@@ -155,19 +155,17 @@ class Scores:
         }
 
     @cached_property
-    def _copied(self) -> dict[str, NDArray[np.bool_]]:
-        """Which pictures of each model every judge takes for a copy of one and the same photograph: `[s, p, k]`.
+    def _copied_from(self) -> dict[str, list[NDArray[np.bool_]]]:
+        """Of each model and subject: which photographs every judge takes a picture for a copy of, `[p, k, m]`.
 
-        One that overlooks the surroundings calls the very subject in a new place a copy, one that sees little else
-        does so in a place of its photographs; they name different photographs then.
+        One and the same photograph: a judge that overlooks the surroundings calls the very subject in a new place a
+        copy, one that sees little else does so in a place of its photographs; they name different ones then.
         """
         return {
-            side: np.stack(
-                [
-                    np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.judges]).any(axis=-1)
-                    for subject in range(len(self.photographs))
-                ]
-            )
+            side: [
+                np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.judges])
+                for subject in range(len(self.photographs))
+            ]
             for side in self.drawn
         }
 
@@ -199,9 +197,10 @@ class Scores:
         read = self.drawn[side].features[self.reader]
         texts = dict(zip(self.nouns, self.texts, strict=True))
         of_subjects = [texts[photos.class_noun] for photos in self.photographs]
+        copied = self._copied_from[side]
         nearest = [
-            metrics.nearest(pictures, photos.features[judge])
-            for pictures, photos in zip(own, self.photographs, strict=True)
+            metrics.nearest(pictures, photos.features[judge], of)
+            for pictures, photos, of in zip(own, self.photographs, copied, strict=True)
         ]
         base_plain = self.drawn["base"].features[judge][subjects:]
         scores = {
@@ -224,7 +223,7 @@ class Scores:
             ),
             "class_clip_t": metrics.prompt_following(read[subjects:], self.texts[:, :, None]),
             "class_r_precision": _each(metrics.r_precision, read[subjects:], self.texts),
-            "copied": self._copied[side],
+            "copied": np.stack([of.any(axis=-1) for of in copied]),
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
@@ -240,8 +239,8 @@ class Scores:
     def _copies(self, side: str, judge: str, subject: int) -> NDArray[np.bool_]:
         """Which photographs that training saw a picture is nearer to than any two of its subject are: `[p, k, m]`."""
         photographs = self.photographs[subject]
-        seen = photographs.features[judge][~photographs.unseen]
-        return np.asarray(self.drawn[side].features[judge][subject] @ seen.T > self.closest_pairs(judge)[subject])
+        cosines = self.drawn[side].features[judge][subject] @ photographs.features[judge].T
+        return (cosines > self.closest_pairs(judge)[subject]) & ~photographs.unseen
 
     def confusion(self, judge: str = "") -> Array:
         """Share of the tuned model's pictures asked for as (row) and resembling most (column; then class nouns)."""

@@ -170,9 +170,9 @@ def copies(evaluation: Evaluation, card: Card) -> None:
     copied = [row["copied"] for row in evaluation.rows]
     card.text(
         "A picture that resembles a photograph more than any two photographs of the subject resemble each other was "
-        "probably learnt by heart. Every judge must find it so: one that overlooks the surroundings would call the "
-        f"very subject in a new place a copy. They do for {sum(copied)} of {len(copied)} pictures. Here are those that "
-        "come nearest."
+        "probably learnt by heart. Every judge must find it so of the same photograph: one that overlooks the "
+        "surroundings would call the very subject in a new place a copy. They do for "
+        f"{sum(copied)} of {len(copied)} pictures. Here are those that come nearest."
     )
     card.table(
         "Nearest photograph",

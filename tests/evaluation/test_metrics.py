@@ -72,10 +72,12 @@ def test_a_photograph_of_something_else_is_found_by_the_rule_for_pictures():
     assert of_class[0].tolist() == [False, False, False, True]
 
 
-def test_nearest_names_the_photograph():
-    index, cosine = metrics.nearest(np.eye(3)[[2, 0]], np.eye(3))
-    assert index.tolist() == [2, 0]
-    np.testing.assert_allclose(cosine, 1)
+def test_nearest_names_the_photograph_of_those_that_count_or_of_all():
+    pictures = np.array([[0.8, 0.6, 0.0], [0.8, 0.6, 0.0], [1.0, 0.0, 0.0]])
+    among = np.array([[False, True, True], [False, False, False], [True, True, True]])
+    index, cosine = metrics.nearest(pictures, np.eye(3), among)
+    assert list(index) == [1, 0, 0]
+    assert list(cosine) == [0.6, 0.8, 1.0]
 
 
 def test_confusion_has_a_row_for_what_was_asked_and_a_column_for_what_came():
