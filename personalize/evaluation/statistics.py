@@ -41,6 +41,10 @@ FIRST_LOOK = 0.7
 """Share of the error that the first of several looks may make: most models are decided there."""
 
 
+RARER = 0.5
+"""Of a prompt, as Jeffreys adds half a failure. With a whole one intervals reached farther down than they need to."""
+
+
 @functools.cache
 def at_each_look(level: float, looks: tuple[int, ...], prompts: int) -> float:
     """The level of the interval at one of several looks for which those at all looks hold together at `level`.
@@ -82,15 +86,16 @@ def share(successes: Array, level: float = 0.95) -> Estimate:
     As Korn and Graubard (1998) do for clustered samples, with Wilson's interval in place of Clopper's and Pearson's.
 
     Pictures of one prompt succeed and fail together, so they count as fewer: as many as give the variance between the
-    prompts' shares. That variance is taken with one more prompt, of which all went the rarer way: prompts that never
-    failed are no proof that none does, and ten hits of ten are not a certainty.
+    prompts' shares. That variance is taken with half a prompt more (`RARER`), of which all went the rarer way: prompts
+    that never failed are no proof that none does, and ten hits of ten are not a certainty.
     """
     means = by_prompt(successes)
     prompts, value = len(means), float(means.mean())
     if prompts < FEWEST_PROMPTS or not np.isfinite(value):
         return Estimate(value, np.nan, np.nan, level, prompts)
-    more = np.append(means, 0.0 if value >= 0.5 else 1.0)
-    middle, variance = more.mean(), more.var(ddof=1) / len(more)
+    more, weights = np.append(means, 0.0 if value >= 0.5 else 1.0), np.append(np.ones(prompts), RARER)
+    middle, total = float(np.average(more, weights=weights)), prompts + RARER
+    variance = float(weights @ (more - middle) ** 2) / (total - 1) / total
     count = min(np.size(successes), max(1.0, middle * (1 - middle) / variance)) if variance > 0 else float(prompts)
     z = _student(prompts - 1, level)
     centre, half = value + z**2 / (2 * count), z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2)
