@@ -93,11 +93,12 @@ class Runner:
                     project.begin(self._common_tags(), self._resolved(), self.lineage)
                     left = list(self.plan)
                     while left:
-                        planned = left.pop(left.index(self._next(left)))
+                        planned = self._next(left)
+                        left.remove(planned)
                         self._advance(planned)
                         self._go_on(planned.step.name)
-                    results = {name: self.results[name] for name in (each.step.name for each in self.plan)}
-                    project.conclude(results, self.shown, self.ran)
+                    in_order = {each.step.name: self.results[each.step.name] for each in self.plan}
+                    project.conclude(in_order, self.shown, self.ran)
             except BaseException as error:
                 _end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
