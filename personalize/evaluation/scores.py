@@ -96,15 +96,20 @@ class Scores:
 
     @property
     def judges(self) -> list[str]:
-        """All that look, those that decide first."""
+        """All that look, those that decide about likeness first."""
         return [*self.lookers, *(name for name in self.photographs[0].features if name not in self.lookers)]
+
+    @property
+    def deciding(self) -> list[str]:
+        """Those on which a verdict rests: a second opinion, which stands beside theirs, does not sway it."""
+        return list(dict.fromkeys([*self.lookers, self.reader]))
 
     @cached_property
     def left_out(self) -> list[dict[int, str]]:
         """Of each subject, the photographs that say nothing of it, and why.
 
         Those that every deciding judge finds to resemble something else more than the rest of their own subject, and
-        the second of two that all judges find to be nearly the same. At least two are kept.
+        the second of two that these and the reader find to be nearly the same. At least two are kept.
         """
         subjects = len(self.photographs)
         strange = [np.ones(len(photos), bool) for photos in self.photographs]
@@ -114,7 +119,7 @@ class Scores:
             strange = [strange[s] & found[s] for s in range(subjects)]
         reasons: list[dict[int, str]] = []
         for s, photos in enumerate(self.photographs):
-            twins = np.all([metrics.prints(photos.features[judge]) for judge in self.judges], axis=0)
+            twins = np.all([metrics.prints(photos.features[judge]) for judge in self.deciding], axis=0)
             found_here = {int(i): "resembles something else more than this subject" for i in np.flatnonzero(strange[s])}
             found_here |= {
                 int(i): "nearly the same picture as one before it"
@@ -156,14 +161,14 @@ class Scores:
 
     @cached_property
     def _copied_from(self) -> dict[str, list[NDArray[np.bool_]]]:
-        """Of each model and subject: which photographs every judge takes a picture for a copy of, `[p, k, m]`.
+        """Of each model and subject: which photographs a picture is a copy of to all that decide, `[p, k, m]`.
 
         One and the same photograph: a judge that overlooks the surroundings calls the very subject in a new place a
         copy, one that sees little else does so in a place of its photographs; they name different ones then.
         """
         return {
             side: [
-                np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.judges])
+                np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.deciding])
                 for subject in range(len(self.photographs))
             ]
             for side in self.drawn

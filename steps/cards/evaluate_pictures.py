@@ -170,8 +170,8 @@ def copies(evaluation: Evaluation, card: Card) -> None:
     copied = [row["copied"] for row in evaluation.rows]
     card.text(
         "A picture that resembles a photograph more than any two photographs of the subject resemble each other was "
-        "probably learnt by heart. Every judge must find it so of the same photograph: one that overlooks the "
-        "surroundings would call the very subject in a new place a copy. They do for "
+        "probably learnt by heart. Every judge that decides must find it so of the same photograph: one that overlooks "
+        "the surroundings would call the very subject in a new place a copy. They do for "
         f"{sum(copied)} of {len(copied)} pictures. Here are those that come nearest."
     )
     card.table(

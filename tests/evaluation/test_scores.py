@@ -11,7 +11,7 @@ from personalize.evaluation.questions import Questions, as_prompts
 from personalize.evaluation.scorecard import judge_all, scorecard
 from personalize.evaluation.scores import Photographs, Pictures, Scores
 
-from .world import evaluation, own, with_tuned
+from .world import evaluation, own, unit, with_tuned
 
 GATES = [
     Gate(metric="likeness", kind="superiority", margin=0.02, each=True),
@@ -147,6 +147,38 @@ def test_the_pose_of_one_photograph_in_the_place_of_another_is_no_copy():
     assert not found.of("tuned")["copied"].any()
     assert judged(found)["copied"] == "passed"
     assert found.of("tuned")["copied"].shape == found.of("base")["copied"].shape == (2, 24, 2)
+
+
+def test_a_second_opinion_sways_no_gate_and_hides_neither_copies_nor_prints():
+    """It stands beside the verdict. One that knows nothing of the pictures cannot take a copy for one."""
+    rng = np.random.default_rng(0)
+
+    def asked_too(scores: Scores) -> Scores:
+        guess = lambda shape: unit(rng.normal(size=shape))  # noqa: E731
+        return replace(
+            scores,
+            photographs=[
+                replace(each, features={**each.features, "net": guess(each.features["dino"].shape)})
+                for each in scores.photographs
+            ],
+            drawn={
+                side: replace(of, features={**of.features, "net": guess(of.features["dino"].shape)})
+                for side, of in scores.drawn.items()
+            },
+        )
+
+    scores = evaluation(subjects=2)
+    doubled = [
+        replace(each, features={name: np.concatenate([f, f[:1]]) for name, f in each.features.items()})
+        for each in scores.photographs
+    ]
+    copying = with_tuned(scores, {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")})
+    for before in (scores, copying, replace(scores, photographs=doubled)):
+        after = asked_too(before)
+        assert after.judges == ["dino", "clip", "net"]
+        assert [each.found for each in judge_all(after, GATES)] == [each.found for each in judge_all(before, GATES)]
+        assert after.left_out == before.left_out
+    assert judged(asked_too(copying))["copied"] == "failed"
 
 
 def test_a_photograph_of_something_else_is_left_out_of_what_can_be_asked():
