@@ -115,10 +115,10 @@ class Runner:
 
     def _next(self, left: list[Planned]) -> Planned:
         """The first step; while another process makes that very result, one that does not need it."""
-        return next((each for each in left if self._ready(each) and not self._is_made_elsewhere(each)), left[0])
-
-    def _ready(self, planned: Planned) -> bool:
-        return all(need in self.results for need in self.prepared.needs(planned.step.name))
+        ready = [each for each in left if all(need in self.results for need in self.prepared.needs(each.step.name))]
+        if len(ready) < 2:
+            return left[0]
+        return next((each for each in ready if not self._is_made_elsewhere(each)), left[0])
 
     def _is_made_elsewhere(self, planned: Planned) -> bool:
         if planned.reused is not None or self.fresh or not planned.step.reuse:
