@@ -260,6 +260,7 @@ def test_without_a_tracking_uri_the_first_message_is_ours(project, installed, si
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_mlflow_run_takes_a_login_of_the_cli_and_hands_it_on(tracking, project, installed, cli, workspace, monkeypatch):
     import mlflow
 

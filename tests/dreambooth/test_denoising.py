@@ -169,7 +169,9 @@ def trained(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("dora", "rank-stabilised"))) for kind in KINDS]
+)
 def test_whatever_training_makes_is_heard_as_peft_hears_it(tiny_models: Path, trained: dict[str, Path], kind: str):
     strengths = (0.5, 0.0, 1.0)
     expected = [by_peft(tiny_models, trained[kind], strength) for strength in strengths]

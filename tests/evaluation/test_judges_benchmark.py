@@ -45,6 +45,7 @@ def test_the_designs_were_never_trained_on_and_one_leg_of_four_moves():
         assert len(benchmark.legs(draw("chair", design))) == 4
 
 
+@pytest.mark.slow
 def test_a_judge_of_colour_is_right_about_colour(chair, monkeypatch):
     monkeypatch.setattr(benchmark, "designs", lambda count: [0] * count)
     monkeypatch.setattr(benchmark, "versions", lambda design: chair)

@@ -111,6 +111,7 @@ def test_a_trial_that_lags_is_given_up_and_leaves_nothing_to_train_on(config, st
     assert "pruned" in card.html()
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_fails_and_the_sweep_goes_on(config, start, scripted, monkeypatch):
     learn = train.learn
 
