@@ -307,6 +307,8 @@ def _why(gate: Gate, answer: Answer, verdict: GateVerdict, several: bool) -> str
     return f"{words}: {value} ({100 * gate.level:g} % interval {span}). {needed}"
 
 
+NEAREST = 0.05
+"""Of what an interval reaches to its line."""
 MANY = 4
 """So many times the prompts there are, and drawing more is no way to a decision."""
 
@@ -326,28 +328,25 @@ def is_open(verdict: Verdict, wanted: int | None) -> bool:
 
 
 def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
-    """About how many prompts would decide what pictures are too few for; None where more of them would not help."""
-    wanted: list[int] = []
-    for each in judgements:
-        if each.verdict != "undecided":
-            continue
-        for answer in each.answers:
-            if answer.found is None or each.gate.decide(answer.found) != "undecided":
-                continue
-            needed = _prompts_to_decide(each.gate, answer.found)
-            if needed is None:
-                return None
-            wanted.append(needed)
+    """About how many prompts would decide what pictures are too few for; None where it is for nothing of the kind."""
+    wanted = [
+        _prompts_to_decide(each.gate, answer.found)
+        for each in judgements
+        if each.verdict == "undecided"
+        for answer in each.answers
+        if answer.found is not None and each.gate.decide(answer.found) == "undecided"
+    ]
     return max(wanted, default=None)
 
 
-def _prompts_to_decide(gate: Gate, found: Estimate) -> int | None:
-    """An interval narrows with the root of the number of prompts; None where the value lies on the line."""
+def _prompts_to_decide(gate: Gate, found: Estimate) -> int:
+    """An interval narrows with the root of the number of prompts. Nearer to the line than `NEAREST` is not told."""
     if not found.known:
         return 2 * found.clusters
     line = -gate.line if gate.kind == "equivalence" and found.value < 0 else gate.line
     half = found.value - found.low if found.value > line else found.high - found.value
-    return math.ceil(found.clusters * (half / abs(found.value - line)) ** 2) if found.value != line else None
+    near = max(abs(found.value - line) / half, NEAREST) if half > 0 else NEAREST
+    return math.ceil(found.clusters / near**2)
 
 
 def verdict(gates: Sequence[Judgement] | Sequence[Mapping[str, Any]]) -> Verdict:

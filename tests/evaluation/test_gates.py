@@ -121,8 +121,10 @@ def test_how_many_prompts_would_decide_follows_from_the_interval_that_is_open():
     near = judge(AT_LEAST, [Answer("dino", "", Estimate(0.7, 0.5, 0.85, 0.95, 10))])
     assert prompts_wanted([near]) == 40  # twice as narrow
     on_the_line = judge(AT_LEAST, [Answer("dino", "", Estimate(0.6, 0.5, 0.7, 0.95, 10))])
-    assert prompts_wanted([near, on_the_line]) is None
+    assert prompts_wanted([near, on_the_line]) == 4000  # it is not known to lie there to the last digit
     assert prompts_wanted([judge(SUPERIOR, [one(0.1, 0.2)])]) is None
+    all_of_it = Gate(metric="recognised", kind="threshold", threshold=1.0)
+    assert prompts_wanted([judge(all_of_it, [Answer("dino", "", Estimate(1.0, 0.9, 1.0, 0.95, 10))])]) == 4000
 
 
 @pytest.mark.parametrize(
