@@ -90,8 +90,7 @@ def _ask_again(result: Mapping[str, Any], asked: Questions) -> None:
 
     there, wanted = len(asked.prompts), result["prompts_wanted"]
     if asked.look < len(asked.looks) and is_open(result["verdict"], wanted):
-        near = more_would_decide(wanted, there)
-        how = f"about {wanted} would decide it" if near else "it lies near a line"
+        how = f"about {wanted} would decide it" if more_would_decide(wanted, there) else "it lies near a line"
         further = asked.looks[asked.look] - there
         mlflow.set_tag(AGAIN, f"undecided after {there} prompts ({how}): {further} more are asked")
 

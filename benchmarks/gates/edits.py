@@ -186,13 +186,11 @@ def cropped(photo: Picture) -> Picture:
 def copies_in_one_of_three(given: Given) -> Answers:
     """Every third picture of a subject is one of its photographs."""
     copied = copies(given)
-    answers = list(given.tuned)
-    for s in range(given.subjects):
-        answers[s] = [
-            [(copied if (p + k) % 3 == 0 else given.tuned)[s][p][k] for k in range(len(seeds))]
-            for p, seeds in enumerate(given.tuned[s])
-        ]
-    return answers
+    own = [
+        of_subject(given, s, lambda p, k, s=s: (given.tuned if (p + k) % 3 else copied)[s][p][k])[s]
+        for s in range(given.subjects)
+    ]
+    return own + given.tuned[given.subjects :]
 
 
 def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:

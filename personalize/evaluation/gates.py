@@ -308,7 +308,7 @@ def _why(gate: Gate, answer: Answer, verdict: GateVerdict, several: bool) -> str
 
 
 NEAREST = 0.05
-"""Of what an interval reaches to its line."""
+"""The least distance to a line that is believed, as a share of what the interval reaches on that side."""
 MANY = 4
 """So many times the prompts there are, and drawing more is no way to a decision."""
 
@@ -321,8 +321,7 @@ def more_would_decide(wanted: int | None, there: int) -> bool:
 def is_open(verdict: Verdict, wanted: int | None) -> bool:
     """Whether it is undecided for want of prompts: then a look that is planned is taken.
 
-    Also where what was found lies near a line. How near says little after a few prompts: that of a mean is off by as
-    much as the line is away, and skewed scores look worse than they are.
+    Also where what was found lies near a line: after a few prompts luck has moved it by as much as it is away.
     """
     return verdict == "undecided" and wanted is not None
 
@@ -340,7 +339,7 @@ def prompts_wanted(judgements: Sequence[Judgement]) -> int | None:
 
 
 def _prompts_to_decide(gate: Gate, found: Estimate) -> int:
-    """An interval narrows with the root of the number of prompts. Nearer to the line than `NEAREST` is not told."""
+    """An interval narrows with the root of the number of prompts. A value on its line counts as `NEAREST` to it."""
     if not found.known:
         return 2 * found.clusters
     line = -gate.line if gate.kind == "equivalence" and found.value < 0 else gate.line

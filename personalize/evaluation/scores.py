@@ -100,8 +100,8 @@ class Scores:
         return [*self.lookers, *(name for name in self.photographs[0].features if name not in self.lookers)]
 
     @property
-    def deciding(self) -> list[str]:
-        """Those on which a verdict rests: a second opinion, which stands beside theirs, does not sway it."""
+    def voting(self) -> list[str]:
+        """The lookers and the reader, on whom a verdict rests: a second opinion stands beside it and sways nothing."""
         return list(dict.fromkeys([*self.lookers, self.reader]))
 
     @cached_property
@@ -119,7 +119,7 @@ class Scores:
             strange = [strange[s] & found[s] for s in range(subjects)]
         reasons: list[dict[int, str]] = []
         for s, photos in enumerate(self.photographs):
-            twins = np.all([metrics.prints(photos.features[judge]) for judge in self.deciding], axis=0)
+            twins = np.all([metrics.prints(photos.features[judge]) for judge in self.voting], axis=0)
             found_here = {int(i): "resembles something else more than this subject" for i in np.flatnonzero(strange[s])}
             found_here |= {
                 int(i): "nearly the same picture as one before it"
@@ -161,15 +161,15 @@ class Scores:
 
     @cached_property
     def _copied_from(self) -> dict[str, list[NDArray[np.bool_]]]:
-        """Of each model and subject: which photographs a picture is a copy of to all that decide, `[p, k, m]`.
+        """Of each model and subject: which photographs a picture is a copy of to all that vote, `[p, k, m]`.
 
         One and the same photograph: a judge that overlooks the surroundings calls the very subject in a new place a
         copy, one that sees little else does so in a place of its photographs; they name different ones then.
         """
         return {
             side: [
-                np.logical_and.reduce([self._copies(side, judge, subject) for judge in self.deciding])
-                for subject in range(len(self.photographs))
+                np.logical_and.reduce(of)
+                for of in zip(*(self._copies(side, judge) for judge in self.voting), strict=True)
             ]
             for side in self.drawn
         }
@@ -241,11 +241,13 @@ class Scores:
         pairs = zip(own, self.photographs, strict=True)
         return np.stack([metrics.similarity(pictures, of.features[judge][of.unseen]) for pictures, of in pairs])
 
-    def _copies(self, side: str, judge: str, subject: int) -> NDArray[np.bool_]:
-        """Which photographs that training saw a picture is nearer to than any two of its subject are: `[p, k, m]`."""
-        photographs = self.photographs[subject]
-        cosines = self.drawn[side].features[judge][subject] @ photographs.features[judge].T
-        return (cosines > self.closest_pairs(judge)[subject]) & ~photographs.unseen
+    def _copies(self, side: str, judge: str) -> list[NDArray[np.bool_]]:
+        """Of each subject, which photographs that training saw a picture is nearer to than any two are: `[p, k, m]`."""
+        own = self.drawn[side].features[judge][: len(self.photographs)]
+        return [
+            (pictures @ photos.features[judge].T > closest) & ~photos.unseen
+            for pictures, photos, closest in zip(own, self.photographs, self.closest_pairs(judge), strict=True)
+        ]
 
     def confusion(self, judge: str = "") -> Array:
         """Share of the tuned model's pictures asked for as (row) and resembling most (column; then class nouns)."""

@@ -23,40 +23,42 @@ def alone(root: Path, fingerprint: str, waiting: Callable[[], None]) -> Iterator
 
     waiting: called before the wait. Where no lock can be had (a folder that cannot be written) nobody waits.
     """
-    with contextlib.ExitStack() as stack:
-        waited = False
-        with contextlib.suppress(OSError):
-            waited = _take(stack, root / LOCKS, int(fingerprint[:15], 16), waiting)
+    with _locks(root) as file:
+        waited = not _lock(file, fingerprint)
+        if waited:
+            waiting()
+            _lock(file, fingerprint, wait=True)
         yield waited
 
 
 def held(root: Path, fingerprint: str) -> bool:
-    """Whether another process is at it now."""
-    with contextlib.ExitStack() as stack, contextlib.suppress(_Held):
-        with contextlib.suppress(OSError):
-            _take(stack, root / LOCKS, int(fingerprint[:15], 16), _refuse)
-        return False
-    return True
+    """Whether another process is at it now. Not to be asked by who holds something: its own locks go with the file."""
+    with _locks(root) as file:
+        return not _lock(file, fingerprint)
 
 
-class _Held(Exception):
-    pass
-
-
-def _refuse() -> None:
-    raise _Held
-
-
-def _take(stack: contextlib.ExitStack, path: Path, place: int, waiting: Callable[[], None]) -> bool:
-    if fcntl is None:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    stack.callback(os.close, file)
+@contextlib.contextmanager
+def _locks(root: Path) -> Iterator[int | None]:
+    """The file of all locks, open; None where no lock can be had."""
+    file = None
+    with contextlib.suppress(OSError):
+        (root / LOCKS).parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(root / LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        return False
-    except BlockingIOError:
-        waiting()
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+        yield file
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _lock(file: int | None, fingerprint: str, wait: bool = False) -> bool:
+    """Takes the lock of what `fingerprint` names, until the file is closed; whether it could be had."""
+    if fcntl is None or file is None:
         return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, int(fingerprint[:15], 16))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks keeps nobody waiting
+        return True
+    return True

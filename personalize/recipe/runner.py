@@ -121,20 +121,27 @@ class Runner:
         return next((each for each in ready if not self._is_made_elsewhere(each)), left[0])
 
     def _is_made_elsewhere(self, planned: Planned) -> bool:
-        if planned.reused is not None or self.fresh or not planned.step.reuse:
+        if not self._is_made_alone(planned):
             return False
-        results = {need: self.results[need] for need in self.prepared.needs(planned.step.name)}
-        return held(self.prepared.root, given(self.prepared, self.store, planned.step.name, results).digest)
+        name = planned.step.name
+        return held(self.prepared.root, given(self.prepared, self.store, name, self._inputs_of(name)).digest)
+
+    def _is_made_alone(self, planned: Planned) -> bool:
+        """Whether it has to be made, and others who want the very same wait for it."""
+        return planned.reused is None and not self.fresh and planned.step.reuse
+
+    def _inputs_of(self, name: str) -> dict[str, StepRun]:
+        return {need: self.results[need] for need in self.prepared.needs(name)}
 
     def _advance(self, planned: Planned) -> None:
         """One step: run, or reused; what had to wait for the steps before is decided now."""
         name = planned.step.name
-        results = {need: self.results[need] for need in self.prepared.needs(name)}
+        results = self._inputs_of(name)
         if planned.waiting:
             planned = plan_step(self.prepared, self.store, name, results, fresh=self.fresh)
             if planned.reused is not None:
                 print(f"▸ {name}  reuse  {planned.why}", flush=True)
-        if planned.reused is None and not self.fresh and planned.step.reuse:
+        if self._is_made_alone(planned):
             planned = self._make_alone(planned, results)
         elif planned.reused is None:
             self._make(planned, results)

@@ -40,6 +40,26 @@ def like(scores: Scores, judge: str, photograph: int, of_next: float = 0.0) -> n
     return np.stack([np.broadcast_to(each / np.linalg.norm(each), (24, 2, 64)) for each in mixed])
 
 
+def with_two_prints(scores: Scores) -> Scores:
+    """The same evaluation with each subject's first photograph there twice."""
+    doubled = [
+        replace(each, features={name: np.concatenate([f, f[:1]]) for name, f in each.features.items()})
+        for each in scores.photographs
+    ]
+    return replace(scores, photographs=doubled)
+
+
+def with_guesses(scores: Scores) -> Scores:
+    """The same evaluation with the second opinion of one that knows nothing of the pictures."""
+    rng = np.random.default_rng(0)
+
+    def guessed(of):
+        return replace(of, features={**of.features, "net": unit(rng.normal(size=of.features["dino"].shape))})
+
+    drawn = {side: guessed(of) for side, of in scores.drawn.items()}
+    return replace(scores, photographs=list(map(guessed, scores.photographs)), drawn=drawn)
+
+
 @pytest.mark.parametrize("subjects", [1, 2, 5])
 def test_a_good_model_passes(subjects):
     assert set(judged(evaluation(subjects=subjects)).values()) == {"passed"}
@@ -120,13 +140,9 @@ def test_pictures_like_the_photographs_closer_than_these_are_to_each_other_count
 
 def test_two_prints_of_a_photograph_do_not_hide_a_copy():
     scores = evaluation(subjects=2)
-    doubled = [
-        replace(each, features={name: np.concatenate([f, f[:1]]) for name, f in each.features.items()})
-        for each in scores.photographs
-    ]
-    doubled_scores = replace(scores, photographs=doubled)
-    near = {judge: own(scores, like(doubled_scores, judge, 0, of_next=0.02)) for judge in ("dino", "clip")}
-    copying = with_tuned(doubled_scores, near)
+    doubled = with_two_prints(scores)
+    near = {judge: own(scores, like(doubled, judge, 0, of_next=0.02)) for judge in ("dino", "clip")}
+    copying = with_tuned(doubled, near)
     assert [list(each.values()) for each in copying.left_out] == [["nearly the same picture as one before it"]] * 2
     assert judged(copying)["copied"] == "failed"
 
@@ -150,35 +166,14 @@ def test_the_pose_of_one_photograph_in_the_place_of_another_is_no_copy():
 
 
 def test_a_second_opinion_sways_no_gate_and_hides_neither_copies_nor_prints():
-    """It stands beside the verdict. One that knows nothing of the pictures cannot take a copy for one."""
-    rng = np.random.default_rng(0)
-
-    def asked_too(scores: Scores) -> Scores:
-        guess = lambda shape: unit(rng.normal(size=shape))  # noqa: E731
-        return replace(
-            scores,
-            photographs=[
-                replace(each, features={**each.features, "net": guess(each.features["dino"].shape)})
-                for each in scores.photographs
-            ],
-            drawn={
-                side: replace(of, features={**of.features, "net": guess(of.features["dino"].shape)})
-                for side, of in scores.drawn.items()
-            },
-        )
-
     scores = evaluation(subjects=2)
-    doubled = [
-        replace(each, features={name: np.concatenate([f, f[:1]]) for name, f in each.features.items()})
-        for each in scores.photographs
-    ]
     copying = with_tuned(scores, {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")})
-    for before in (scores, copying, replace(scores, photographs=doubled)):
-        after = asked_too(before)
+    for before in (scores, copying, with_two_prints(scores)):
+        after = with_guesses(before)
         assert after.judges == ["dino", "clip", "net"]
         assert [each.found for each in judge_all(after, GATES)] == [each.found for each in judge_all(before, GATES)]
         assert after.left_out == before.left_out
-    assert judged(asked_too(copying))["copied"] == "failed"
+    assert judged(with_guesses(copying))["copied"] == "failed"
 
 
 def test_a_photograph_of_something_else_is_left_out_of_what_can_be_asked():

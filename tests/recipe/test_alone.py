@@ -25,12 +25,15 @@ from pathlib import Path
 from personalize.recipe.alone import alone
 with alone(Path(sys.argv[1]), sys.argv[2], lambda: None):
     print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
+    ends = time.monotonic() + float(sys.argv[3])
+    while time.monotonic() < ends and not (sys.argv[4] and Path(sys.argv[4]).exists()):
+        time.sleep(0.05)
 """
 
 
-def holder(root: Path, seconds: float) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-c", HOLD, str(root), ONE, str(seconds)]
+def holder(root: Path, seconds: float, what: str = ONE, until: Path | str = "") -> subprocess.Popen[bytes]:
+    """A process that is at it for so long, or until a file is there."""
+    words = [sys.executable, "-c", HOLD, str(root), what, str(seconds), str(until)]
     process = subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
@@ -63,16 +66,6 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     if "LETTERS_DONE" in os.environ:
         Path(os.environ["LETTERS_DONE"]).touch()
 """
-HOLD_UNTIL = """
-import sys, time
-from pathlib import Path
-from personalize.recipe.alone import alone
-with alone(Path(sys.argv[1]), sys.argv[2], lambda: None):
-    print("held", flush=True)
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends and not Path(sys.argv[3]).exists():
-        time.sleep(0.1)
-"""
 
 
 def test_what_does_not_need_a_result_that_another_makes_is_done_meanwhile(
@@ -91,10 +84,7 @@ def test_what_does_not_need_a_result_that_another_makes_is_done_meanwhile(
     for each in made:
         mlflow.delete_run(each.info.run_id)
     monkeypatch.setenv("LETTERS_DONE", str(tmp_path / "done"))
-    words = [sys.executable, "-c", HOLD_UNTIL, str(project), count.data.tags["recipe.fingerprint"], tmp_path / "done"]
-    with subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    with holder(project, 60, count.data.tags["recipe.fingerprint"], until=tmp_path / "done"):
         status, said = run()
     assert status == 0
     assert order(said) == ["letters", "count", "report"]
