@@ -198,6 +198,15 @@ def test_filters_hide_what_was_not_asked_for(page_of):
     assert page.locator(".gallery li:visible").count() == 6
 
 
+def test_what_is_clicked_in_the_navigation_is_on_the_screen_at_once(page_of):
+    """Also past a gallery whose height is only guessed until it is seen."""
+    page = page_of(390)
+    for target in page.locator("nav a[href^='#']").evaluate_all("of => of.map(one => one.getAttribute('href'))"):
+        page.click(f"nav a[href='{target}']")
+        top = page.evaluate("at => document.querySelector(at).getBoundingClientRect().top", target)
+        assert -1 < top < 900, target
+
+
 def test_the_slider_lays_the_tuned_picture_over_another_and_the_keyboard_moves_it(page_of):
     page = page_of(1440)
     shot = page.locator(".shot").first
