@@ -256,7 +256,7 @@ def _scores(questions: Questions, sides: Mapping[str, tuple[float, float]], mixe
             noun + shown[:, None, None] + heard * where[None, :, None], (subjects + 1, prompts, seeds, width)
         )
         shape = (subjects + 1, prompts, seeds)
-        qualities = {name: rng.normal(0, 0.05, shape) for name in (*quality.QUALITIES, "marks")}
+        qualities = {name: rng.normal(0, 0.05, shape) for name in quality.MEASURED}
         assert set(PLAIN_QUALITIES) <= set(qualities)
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 

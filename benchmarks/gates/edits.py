@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Picture = Image.Image
 Answers = list[list[list[Picture]]]
@@ -106,6 +106,137 @@ def static(picture: Picture) -> Picture:
 
 def blur(radius: float) -> Callable[[Picture], Picture]:
     return lambda picture: picture.filter(ImageFilter.GaussianBlur(radius))
+
+
+def pixels(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Picture], Picture]:
+    """A change of the values `[height, width, 3]`, 0 to 255."""
+    return lambda picture: Image.fromarray(change(np.asarray(picture, float)).clip(0, 255).astype(np.uint8))
+
+
+def smeared(values: np.ndarray, across: int = 7) -> np.ndarray:
+    """As by a camera that moved."""
+    wide = np.pad(values, ((0, 0), (across // 2, across // 2), (0, 0)), "edge")
+    return np.mean([wide[:, at : at + values.shape[1]] for at in range(across)], axis=0)
+
+
+def chequered(values: np.ndarray) -> np.ndarray:
+    """The pattern that transposed convolutions leave."""
+    rows, columns = np.indices(values.shape[:2]) // 2
+    return values + np.where((rows + columns) % 2, 10, -10)[..., None]
+
+
+def half_black(values: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(len(values))[:, None, None] < len(values) // 2, values, 0)
+
+
+def holed(values: np.ndarray) -> np.ndarray:
+    """A dark square where the subject is."""
+    side = len(values)
+    hole = np.abs(np.indices(values.shape[:2]) - side / 2).max(axis=0) < 0.15 * side
+    return np.where(hole[..., None], 30, values)
+
+
+def rough(picture: Picture, side: int, back: Image.Resampling) -> Picture:
+    """Drawn at `side` pixels and enlarged."""
+    return picture.resize((side, side), Image.Resampling.BOX).resize(picture.size, back)
+
+
+def wavy(values: np.ndarray) -> np.ndarray:
+    rows, columns = np.indices(values.shape[:2])
+    last = len(values) - 1
+    down, across = rows + 6 * np.sin(columns / 8), columns + 6 * np.sin(rows / 8)
+    return values[down.clip(0, last).astype(int), across.clip(0, last).astype(int)]
+
+
+def shuffled(values: np.ndarray, parts: int = 4) -> np.ndarray:
+    tiles = [tile for band in np.split(values, parts) for tile in np.split(band, parts, axis=1)]
+    order = np.random.default_rng(3).permutation(len(tiles)).reshape(parts, parts)
+    return np.vstack([np.hstack([tiles[at] for at in row]) for row in order])
+
+
+def peppered(values: np.ndarray) -> np.ndarray:
+    found = np.random.default_rng(int(values[0, 0, 0])).random(values.shape[:2])[..., None]
+    return np.where(found < 0.01, 0, np.where(found > 0.99, 255, values))
+
+
+def scanned(values: np.ndarray) -> np.ndarray:
+    return values * np.where(np.arange(len(values)) % 2, 1, 0.8)[:, None, None]
+
+
+def twice(picture: Picture) -> Picture:
+    half = picture.resize((picture.width // 2, picture.height))
+    both = Image.new("RGB", picture.size)
+    both.paste(half, (0, 0))
+    both.paste(half, (half.width, 0))
+    return both
+
+
+def halves(picture: Picture) -> Picture:
+    """The left half, and the same mirrored."""
+    left = picture.crop((0, 0, picture.width // 2, picture.height))
+    whole = picture.copy()
+    whole.paste(ImageOps.mirror(left), (picture.width - left.width, 0))
+    return whole
+
+
+def apart(picture: Picture) -> Picture:
+    """Red and blue a pixel to either side."""
+    red, green, blue = picture.split()
+    return Image.merge("RGB", (ImageChops.offset(red, 1, 0), green, ImageChops.offset(blue, -1, 0)))
+
+
+def small(picture: Picture) -> Picture:
+    """Half as large, mirrored at its edges."""
+    rest = picture.width // 4
+    half = np.asarray(picture.resize((picture.width // 2, picture.height // 2)))
+    return Image.fromarray(np.pad(half, ((rest, rest), (rest, rest), (0, 0)), "reflect"))
+
+
+def tilted(picture: Picture) -> Picture:
+    rest = picture.width // 6
+    turned = picture.rotate(20, Image.Resampling.BICUBIC)
+    return turned.crop((rest, rest, picture.width - rest, picture.height - rest)).resize(picture.size)
+
+
+def shaded(values: np.ndarray) -> np.ndarray:
+    """Dark towards the corners."""
+    distance = np.hypot(*(np.indices(values.shape[:2]) / len(values) - 0.5)) * 2
+    return values * (1.1 - 0.8 * distance**2).clip(0, 1)[..., None]
+
+
+def first(change: Callable[[Picture], Picture]) -> Edit:
+    """The same done to the first subject's pictures alone."""
+    return lambda given: of_subject(given, 0, lambda p, k: change(given.tuned[0][p][k]))
+
+
+def first_of(edit: Edit) -> Edit:
+    """The edit's first subject, and the others as they were."""
+    return lambda given: [edit(given)[0], *given.tuned[1:]]
+
+
+def one_in_five(change: Callable[[Picture], Picture]) -> Edit:
+    """The same done to one picture in five of every subject."""
+
+    def edit(given: Given) -> Answers:
+        own = [
+            of_subject(given, s, lambda p, k, s=s: change(given.tuned[s][p][k]), 0.2)[s] for s in range(given.subjects)
+        ]
+        return own + given.tuned[given.subjects :]
+
+    return edit
+
+
+def blended(other: Callable[[Given, int, int, int], Picture]) -> Edit:
+    """Half of each subject's picture is another: `other` takes subject, prompt and seed."""
+
+    def edit(given: Given) -> Answers:
+        own = [
+            of_subject(given, s, lambda p, k, s=s: Image.blend(given.tuned[s][p][k], other(given, s, p, k), 0.5))[s]
+            for s in range(given.subjects)
+        ]
+        return own + given.tuned[given.subjects :]
+
+    return edit
 
 
 def one_seed(given: Given) -> Answers:
@@ -259,6 +390,66 @@ EDITS: dict[str, Edit] = {
         lambda given, n, p, k: given.tuned[given.subjects + n][(p + 12) % len(given.tuned[0])][k]
     ),
     "plain pictures of one prompt": plain(lambda given, n, p, k: given.tuned[given.subjects + n][0][k]),
+    "plain pictures blurred": every(blur(1.5), own=False),
+    "plain pictures in other colours": every(hue, own=False),
+    "plain pictures upside down": every(lambda p: p.rotate(180), own=False),
+    "plain pictures half black": every(pixels(half_black), own=False),
+    "first subject blurred": first(blur(1.5)),
+    "first subject blurred much": first(blur(3)),
+    "first subject as jpeg 10": first(jpeg),
+    "first subject noisy": first(noisy),
+    "first subject with a watermark": first(marked),
+    "first subject in a frame": first(framed),
+    "first subject dark": first(lambda p: p.point(lambda v: v * 0.45)),
+    "first subject washed out": first(washed),
+    "first subject grey": first(lambda p: p.convert("L").convert("RGB")),
+    "first subject in other colours": first(hue),
+    "first subject stretched": first(lambda p: stretched(p, 1.5, 1)),
+    "first subject upside down": first(lambda p: p.rotate(180)),
+    "first subject posterised": first(lambda p: ImageOps.posterize(p, 2)),
+    "first subject tiled": first(tiled),
+    "first subject half black": first(pixels(half_black)),
+    "first subject one picture for all seeds": first_of(one_seed),
+    "first subject one prompt's pictures": first_of(one_prompt),
+    "first subject other prompts' places": first_of(other_prompts),
+    "first subject not learnt": first_of(no_learning),
+    "first subject's photographs copied": first_of(copies),
+    "first subject's photographs copied, cropped": first_of(lambda given: copies(given, cropped)),
+    "first subject's colours apart": first(apart),
+    "first subject in mirrored halves": first(halves),
+    "one in five is static": one_in_five(static),
+    "one in five is black": one_in_five(lambda p: Image.new("RGB", p.size)),
+    "one in five is blurred": one_in_five(blur(3)),
+    "one in five is upside down": one_in_five(lambda p: p.rotate(180)),
+    "one in five is tiled": one_in_five(tiled),
+    "colours apart": every(apart),
+    "colours apart, the subjects alone": every(apart, plain=False),
+    "mirrored halves": every(halves),
+    "smeared": every(pixels(smeared)),
+    "chequered": every(pixels(chequered)),
+    "chequered, the subjects alone": every(pixels(chequered), plain=False),
+    "half black": every(pixels(half_black)),
+    "a hole in every picture": every(pixels(holed)),
+    "a hole in every subject": every(pixels(holed), plain=False),
+    "pixelated": every(lambda p: rough(p, 32, Image.Resampling.NEAREST)),
+    "drawn at 40 px": every(lambda p: rough(p, 40, Image.Resampling.BICUBIC)),
+    "wavy": every(pixels(wavy)),
+    "shuffled": every(pixels(shuffled)),
+    "salt and pepper": every(pixels(peppered)),
+    "scan lines": every(pixels(scanned)),
+    "yellow cast": every(pixels(lambda values: values * (1, 0.95, 0.6))),
+    "yellow cast of the subjects alone": every(pixels(lambda values: values * (1, 0.95, 0.6)), plain=False),
+    "blue cast": every(pixels(lambda values: values * (0.7, 0.9, 1.1))),
+    "twice": every(twice),
+    "small": every(small),
+    "tilted": every(tilted),
+    "a quarter turn": every(lambda p: p.rotate(90)),
+    "dark corners": every(pixels(shaded)),
+    "edges": every(lambda p: ImageOps.invert(p.filter(ImageFilter.FIND_EDGES))),
+    "embossed": every(lambda p: p.filter(ImageFilter.EMBOSS)),
+    "sharpened": every(lambda p: p.filter(ImageFilter.UnsharpMask(2, 300, 0))),
+    "subjects half the base's": blended(lambda given, s, p, k: given.base[s][p][k]),
+    "subjects exposed twice": blended(lambda given, s, p, k: given.tuned[s][(p + 11) % len(given.tuned[s])][k]),
 }
 """By name. Those that interchange subjects need two."""
 

@@ -94,6 +94,8 @@ METRICS = {
     "noise": _measured("noise"),
     "blockiness": _measured("blocks of 8 pixels"),
     "marks": _measured("marks that stand at the same place in every picture"),
+    "fringes": _measured("colours that lie apart, in pixels of 128"),
+    "repeats": _measured("pictures that repeat themselves, mirrored or side by side"),
     "subject_aspect": _measured("proportions of the subjects' pictures"),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),

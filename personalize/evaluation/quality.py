@@ -19,21 +19,25 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating]
 
-QUALITIES = ("sharpness", "noise", "blockiness", "aspect", "brightness", "contrast", "saturation")
+QUALITIES = ("sharpness", "noise", "blockiness", "fringes", "aspect", "brightness", "contrast", "saturation")
+MEASURED = (*QUALITIES, "marks", "repeats")
 BLOCK = 8
 """Side of the blocks of JPEG and of a latent diffusion model's VAE, in pixels."""
 MARKS_SIDE = 128
-"""Side in pixels at which pictures are laid over one another, and their edges are counted."""
+"""Side in pixels at which pictures and their colours are laid over one another, and their edges are counted."""
+REACH = 3
+"""How far apart colours are looked for, in pixels of `MARKS_SIDE`."""
 TINY = 1e-3
 
 
 def qualities(image: Image) -> Array:
-    """The seven numbers of `QUALITIES`: `[7]`.
+    """The eight numbers of `QUALITIES`: `[8]`.
 
     sharpness: log of the Laplacian's mean square over the gradient's; noise: log of Immerkær's (1996) σ, its median in
     place of the mean, so that drawn detail counts little; blockiness: log of the steps over block edges, over those
-    elsewhere, worse of both directions and at the worst offset; aspect: see `_aspect`; brightness, contrast,
-    saturation: mean and standard deviation of the luminance and mean chroma, in shares of full scale.
+    elsewhere, worse of both directions and at the worst offset; fringes: see `_fringes`; aspect: see `_aspect`;
+    brightness, contrast, saturation: mean and standard deviation of the luminance and mean chroma, in shares of full
+    scale.
     """
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -51,6 +55,7 @@ def qualities(image: Image) -> Array:
             np.log((float((second**2).mean()) + floor) / (level + upright + floor)),
             np.log(float(np.median(np.abs(mask))) / (6 * 0.6745) + TINY),
             max(_steps(np.abs(across).mean(axis=0)), _steps(np.abs(down).mean(axis=1))),
+            _fringes(image),
             _aspect(image),
             grey.mean(),
             grey.std(),
@@ -72,6 +77,24 @@ def _aspect(image: Image) -> float:
     above = gaussian_filter(grey, 1) > gaussian_filter(grey, 3)
     across, down = (above[:, 1:] != above[:, :-1]).sum(), (above[1:] != above[:-1]).sum()
     return float(np.log((across + 1) / (down + 1)))
+
+
+def _fringes(image: Image) -> float:
+    """How far the edges of red lie from those of blue, in pixels of `MARKS_SIDE`: 0 where colours are in register.
+
+    The shift, of at most `REACH` each way, at which the lengths of both channels' gradients correlate most.
+    """
+    from PIL import Image as Pillow
+
+    small = image.convert("RGB").resize((MARKS_SIDE, MARKS_SIDE), Pillow.Resampling.LANCZOS)
+    red, _, blue = np.moveaxis(np.asarray(small, np.float32), -1, 0)
+    edges = [np.hypot(*np.gradient(channel)) for channel in (red, blue)]
+    seen = [np.fft.rfft2(lengths - lengths.mean()) for lengths in edges]
+    alike = np.fft.irfft2(seen[0] * seen[1].conj(), s=red.shape)
+    shifts = np.arange(-REACH, REACH + 1)
+    near = alike[np.ix_(shifts, shifts)]
+    down, across = np.unravel_index(near.argmax(), near.shape)
+    return float(np.hypot(shifts[down], shifts[across])) if near.max() > near[REACH, REACH] + TINY else 0.0
 
 
 def _steps(edges: Array) -> float:
@@ -104,12 +127,23 @@ def marks(residuals: Array) -> Array:
     return (residuals * others).sum(axis=-1) / max(1, (prompts - 1) * seeds)
 
 
+def repeats(residuals: Array) -> Array:
+    """How much of each picture's detail is in it twice: `[..., d]` to `[...]`, 1 where one half is the other.
+
+    Cosine to the picture mirrored, or moved by half its width or its height: the one that fits best.
+    """
+    detail = residuals.reshape(*residuals.shape[:-1], MARKS_SIDE, MARKS_SIDE)
+    moved = (detail[..., ::-1], np.roll(detail, MARKS_SIDE // 2, axis=-1), np.roll(detail, MARKS_SIDE // 2, axis=-2))
+    return np.max([(detail * other).sum(axis=(-2, -1)) for other in moved], axis=0)
+
+
 def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:
-    """What `measured` found of the pictures of all names, prompts and seeds, each quality and `marks`: `[n, p, k]`."""
+    """What `measured` found of the pictures of all names, prompts and seeds, by name of `MEASURED`: `[n, p, k]`."""
     named = dict(zip(QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
-    return {**named, "marks": marks(residuals.reshape(*shape, -1))}
+    detail = residuals.reshape(*shape, -1)
+    return {**named, "marks": marks(detail), "repeats": repeats(detail)}
 
 
 def measured(images: Sequence[Image]) -> tuple[Array, Array]:
-    """`qualities` and `residual` of each picture: `[n, 7]`, `[n, d]`."""
+    """`qualities` and `residual` of each picture: `[n, 8]`, `[n, d]`."""
     return np.stack([qualities(image) for image in images]), np.stack([residual(image) for image in images])

@@ -12,8 +12,8 @@ from steps.cards.evaluate_sections import Evaluation, number, thumbnail, values,
 from steps.evaluate import examined_on
 
 QUALITIES = (
-    *("sharpness", "noise", "blockiness", "marks", "subject_aspect"),
-    *("aspect", "brightness", "contrast", "saturation"),
+    *("sharpness", "noise", "blockiness", "marks", "fringes", "repeats"),
+    *("subject_aspect", "aspect", "brightness", "contrast", "saturation"),
 )
 
 

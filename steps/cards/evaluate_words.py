@@ -25,6 +25,8 @@ WORDS = {
     "noise": ("are as clean as the base model's", "are noisier than the base model's, or smeared"),
     "blockiness": ("are free of blocks", "show blocks, as bad compression does"),
     "marks": ("carry no mark", "carry the same mark at the same place, as a watermark would"),
+    "fringes": ("have their colours in register", "have colours that lie apart"),
+    "repeats": ("are one picture each", "repeat themselves, mirrored or side by side"),
     "subject_aspect": ("have the proportions of the base model's", "are stretched"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),

@@ -6,6 +6,8 @@ from pydantic import ValidationError
 
 from personalize.evaluation.gates import METRICS, Answer, Gate, judge, prompts_wanted, verdict
 from personalize.evaluation.statistics import Estimate
+from personalize.recipe.config import load
+from tests.checkout import ROOT
 
 
 def found(low: float, high: float) -> Estimate:
@@ -148,3 +150,12 @@ def test_a_gate_that_makes_no_sense_is_refused_with_the_way_out(settings, messag
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_can_be_asked_for(metric):
     Gate(metric=metric, kind="threshold", threshold=0.5, each=METRICS[metric].each)
+
+
+@pytest.mark.parametrize("profile", ["local", "gpu"])
+def test_no_fault_of_one_subject_hides_among_the_others(profile):
+    """Whatever a subject can have by itself, and is asked against the base, is asked of each."""
+    gates = [Gate(**gate) for gate in load(ROOT, profile, []).steps["evaluate"]["gates"].value]
+    own = {gate.metric for gate in gates if METRICS[gate.metric].each and gate.against == "base"}
+    by_subject = {gate.metric for gate in gates if gate.each}
+    assert own - by_subject == {"gap_closed"}, "which likeness, asked of each, stands for"

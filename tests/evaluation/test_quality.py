@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from personalize.evaluation import quality
 from personalize.evaluation.quality import QUALITIES
@@ -32,6 +32,11 @@ def noisy(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def fringed(image: Image.Image) -> Image.Image:
+    red, green, blue = image.split()
+    return Image.merge("RGB", (ImageChops.offset(red, 1, 0), green, ImageChops.offset(blue, -1, 0)))
+
+
 def stretched(image: Image.Image) -> Image.Image:
     wide = image.resize((image.width * 3 // 2, image.height))
     return wide.crop((image.width // 4, 0, image.width // 4 + image.width, image.height))
@@ -48,6 +53,7 @@ def change(spoil) -> dict[str, float]:
         (lambda p: p.filter(ImageFilter.GaussianBlur(1.5)), "sharpness", -0.7),
         (noisy, "noise", 1.0),
         (jpeg, "blockiness", 0.5),
+        (fringed, "fringes", 1.9),
         (stretched, "aspect", -0.3),
         (lambda p: p.point(lambda v: v * 0.5), "brightness", -0.15),
         (lambda p: p.point(lambda v: 100 + v * 0.3), "contrast", -0.05),
@@ -82,3 +88,25 @@ def test_a_mark_on_every_picture_and_one_picture_for_every_prompt_are_found():
     assert abs(marks_of(clean)) < 0.02
     assert marks_of([[marked(picture(p)) for p in range(8)]]) > 0.1
     assert marks_of([[picture(0)] * 8]) > 0.9
+
+
+def repeats_of(spoil) -> float:
+    return float(quality.repeats(np.stack([quality.residual(spoil(p)) for p in map(picture, range(8))])).mean())
+
+
+def test_mirrored_halves_and_tiles_are_found():
+    def mirrored(image: Image.Image) -> Image.Image:
+        image.paste(ImageOps.mirror(image.crop((0, 0, 64, 128))), (64, 0))
+        return image
+
+    def twice(image: Image.Image) -> Image.Image:
+        half = image.resize((64, 128))
+        image.paste(half, (0, 0))
+        image.paste(half, (64, 0))
+        return image
+
+    def stacked(image: Image.Image) -> Image.Image:
+        return twice(image.rotate(90)).rotate(90)
+
+    assert repeats_of(lambda p: p) < 0.15
+    assert all(repeats_of(spoil) > 0.8 for spoil in (mirrored, twice, stacked))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalize.evaluation.quality import QUALITIES
+from personalize.evaluation.quality import MEASURED
 from personalize.evaluation.scores import Photographs, Pictures, Scores
 
 Array = NDArray[np.floating]
@@ -61,7 +61,7 @@ def evaluation(
     plain_base = draw(nowhere, where[:, None], (1, prompts, seeds))
     plain_tuned = plain_base if identical else draw(leak * who[0], where[:, None], (1, prompts, seeds))
     texts = np.broadcast_to(unit(noun + where), (1, prompts, WIDTH))
-    qualities = {name: rng.normal(size=(subjects + 1, prompts, seeds)) for name in (*QUALITIES, "marks")}
+    qualities = {name: rng.normal(size=(subjects + 1, prompts, seeds)) for name in MEASURED}
 
     def pictures(own: Array, plain: Array, wobble: float) -> Pictures:
         both = np.concatenate([own, plain])
