@@ -32,7 +32,8 @@ class Metric(BaseModel):
     """What a gate may ask about.
 
     `words` name it plainly. `judged_by`: those that look, the one that reads, or no judge but arithmetic. `paired`: the
-    base has it too. `each`: every subject has it. `share`: yes or no for each picture. `percent`: how it is written.
+    base has it too. `each`: every subject has it; `plain`: so has the plain class word, and a gate that asks each
+    subject asks it as well. `share`: yes or no for each picture. `percent`: how it is written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +44,7 @@ class Metric(BaseModel):
     judged_by: Literal["looking", "reading", "measuring"] = "looking"
     paired: bool = True
     each: bool = True
+    plain: bool = False
     share: bool = False
 
     def write(self, value: float, sign: bool = False) -> str:
@@ -57,8 +59,8 @@ class Metric(BaseModel):
         return (f"{100 * value:{plus}.0f}" if self.percent else f"{value:{plus}.3f}").replace("-", "−")
 
 
-def _measured(words: str, each: bool = True) -> Metric:
-    return Metric(words=words, judged_by="measuring", each=each)
+def _measured(words: str, each: bool = True, plain: bool = True) -> Metric:
+    return Metric(words=words, judged_by="measuring", each=each, plain=each and plain)
 
 
 METRICS = {
@@ -96,7 +98,7 @@ METRICS = {
     "marks": _measured("marks that stand at the same place in every picture"),
     "fringes": _measured("colours that lie apart, in pixels of 128"),
     "repeats": _measured("pictures that repeat themselves, mirrored or side by side"),
-    "subject_aspect": _measured("proportions of the subjects' pictures"),
+    "subject_aspect": _measured("proportions of the subjects' pictures", plain=False),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),
     "contrast": _measured("contrast of plain class pictures", each=False),
@@ -134,7 +136,10 @@ class Gate(BaseModel):
     )
     margin: float = Field(0.0, ge=0, description="for all but threshold, in the metric's unit")
     threshold: float | None = Field(None, description="for threshold: least value, or greatest where lower is better")
-    each: bool = Field(False, description="asked of every subject by itself: the worst decides")
+    each: bool = Field(
+        False,
+        description="asked of every subject, and of the plain class word where it has it too: the worst decides",
+    )
     against: Rival = Field("base", description="whom it is compared with; skipped where there is no champion")
     why: str = Field("", description="where the line comes from; the card says it")
     level: float = Field(0.95, gt=0.5, lt=1, description="confidence of the two-sided interval")
@@ -195,6 +200,7 @@ class Gate(BaseModel):
             words
             + (" against the champion" if self.rival == "champion" else "")
             + (", every subject" if self.each else "")
+            + (" and the plain class" if self.each and metric.plain else "")
         )
 
     def decide(self, found: Estimate | None) -> GateVerdict:
@@ -224,7 +230,10 @@ class Gate(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one judge found of one subject (of all where it is empty). `reason` says why there is nothing to find."""
+    """What one judge found of one subject, or of "a plain chair"; of all where it is empty.
+
+    `reason` says why there is nothing to find.
+    """
 
     judge: str
     subject: str

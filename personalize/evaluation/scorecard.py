@@ -76,15 +76,16 @@ def _answers(scores: Scores, gate: Gate, judges: Sequence[str] = ()) -> list[Ans
     """A gate's metric in the eyes of each judge, of each subject where it asks for that."""
     looked_at = METRICS[gate.metric].judged_by == "looking"
     names = judges or (scores.lookers if looked_at else [""])
-    subjects = enumerate(scores.tokens) if gate.each else [(None, "")]
+    plain = [f"a plain {noun}" for noun in scores.nouns] if METRICS[gate.metric].plain else []
+    of_whom = enumerate([*scores.tokens, *plain]) if gate.each else [(None, "")]
     return [
         Answer(
             _called(scores, gate.metric, name),
-            token,
+            called,
             as_written(scores.estimate(gate.metric, name, gate.rival, gate.level, s)),
             scores.missing(gate.metric, s, gate.rival, name),
         )
-        for s, token in subjects
+        for s, called in of_whom
         for name in names
     ]
 

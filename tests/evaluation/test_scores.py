@@ -71,6 +71,21 @@ def test_shuffled_subjects_fail():
     assert found["recognised"] == found["likeness"] == found[""] == "failed"
 
 
+@pytest.mark.parametrize(("name", "called"), [(3, "token3"), (5, "a plain chair")])
+def test_one_subject_or_the_plain_class_that_is_blurred_fails_among_sharp_ones(name, called):
+    scores = evaluation()
+    sharpness = scores.drawn["tuned"].qualities["sharpness"].copy()
+    sharpness[name] -= 1
+    blurred = with_tuned(scores, sharpness=sharpness)
+    of_all, of_each = judge_all(
+        blurred,
+        [Gate(metric="sharpness", kind="equivalence", margin=0.5, each=each) for each in (False, True)],
+    )
+    assert of_all.verdict == "passed"
+    assert (of_each.verdict, of_each.decisive.subject) == ("failed", called)
+    assert f"worst for {called}" in of_each.why
+
+
 @pytest.mark.parametrize("instead", ["another subject", "any chair"])
 def test_one_subject_that_is_missing_fails_though_the_average_is_good(instead):
     scores = evaluation()
