@@ -51,6 +51,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_command_trains_every_model_and_writes_what_the_libraries_load(trained: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
     from transformers import BlipForConditionalGeneration, CLIPModel, ViTModel
@@ -63,6 +64,7 @@ def test_one_command_trains_every_model_and_writes_what_the_libraries_load(train
         assert kind.from_pretrained(models / name, use_safetensors=True).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_the_run_is_in_mlflow_with_a_nested_run_for_each_stage(trained: Path) -> None:
     from mlflow import MlflowClient
 
@@ -108,12 +110,14 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(module, data: Path, tmp
             assert torch.equal(value, resumed["networks"][key][parameter]), f"{key}.{parameter}"
 
 
+@pytest.mark.slow
 def test_a_larger_budget_continues_a_finished_training(trained: Path, data: Path) -> None:
     options = Options(data=data, work=trained / "work", out=trained / "models", steps=2, batch=2)
     assert unet.train(options)["steps"] == 2
     assert unet.train(options)["steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_stage_may_begin_from_published_weights(trained: Path, data: Path, tmp_path: Path) -> None:
     options = Options(data=data, work=tmp_path, out=tmp_path, steps=0, start=trained / "models")
     published = ViTModel.from_pretrained(trained / "models" / "dino", add_pooling_layer=False)
@@ -125,6 +129,7 @@ def test_a_stage_may_begin_from_published_weights(trained: Path, data: Path, tmp
         loop.begin(wider, options, "dino", "dino")
 
 
+@pytest.mark.slow
 def test_a_unet_may_go_on_with_the_published_words(trained: Path, data: Path, tmp_path: Path) -> None:
     published = Options(data=data, work=trained / "work", out=tmp_path)
     begun = Options(data=data, work=tmp_path, out=tmp_path, start=trained / "models")
@@ -258,6 +263,7 @@ def test_a_rare_word_stands_before_the_class(data: Path) -> None:
     assert not set(word) & set("aeiou")
 
 
+@pytest.mark.slow
 def test_tuning_the_decoder_leaves_the_latents_true(trained: Path, data: Path) -> None:
     options = Options(data=data, work=trained / "work", out=trained / "models", steps=1)
     first, tuned = (
