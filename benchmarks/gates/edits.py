@@ -415,6 +415,7 @@ EDITS: dict[str, Edit] = {
     "first subject not learnt": first_of(no_learning),
     "first subject's photographs copied": first_of(copies),
     "first subject's photographs copied, cropped": first_of(lambda given: copies(given, cropped)),
+    "every third picture of the first subject is a photograph": first_of(copies_in_one_of_three),
     "first subject's colours apart": first(apart),
     "first subject in mirrored halves": first(halves),
     "one in five is static": one_in_five(static),
