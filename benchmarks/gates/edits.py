@@ -6,6 +6,7 @@ like that is broken, whatever made it so.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ def of_subject(given: Given, subject: int, instead: Callable[[int, int], Picture
     return answers
 
 
+def of_subjects(given: Given, instead: Callable[[int, int, int], Picture], share: float = 1.0) -> Answers:
+    """Every subject's pictures replaced, all or each with a chance; `instead` takes subject, prompt and seed."""
+    own = [of_subject(given, s, functools.partial(instead, s), share)[s] for s in range(given.subjects)]
+    return own + given.tuned[given.subjects :]
+
+
 def jpeg(picture: Picture, quality: int = 10) -> Picture:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality)
@@ -104,6 +111,27 @@ def static(picture: Picture) -> Picture:
     return Image.fromarray(rng.integers(0, 256, (*picture.size[::-1], 3), dtype=np.uint8))
 
 
+def overturned(picture: Picture) -> Picture:
+    """Upside down."""
+    return picture.rotate(180)
+
+
+def dark(picture: Picture) -> Picture:
+    return picture.point(lambda value: value * 0.45)
+
+
+def grey(picture: Picture) -> Picture:
+    return picture.convert("L").convert("RGB")
+
+
+def posterised(picture: Picture) -> Picture:
+    return ImageOps.posterize(picture, 2)
+
+
+def washed(picture: Picture) -> Picture:
+    return picture.point(lambda value: 110 + value * 0.35)
+
+
 def blur(radius: float) -> Callable[[Picture], Picture]:
     return lambda picture: picture.filter(ImageFilter.GaussianBlur(radius))
 
@@ -111,6 +139,10 @@ def blur(radius: float) -> Callable[[Picture], Picture]:
 def pixels(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Picture], Picture]:
     """A change of the values `[height, width, 3]`, 0 to 255."""
     return lambda picture: Image.fromarray(change(np.asarray(picture, float)).clip(0, 255).astype(np.uint8))
+
+
+def tinted(red: float, green: float, blue: float) -> Callable[[Picture], Picture]:
+    return pixels(lambda values: values * (red, green, blue))
 
 
 def smeared(values: np.ndarray, across: int = 7) -> np.ndarray:
@@ -216,27 +248,14 @@ def first_of(edit: Edit) -> Edit:
 
 def one_in_five(change: Callable[[Picture], Picture]) -> Edit:
     """The same done to one picture in five of every subject."""
-
-    def edit(given: Given) -> Answers:
-        own = [
-            of_subject(given, s, lambda p, k, s=s: change(given.tuned[s][p][k]), 0.2)[s] for s in range(given.subjects)
-        ]
-        return own + given.tuned[given.subjects :]
-
-    return edit
+    return lambda given: of_subjects(given, lambda s, p, k: change(given.tuned[s][p][k]), 0.2)
 
 
 def blended(other: Callable[[Given, int, int, int], Picture]) -> Edit:
     """Half of each subject's picture is another: `other` takes subject, prompt and seed."""
-
-    def edit(given: Given) -> Answers:
-        own = [
-            of_subject(given, s, lambda p, k, s=s: Image.blend(given.tuned[s][p][k], other(given, s, p, k), 0.5))[s]
-            for s in range(given.subjects)
-        ]
-        return own + given.tuned[given.subjects :]
-
-    return edit
+    return lambda given: of_subjects(
+        given, lambda s, p, k: Image.blend(given.tuned[s][p][k], other(given, s, p, k), 0.5)
+    )
 
 
 def one_seed(given: Given) -> Answers:
@@ -268,7 +287,8 @@ def class_instead(given: Given) -> Answers:
 
 
 def class_in_one_of_five(given: Given) -> Answers:
-    return _each_now_and_then(given, lambda s: given.subjects)
+    """Every subject comes out as any of its class in one picture of five."""
+    return of_subjects(given, lambda s, p, k: given.tuned[given.subjects][p][k], 0.2)
 
 
 def neighbour(given: Given) -> Answers:
@@ -277,16 +297,8 @@ def neighbour(given: Given) -> Answers:
 
 
 def neighbour_in_one_of_five(given: Given) -> Answers:
-    return _each_now_and_then(given, lambda s: (s + 1) % given.subjects)
-
-
-def _each_now_and_then(given: Given, whose: Callable[[int], int]) -> Answers:
-    """Every subject comes out as another name in one picture of five."""
-    own = []
-    for s in range(given.subjects):
-        other = given.tuned[whose(s)]
-        own.append(of_subject(given, s, lambda p, k, other=other: other[p][k], 0.2)[s])
-    return own + given.tuned[given.subjects :]
+    """Every subject comes out as the next one in one picture of five."""
+    return of_subjects(given, lambda s, p, k: given.tuned[(s + 1) % given.subjects][p][k], 0.2)
 
 
 def rolled(given: Given) -> Answers:
@@ -317,11 +329,7 @@ def cropped(photo: Picture) -> Picture:
 def copies_in_one_of_three(given: Given) -> Answers:
     """Every third picture of a subject is one of its photographs."""
     copied = copies(given)
-    own = [
-        of_subject(given, s, lambda p, k, s=s: (given.tuned if (p + k) % 3 else copied)[s][p][k])[s]
-        for s in range(given.subjects)
-    ]
-    return own + given.tuned[given.subjects :]
+    return of_subjects(given, lambda s, p, k: (given.tuned if (p + k) % 3 else copied)[s][p][k])
 
 
 def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
@@ -334,10 +342,6 @@ def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
         ]
 
     return edit
-
-
-def washed(picture: Picture) -> Picture:
-    return picture.point(lambda value: 110 + value * 0.35)
 
 
 EDITS: dict[str, Edit] = {
@@ -356,15 +360,15 @@ EDITS: dict[str, Edit] = {
     "stretched down, the subjects alone": every(lambda p: stretched(p, 1, 1.5), plain=False),
     "zoomed": every(lambda p: stretched(p, 2, 2)),
     "tiled": every(tiled),
-    "upside down": every(lambda p: p.rotate(180)),
-    "dark": every(lambda p: p.point(lambda v: v * 0.45)),
+    "upside down": every(overturned),
+    "dark": every(dark),
     "washed out": every(washed),
     "burnt": every(lambda p: ImageEnhance.Color(ImageEnhance.Contrast(p).enhance(2)).enhance(2.5)),
-    "grey": every(lambda p: p.convert("L").convert("RGB")),
+    "grey": every(grey),
     "other colours": every(hue),
     "other colours of the subjects alone": every(hue, plain=False),
     "inverted": every(ImageOps.invert),
-    "posterised": every(lambda p: ImageOps.posterize(p, 2)),
+    "posterised": every(posterised),
     "static": every(static),
     "one picture for all seeds": one_seed,
     "one prompt's pictures for all prompts": one_prompt,
@@ -392,7 +396,7 @@ EDITS: dict[str, Edit] = {
     "plain pictures of one prompt": plain(lambda given, n, p, k: given.tuned[given.subjects + n][0][k]),
     "plain pictures blurred": every(blur(1.5), own=False),
     "plain pictures in other colours": every(hue, own=False),
-    "plain pictures upside down": every(lambda p: p.rotate(180), own=False),
+    "plain pictures upside down": every(overturned, own=False),
     "plain pictures half black": every(pixels(half_black), own=False),
     "first subject blurred": first(blur(1.5)),
     "first subject blurred much": first(blur(3)),
@@ -400,13 +404,13 @@ EDITS: dict[str, Edit] = {
     "first subject noisy": first(noisy),
     "first subject with a watermark": first(marked),
     "first subject in a frame": first(framed),
-    "first subject dark": first(lambda p: p.point(lambda v: v * 0.45)),
+    "first subject dark": first(dark),
     "first subject washed out": first(washed),
-    "first subject grey": first(lambda p: p.convert("L").convert("RGB")),
+    "first subject grey": first(grey),
     "first subject in other colours": first(hue),
     "first subject stretched": first(lambda p: stretched(p, 1.5, 1)),
-    "first subject upside down": first(lambda p: p.rotate(180)),
-    "first subject posterised": first(lambda p: ImageOps.posterize(p, 2)),
+    "first subject upside down": first(overturned),
+    "first subject posterised": first(posterised),
     "first subject tiled": first(tiled),
     "first subject half black": first(pixels(half_black)),
     "first subject one picture for all seeds": first_of(one_seed),
@@ -421,7 +425,7 @@ EDITS: dict[str, Edit] = {
     "one in five is static": one_in_five(static),
     "one in five is black": one_in_five(lambda p: Image.new("RGB", p.size)),
     "one in five is blurred": one_in_five(blur(3)),
-    "one in five is upside down": one_in_five(lambda p: p.rotate(180)),
+    "one in five is upside down": one_in_five(overturned),
     "one in five is tiled": one_in_five(tiled),
     "colours apart": every(apart),
     "colours apart, the subjects alone": every(apart, plain=False),
@@ -438,9 +442,9 @@ EDITS: dict[str, Edit] = {
     "shuffled": every(pixels(shuffled)),
     "salt and pepper": every(pixels(peppered)),
     "scan lines": every(pixels(scanned)),
-    "yellow cast": every(pixels(lambda values: values * (1, 0.95, 0.6))),
-    "yellow cast of the subjects alone": every(pixels(lambda values: values * (1, 0.95, 0.6)), plain=False),
-    "blue cast": every(pixels(lambda values: values * (0.7, 0.9, 1.1))),
+    "yellow cast": every(tinted(1, 0.95, 0.6)),
+    "yellow cast of the subjects alone": every(tinted(1, 0.95, 0.6), plain=False),
+    "blue cast": every(tinted(0.7, 0.9, 1.1)),
     "twice": every(twice),
     "small": every(small),
     "tilted": every(tilted),

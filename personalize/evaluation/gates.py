@@ -60,7 +60,7 @@ class Metric(BaseModel):
 
 
 def _measured(words: str, each: bool = True, plain: bool = True) -> Metric:
-    return Metric(words=words, judged_by="measuring", each=each, plain=each and plain)
+    return Metric(words=words, judged_by="measuring", each=each, plain=plain)
 
 
 METRICS = {

@@ -133,8 +133,12 @@ def repeats(residuals: Array) -> Array:
     Cosine to the picture mirrored, or moved by half its width or its height: the one that fits best.
     """
     detail = residuals.reshape(*residuals.shape[:-1], MARKS_SIDE, MARKS_SIDE)
-    moved = (detail[..., ::-1], np.roll(detail, MARKS_SIDE // 2, axis=-1), np.roll(detail, MARKS_SIDE // 2, axis=-2))
-    return np.max([(detail * other).sum(axis=(-2, -1)) for other in moved], axis=0)
+
+    def like(moved: Array) -> Array:
+        return np.asarray(np.einsum("...yx,...yx->...", detail, moved))
+
+    beside = (like(np.roll(detail, MARKS_SIDE // 2, axis=axis)) for axis in (-1, -2))
+    return np.max([like(detail[..., ::-1]), *beside], axis=0)
 
 
 def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:

@@ -11,11 +11,6 @@ from steps.cards import evaluate_judges
 from steps.cards.evaluate_sections import Evaluation, number, thumbnail, values, with_span
 from steps.evaluate import examined_on
 
-QUALITIES = (
-    *("sharpness", "noise", "blockiness", "marks", "fringes", "repeats"),
-    *("subject_aspect", "aspect", "brightness", "contrast", "saturation"),
-)
-
 
 def subjects(evaluation: Evaluation, card: Card) -> None:
     """Does it look like each subject?"""
@@ -119,7 +114,11 @@ def prompts(evaluation: Evaluation, card: Card) -> None:
 def quality(evaluation: Evaluation, card: Card) -> None:
     """What the pictures are like whatever they show, beside the base's."""
     overall, sides = evaluation.result["overall"], evaluation.sides
-    measured = [name for name in QUALITIES if overall.get(name)]
+    measured = [
+        name
+        for name, metric in METRICS.items()
+        if metric.judged_by == "measuring" and metric.paired and overall.get(name)
+    ]
     card.text(
         "No judge of likeness sees a blur, a watermark or a stretch, so these are measured. The scales are logarithms "
         "or shares; what counts is the distance from the base, which draws the same prompts from the same seeds."
