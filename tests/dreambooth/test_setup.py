@@ -39,6 +39,7 @@ def test_each_part_of_the_base_is_on_the_device_only_while_it_works(tiny_models:
     assert seen == ["reading captions", *text, *text, vae, *encoding, vae, unet]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: what lies on a card was not seen")
 def test_on_a_card_nothing_but_what_learns_is_left(tiny_models: Path, tmp_path: Path):
     run = set_up(

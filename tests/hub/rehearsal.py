@@ -1,11 +1,13 @@
-"""The gpu profile from the first byte to a picture from the registry, on the CPU, with random weights.
+"""The gpu profile from the first byte to a picture from the registry, with random weights, on a card or without one.
 
-    python -m tests.hub.rehearsal            SDXL's full sizes: half an hour on two cores, 20 GB of memory, 60 of disk
-    python -m tests.hub.rehearsal --tiny     the same at toy width
+    python -m tests.hub.rehearsal                  SDXL's full sizes, on the CPU: half an hour on two cores, 20 GB of
+                                                   memory, 60 of disk
+    python -m tests.hub.rehearsal --device cuda    the same on the card, at 1024 px: minutes
+    python -m tests.hub.rehearsal --tiny           at toy width
 
 `mlflow run . -P profile=gpu` fetches its models from the double of the hub, goes through every step to a registered
 model, and a process of its own loads that from the registry and asks it for a picture. Only what makes it small is
-said otherwise: device, resolution, steps, prompts. The most memory that all its processes held together is kept for
+said otherwise: pictures, steps and prompts, and without a card also device, resolution and memory level. The most memory that all its processes held together is kept for
 each step: as `rehearsal_peak_memory_gb` of its run, in the JSON (`--out`) and in a table.
 """
 
@@ -45,24 +47,30 @@ PROFILE = yaml.safe_load((ROOT / "profiles" / "gpu.yaml").read_text(encoding="ut
 STEPS = ("ingest", "caption", "prior", "train", "baseline", "draw", "evaluate", "register")
 METRIC = "rehearsal_peak_memory_gb"
 PROMPTS = {"place": {name: f"a photo of a {{token_noun}} {name}" for name in ("on the beach", "in the snow")}}
+SHORT = {
+    "MASKS": "model",
+    "PRIOR_IMAGES": 4,
+    "max_train_steps": 10,
+    "VALIDATION_EVERY": 10,
+    "VALIDATION_PROMPTS": 1,
+    "baseline.prompts": json.dumps(PROMPTS),
+    "SEEDS_PER_PROMPT": 1,
+}
 SMALL = {
     "DEVICE": "cpu",
     "RESOLUTION": 128,
-    "MASKS": "model",
     "PRIOR_IMAGES": 2,
     "prior.sampling_steps": 1,
     "max_train_steps": 2,
     "BATCH_SIZE": 1,
     "PRIOR_BATCH_SIZE": 1,
     "VALIDATION_EVERY": 2,
-    "VALIDATION_PROMPTS": 1,
     "train.validation_sampling_steps": 1,
     "train.memory": "balanced",
-    "baseline.prompts": json.dumps(PROMPTS),
-    "SEEDS_PER_PROMPT": 1,
     "EVALUATION_STEPS": 1,
     "register.sampling_steps": 1,
 }
+"""Without a card, beside what is short everywhere."""
 ASK = """
 import sys, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
@@ -74,28 +82,31 @@ print(answer["width"][0], answer["height"][0], len(answer["image"][0]))
 def main(words: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m tests.hub.rehearsal", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tiny", action="store_true", help="toy width")
-    parser.add_argument("--dtype", default=usual(), help="of the base; the profile's where the CPU computes in it")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it is computed")
+    parser.add_argument("--dtype", help="of the base; the profile's where the device computes in it")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "rehearsal.json")
     given = parser.parse_args(words)
+    given.dtype = given.dtype or usual(given.device)
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         place = Path(folder)
         print("making models with random weights", flush=True)
-        repositories = made(place / "models", sdxl.TINY if given.tiny else sdxl.FULL, given.dtype)
+        repositories = made(place / "models", sdxl.TINY if given.tiny else sdxl.FULL, given)
         photographs = photographed(place / "photographs")
         with serving(repositories) as hub:
             environment = surroundings(place, hub.endpoint)
             clone(place / "project")
-            found = rehearsed(place, photographs, given.dtype, environment)
+            found = rehearsed(place, photographs, given, environment)
             found["fetched"] = {name: fetched(hub, name) for name in repositories}
-    found |= {"sizes": "toy" if given.tiny else "SDXL 1.0", "dtype": given.dtype}
+    found |= {"sizes": "toy" if given.tiny else "SDXL 1.0", "dtype": given.dtype, "device": given.device}
     write_json(given.out, found)
     print(table(found))
     return found
 
 
-def usual() -> str:
+def usual(device: str) -> str:
     """The profile's, unless the CPU would have to imitate it: that takes some fifty times as long as float32."""
-    return str(PROFILE["DTYPE"]) if torch.cpu._is_avx512_bf16_supported() else "float32"
+    able = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return str(PROFILE["DTYPE"]) if able else "float32"
 
 
 def fetched(hub: Hub, name: str) -> int:
@@ -107,7 +118,7 @@ def fetched(hub: Hub, name: str) -> int:
 # What there is to fetch.
 
 
-def made(folder: Path, sizes: sdxl.Sizes, dtype: str) -> dict[str, Repository]:
+def made(folder: Path, sizes: sdxl.Sizes, given: argparse.Namespace) -> dict[str, Repository]:
     """Every repository that the profile names, at its commit: its real names of files, random weights, clutter."""
     random_models(folder)
     _dinov2(folder / "dinov2", folder / "dino")
@@ -123,16 +134,16 @@ def made(folder: Path, sizes: sdxl.Sizes, dtype: str) -> dict[str, Repository]:
     }
     found = {name: _repository(commit, names, _files(folder / here)) for (name, commit), (names, here) in of.items()}
     found[PROFILE["BASE_MODEL"]] = _repository(
-        PROFILE["BASE_REVISION"], listings.SDXL, _base(folder / "base", sizes, dtype)
+        PROFILE["BASE_REVISION"], listings.SDXL, _base(folder / "base", sizes, given)
     )
     return found
 
 
-def _base(folder: Path, sizes: sdxl.Sizes, dtype: str) -> dict[str, Content]:
+def _base(folder: Path, sizes: sdxl.Sizes, given: argparse.Namespace) -> dict[str, Content]:
     """In the one precision that is fetched; of 2023, when tokenizers had no tokenizer.json."""
-    sdxl.write(folder, sizes, getattr(torch, dtype))
+    sdxl.write(folder, sizes, getattr(torch, given.dtype), given.device)
     files = {name: content for name, content in _files(folder).items() if not name.endswith("tokenizer.json")}
-    half = dtype != "float32"
+    half = given.dtype != "float32"
     return {
         name.replace(".safetensors", ".fp16.safetensors") if half else name: content for name, content in files.items()
     }
@@ -193,10 +204,13 @@ def _key(place: Path) -> Path:
     return place
 
 
-def rehearsed(place: Path, photographs: Path, dtype: str, environment: dict[str, str]) -> dict[str, Any]:
+def rehearsed(
+    place: Path, photographs: Path, given: argparse.Namespace, environment: dict[str, str]
+) -> dict[str, Any]:
     client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_TRACKING_URI"])
     experiment = client.create_experiment("rehearsal", artifact_location=str(place / "artifacts"))
-    said = SMALL | {"DATA": str(photographs), "DTYPE": dtype, "MODEL_NAME": "rehearsed"}
+    less = SMALL if given.device == "cpu" else {"RESOLUTION": 128} if given.tiny else {}
+    said: dict[str, Any] = {**SHORT, **less, "DATA": photographs, "DTYPE": given.dtype, "MODEL_NAME": "rehearsed"}
     command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-id", experiment]
     command += ["-P", "profile=gpu"] + [word for name, value in said.items() for word in ("-P", f"{name}={value}")]
     seconds: dict[str, float] = {}
@@ -215,7 +229,7 @@ def rehearsed(place: Path, photographs: Path, dtype: str, environment: dict[str,
         seconds["a picture from the registry"] = time.time() - asked
     if missing := [step for step in STEPS if step not in seen]:
         raise RuntimeError(f"these steps did not run: {', '.join(missing)}")
-    if shown[-3:-1] != [str(SMALL["RESOLUTION"])] * 2:
+    if shown[-3:-1] != [str(said.get("RESOLUTION", PROFILE["RESOLUTION"]))] * 2:
         raise RuntimeError(f"the registered model answered with something else than a picture: {shown}")
     order = [*STEPS, "a picture from the registry"]
     return {
@@ -225,13 +239,17 @@ def rehearsed(place: Path, photographs: Path, dtype: str, environment: dict[str,
 
 
 def _call(command: list[str], cwd: Path, environment: dict[str, str]) -> str:
-    """What it prints; its last words where it fails."""
-    done = subprocess.run(
+    """What it prints, which is shown as it comes."""
+    printed = []
+    with subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:5])} ended with {done.returncode}:\n{done.stdout[-6000:]}")
-    return done.stdout
+    ) as process:
+        for line in process.stdout or ():
+            printed.append(line)
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[:5])} ended with {process.returncode}")
+    return "".join(printed)
 
 
 @contextmanager
