@@ -7,8 +7,8 @@
 
 `mlflow run . -P profile=gpu` fetches its models from the double of the hub, goes through every step to a registered
 model, and a process of its own loads that from the registry and asks it for a picture. Only what makes it small is
-said otherwise: pictures, steps and prompts, and without a card also device, resolution and memory level. The most memory that all its processes held together is kept for
-each step: as `rehearsal_peak_memory_gb` of its run, in the JSON (`--out`) and in a table.
+said otherwise: pictures, steps and prompts, and without a card also device, resolution and memory level. The most
+memory that all its processes held together is kept for each step: as `rehearsal_peak_memory_gb` of its run, in the JSON (`--out`) and in a table.
 """
 
 from __future__ import annotations
@@ -204,9 +204,7 @@ def _key(place: Path) -> Path:
     return place
 
 
-def rehearsed(
-    place: Path, photographs: Path, given: argparse.Namespace, environment: dict[str, str]
-) -> dict[str, Any]:
+def rehearsed(place: Path, photographs: Path, given: argparse.Namespace, environment: dict[str, str]) -> dict[str, Any]:
     client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_TRACKING_URI"])
     experiment = client.create_experiment("rehearsal", artifact_location=str(place / "artifacts"))
     less = SMALL if given.device == "cpu" else {"RESOLUTION": 128} if given.tiny else {}
