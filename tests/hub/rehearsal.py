@@ -8,7 +8,8 @@
 `mlflow run . -P profile=gpu` fetches its models from the double of the hub, goes through every step to a registered
 model, and a process of its own loads that from the registry and asks it for a picture. Only what makes it small is
 said otherwise: pictures, steps and prompts, and without a card also device, resolution and memory level. The most
-memory that all its processes held together is kept for each step: as `rehearsal_peak_memory_gb` of its run, in the JSON (`--out`) and in a table.
+memory that all its processes held together is kept for each step: as `rehearsal_peak_memory_gb` of its run, in the
+JSON (`--out`) and in a table.
 """
 
 from __future__ import annotations
