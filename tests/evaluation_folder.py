@@ -258,6 +258,7 @@ def _scores(questions: Questions, sides: Mapping[str, tuple[float, float]], mixe
         shape = (subjects + 1, prompts, seeds)
         qualities = {name: rng.normal(0, 0.05, shape) for name in quality.MEASURED}
         assert set(PLAIN_QUALITIES) <= set(qualities)
+        qualities["upside_down"] = np.zeros(shape)
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 
     photographs = [

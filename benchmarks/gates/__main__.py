@@ -23,13 +23,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
+import numpy as np
+
+from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Picture
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.gates import is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
-from personalize.evaluation.measure import measure
+from personalize.evaluation.measure import measure, upside_down
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
 from personalize.files import file_digest, read_json, value_digest, write_json
@@ -111,11 +113,19 @@ def subset(scores: Scores, subjects: Sequence[int]) -> Scores:
     return replace(scores, photographs=[scores.photographs[s] for s in subjects], drawn=drawn)
 
 
-def spoilt(scores: Scores, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
+def spoilt(scores: Scores, given: Given, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
     """The evaluation with these pictures as the tuned model's."""
     shape = len(answers), len(answers[0]), len(answers[0][0])
-    flat = [picture for prompts in answers for seeds in prompts for picture in seeds]
-    named = quality.by_name(*quality.measured(flat), shape)
+    flat, base = ([picture for prompts in of for seeds in prompts for picture in seeds] for of in (answers, given.base))
+    qualities, residuals, layouts = quality.measured(flat)
+    laid = quality.laid_upside_down(layouts, np.stack([quality.layout(picture) for picture in base])).reshape(shape)
+
+    def upright(name: int) -> Sequence[Picture]:
+        of = [given.photographs[name]] if name < len(given.photographs) else given.base[name]
+        return [picture for some in of for picture in some]
+
+    heads = upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
+    named = {**quality.by_name(qualities, residuals, shape), "upside_down": heads}
     features = {judge.name: judge.images(flat).reshape(*shape, -1) for judge in jury}
     return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
 
@@ -172,7 +182,7 @@ class Spoiling:
         return Given(opened(tuned), opened(base), [[open_rgb(one.path) for one in of] for of in photographs])
 
     def by(self, edit: Edit) -> Scores:
-        return spoilt(self.scores, edit(self.given), self.bench.judges)
+        return spoilt(self.scores, self.given, edit(self.given), self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, asked: Asked) -> Scores:

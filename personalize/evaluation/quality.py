@@ -27,6 +27,8 @@ MARKS_SIDE = 128
 """Side in pixels at which pictures and their colours are laid over one another, and their edges are counted."""
 REACH = 3
 """How far apart colours are looked for, in pixels of `MARKS_SIDE`."""
+LAYOUT_SIDE = 16
+"""Side in cells at which it is looked what lies where in a picture."""
 TINY = 1e-3
 
 
@@ -141,6 +143,31 @@ def repeats(residuals: Array) -> Array:
     return np.max([like(detail[..., ::-1]), *beside], axis=0)
 
 
+def layout(image: Image) -> Array:
+    """Which colours lie where, the surroundings above all: `[LAYOUT_SIDE, LAYOUT_SIDE, 3]` of length 1, or zeros.
+
+    The middle counts a fifth: there a subject stands in the place of something else of its class.
+    """
+    from PIL import Image as Pillow
+
+    small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Pillow.Resampling.BOX)
+    cells = np.asarray(small, np.float32) / 255
+    cells -= cells.mean(axis=(0, 1))
+    quarter = LAYOUT_SIDE // 4
+    cells[quarter:-quarter, quarter:-quarter] /= 5
+    length = float(np.linalg.norm(cells))
+    return cells / length if length > TINY else np.zeros_like(cells)
+
+
+def laid_upside_down(layouts: Array, others: Array) -> NDArray[np.bool_]:
+    """Whether layouts `[..., side, side, 3]` fit those of other pictures better once these are turned by 180°: `[...]`.
+
+    Others that were drawn for the same prompt from the same noise: a model that learnt a subject, and nothing else,
+    leaves the surroundings where the base puts them.
+    """
+    return np.asarray((layouts * (others - others[..., ::-1, ::-1, :])).sum(axis=(-1, -2, -3)) < 0)
+
+
 def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:
     """What `measured` found of the pictures of all names, prompts and seeds, by name of `MEASURED`: `[n, p, k]`."""
     named = dict(zip(QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
@@ -148,6 +175,7 @@ def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> 
     return {**named, "marks": marks(detail), "repeats": repeats(detail)}
 
 
-def measured(images: Sequence[Image]) -> tuple[Array, Array]:
-    """`qualities` and `residual` of each picture: `[n, 8]`, `[n, d]`."""
-    return np.stack([qualities(image) for image in images]), np.stack([residual(image) for image in images])
+def measured(images: Sequence[Image]) -> tuple[Array, Array, Array]:
+    """`qualities`, `residual` and `layout` of each picture: `[n, 8]`, `[n, d]`, `[n, side, side, 3]`."""
+    qualities_, residual_, layout_ = (np.stack([of(image) for image in images]) for of in (qualities, residual, layout))
+    return qualities_, residual_, layout_

@@ -27,6 +27,7 @@ WORDS = {
     "marks": ("carry no mark", "carry the same mark at the same place, as a watermark would"),
     "fringes": ("have their colours in register", "have colours that lie apart"),
     "repeats": ("are one picture each", "repeat themselves, mirrored or side by side"),
+    "upside_down": ("stand the right way up", "stand on their heads"),
     "subject_aspect": ("have the proportions of the base model's", "are stretched"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),
