@@ -23,7 +23,9 @@ Question = tuple[str, str, int]
 
 COMPARED = ("likeness", "clip_t", "r_precision", "recognised", "copied")
 """The metrics that each picture has by itself, as `METRICS` calls them."""
-MAY_DIFFER = ("prompts", "seeds_per_prompt", "questions_seed", "level", "computed_on", "adapter_md5")
+MAY_DIFFER = (
+    "prompts", "seeds_per_prompt", "questions_seed", "looks", "champion", "level", "computed_on", "adapter_md5",
+)  # fmt: skip
 """Settings of scores.json that do not keep two evaluations from being compared on their common questions."""
 
 
@@ -75,14 +77,18 @@ def _asked(rows: Mapping[Question, Any]) -> str:
 def compare(evaluations: Sequence[Evaluated], questions: Sequence[Question], level: float = 0.95) -> dict[str, Any]:
     """Of each evaluation its means on the common questions, of each but the first its differences from the first.
 
-    Plain values for JSON. Differences are given over all subjects and of each subject.
+    Plain values for JSON. Differences are given over all subjects and of each subject. Where evaluations were asked
+    again while they were undecided, intervals are so wide that they hold at all looks of any of them.
     """
     first = evaluations[0]
     metrics = [metric for metric in COMPARED if all(_has(each, metric) for each in evaluations)]
     subjects = list(dict.fromkeys(token for token, _, _ in questions))
+    prompts = len({_cluster(first, question) for question in questions})
+    looks = sorted({look for each in evaluations for look in each.scores.get("settings", {}).get("looks", ())})
+    held = statistics.at_each_look(level, tuple(looks), prompts)
     return {
         "questions": len(questions),
-        "prompts": len({_cluster(first, question) for question in questions}),
+        "prompts": prompts,
         "subjects": subjects,
         "metrics": {metric: METRICS[metric].words for metric in metrics},
         "level": level,
@@ -98,10 +104,10 @@ def compare(evaluations: Sequence[Evaluated], questions: Sequence[Question], lev
         "differences": [
             {
                 "run_id": other.run_id,
-                "overall": {metric: _difference(first, other, questions, metric, level) for metric in metrics},
+                "overall": {metric: _difference(first, other, questions, metric, held) for metric in metrics},
                 "subjects": {
                     token: {
-                        metric: _difference(first, other, [q for q in questions if q[0] == token], metric, level)
+                        metric: _difference(first, other, [q for q in questions if q[0] == token], metric, held)
                         for metric in metrics
                     }
                     for token in subjects

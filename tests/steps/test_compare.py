@@ -47,6 +47,19 @@ def test_only_what_all_were_asked_counts_and_a_prompt_counts_once_whatever_its_p
     assert (found["questions"], found["prompts"], found["subjects"]) == (5, 5, ["zwvchr"])
 
 
+def test_looks_and_champions_may_differ_and_looks_widen_the_intervals(store, tmp_path):
+    def width(name: str, **settings) -> float:
+        first, other = (
+            evaluation(tmp_path / f"{name}{n}", noise=n, weights=f"{name}{n}".encode(), settings=SETTINGS | of)
+            for n, of in enumerate(({}, settings))
+        )
+        low, high = run(tmp_path, first.evaluate, other.evaluate)[0]["differences"][0]["overall"]["likeness"]["ci"]
+        return high - low
+
+    once = width("a", champion={"version": "3"})
+    assert width("b", looks=[6, 12, 18]) > 1.03 * once
+
+
 def test_the_same_weights_evaluated_twice_are_called_so(store, tmp_path):
     runs = [evaluation(tmp_path / name, noise=n).evaluate for n, name in enumerate("ab")]
     found, card = run(tmp_path, *runs)
