@@ -91,7 +91,7 @@ class Planned:
 
 
 def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until: str = "", step: str = "") -> Prepared:
-    """Read and validate everything, and digest what the needed steps depend on. Does not import MLflow.
+    """Read and validate everything, and digest what the needed steps depend on, a registry's champion among it.
 
     until: every step of recipe.yaml up to this one (default: the recipe's own `until`). step: this one and what it
     needs. Raises RecipeError for every fault, with file and line.
