@@ -71,6 +71,7 @@ def make(
     likeness: float = 0.8,
     following: float = 1.0,
     mixed_up: Sequence[int] = (),
+    on_heads: Sequence[int] = (),
     champion: bool = False,
     distinct: int = 0,
     chosen: Mapping[str, Any] = KNEE,
@@ -78,6 +79,7 @@ def make(
     earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Folder:
     """likeness, following: how much of subject and prompt the tuned model draws; mixed_up: subjects drawn as the next.
+    on_heads: subjects drawn upside down.
 
     distinct: draws only so many different files and links the others to them, where there are many.
     """
@@ -101,7 +103,7 @@ def make(
         speed = {"pictures": len(drawn[name].files), "drawn_now": len(drawn[name].files), "seconds": 61.5}
         step, file = (folders["draw"], "champion") if name == "champion" else (at[name], "speed")
         write_json(step / "diagnostics" / f"{file}.json", speed)
-    scores = _scores(questions, sides, mixed_up)
+    scores = _scores(questions, sides, mixed_up, on_heads)
     result = scorecard(scores, questions, gates, [[photo.name for photo in of] for of in photographs])
     if champion:
         write_json(at["champion"] / "version.json", {"name": "chairs", "version": "3"})
@@ -238,7 +240,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def _scores(questions: Questions, sides: Mapping[str, tuple[float, float]], mixed_up: Sequence[int]) -> Scores:
+def _scores(
+    questions: Questions, sides: Mapping[str, tuple[float, float]], mixed_up: Sequence[int], on_heads: Sequence[int]
+) -> Scores:
     rng = np.random.default_rng(0)
     subjects, prompts, seeds = len(questions.subjects), len(questions.prompts), questions.seeds_per_prompt
     width = 1 + subjects + prompts + 8
@@ -259,6 +263,7 @@ def _scores(questions: Questions, sides: Mapping[str, tuple[float, float]], mixe
         qualities = {name: rng.normal(0, 0.05, shape) for name in quality.MEASURED}
         assert set(PLAIN_QUALITIES) <= set(qualities)
         qualities["upside_down"] = np.zeros(shape)
+        qualities["upside_down"][list(on_heads) if amount else []] = 1
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 
     photographs = [

@@ -255,6 +255,7 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                         "nearest": number(of["nearest"][at]),
                         "closest_photographs": number(closest[s]),
                         "copied": bool(of["copied"][at]),
+                        "upside_down": bool(of["upside_down"][at]),
                     }
                 )
     return rows

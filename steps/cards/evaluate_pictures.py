@@ -12,15 +12,16 @@ from steps.cards.evaluate_sections import Evaluation, prompt_and_seed, spread, t
 SHOWN = 3
 """Pictures each among the best, the middle and the worst."""
 CLOSELY = 2
-"""Questions of the worst subject and of the worst prompt that are shown in full size."""
+"""Questions of each kind that are shown in full size."""
 
 
 def first(evaluation: Evaluation, card: Card) -> None:
-    """The worst subject and the worst prompt, in full size: what speaks against the model, before anything for it."""
+    """The worst subject, the worst prompt and what stands on its head, in full size: what speaks against the model."""
     s, p = worst_subject(evaluation), worst_prompt(evaluation)
     subject, prompt = evaluation.result["subjects"][s], evaluation.result["prompts"][p]
     of_subject = sorted((row for row in evaluation.rows if row["at"][0] == s), key=lambda row: row["likeness"])
     of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
+    on_heads = [row for row in evaluation.rows if row.get("upside_down")]
     likeness = METRICS["likeness"].write(subject["likeness"]["tuned"])
     best = subject["ceiling"]["likeness"]
     among = f", its photographs {METRICS['likeness'].write(best)} among themselves" if best is not None else ""
@@ -36,8 +37,11 @@ def first(evaluation: Evaluation, card: Card) -> None:
             f"best, the base's {100 * prompt['r_precision_base']:.0f} %)",
             of_prompt,
         ),
+        (f"On their heads: {len(on_heads)} of {len(evaluation.rows)} pictures", on_heads),
     ):
         unique = list({tuple(row["at"]): row for row in rows}.values())
+        if not unique:
+            continue
         card.compare(
             title,
             ["photograph", *evaluation.sides],

@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from personalize.cards import Card
 from personalize.cards.links import placed
+from personalize.evaluation.gates import Gate
 from steps import evaluate
 from steps.cards import evaluate as card_of
 from tests.browser import browser
@@ -73,6 +74,17 @@ def test_what_is_wrong_comes_first_with_pictures_then_what_to_do(failed):
     assert "worst subject: brkchr" in subject["title"]
     assert "worst prompt" in prompt["title"]
     assert subject["sides"] == ["photograph", "base", "tuned"]
+
+
+def test_pictures_on_their_heads_are_shown_and_said(tmp_path):
+    made = make(
+        tmp_path, on_heads=(2,), gates=[Gate(metric="upside_down", kind="threshold", threshold=0.18, each=True)]
+    )
+    card = shown(made)
+    *_, heads = blocks(card, "compare")
+    rows = [row for row in made.scores["pictures"] if row["upside_down"]]
+    assert heads["title"] == f"On their heads: {len(rows)} of {3 * len(rows)} pictures"
+    assert "Pictures of orbchr stand on their heads" in card.blocks[0]["reasons"][0]
 
 
 def test_reasons_are_in_plain_words_with_what_was_found_and_required(failed):
