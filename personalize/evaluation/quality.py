@@ -177,5 +177,8 @@ def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> 
 
 def measured(images: Sequence[Image]) -> tuple[Array, Array, Array]:
     """`qualities`, `residual` and `layout` of each picture: `[n, 8]`, `[n, d]`, `[n, side, side, 3]`."""
-    qualities_, residual_, layout_ = (np.stack([of(image) for image in images]) for of in (qualities, residual, layout))
-    return qualities_, residual_, layout_
+    return (
+        np.stack([qualities(image) for image in images]),
+        np.stack([residual(image) for image in images]),
+        np.stack([layout(image) for image in images]),
+    )
