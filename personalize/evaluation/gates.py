@@ -63,6 +63,19 @@ def _measured(words: str, each: bool = True, plain: bool = True) -> Metric:
     return Metric(words=words, judged_by="measuring", each=each, plain=plain)
 
 
+def _counted(words: str, plain: bool = False) -> Metric:
+    """A share of pictures at fault."""
+    return Metric(
+        words=words,
+        higher_is_better=False,
+        percent=True,
+        judged_by="measuring",
+        paired=False,
+        plain=plain,
+        share=True,
+    )
+
+
 METRICS = {
     "likeness": Metric(words="likeness to the photographs"),
     "held_out": Metric(words="likeness to photographs kept from training"),
@@ -84,29 +97,14 @@ METRICS = {
         words="pictures that fit their own prompt best (R-precision)", percent=True, judged_by="reading", share=True
     ),
     "variety": Metric(words="variety among the pictures of a prompt, of the photographs'", percent=True, paired=False),
-    "copied": Metric(
-        words="pictures that look copied from a photograph",
-        higher_is_better=False,
-        percent=True,
-        judged_by="measuring",
-        paired=False,
-        share=True,
-    ),
+    "copied": _counted("pictures that look copied from a photograph"),
     "sharpness": _measured("sharpness"),
     "noise": _measured("noise"),
     "blockiness": _measured("blocks of 8 pixels"),
     "marks": _measured("marks that stand at the same place in every picture"),
     "fringes": _measured("colours that lie apart, in pixels of 128"),
     "repeats": _measured("pictures that repeat themselves, mirrored or side by side"),
-    "upside_down": Metric(
-        words="pictures that stand on their heads",
-        higher_is_better=False,
-        percent=True,
-        judged_by="measuring",
-        paired=False,
-        plain=True,
-        share=True,
-    ),
+    "upside_down": _counted("pictures that stand on their heads", plain=True),
     "subject_aspect": _measured("proportions of the subjects' pictures", plain=False),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),

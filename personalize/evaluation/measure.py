@@ -113,9 +113,4 @@ def upside_down(
 
 def _turned_less(reads: Judge, images: Sequence[Image]) -> Array:
     """Features of pictures less those of the same pictures turned by 180°: `[n, d]`."""
-    return np.concatenate(
-        [
-            reads.images(batch) - reads.images([image.rotate(180) for image in batch])
-            for batch in (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        ]
-    )
+    return reads.images(images) - reads.images([image.rotate(180) for image in images])
