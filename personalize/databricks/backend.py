@@ -39,6 +39,7 @@ from personalize.databricks.preflight import check_needs
 from personalize.databricks.snapshot import Commit, git, pushed_commit, snapshot
 from personalize.databricks.volumes import check_volume
 from personalize.databricks.workspace import WorkspaceError, connect, explained, profile_of
+from personalize.recipe.process import interruptible
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -74,10 +75,11 @@ class JobsBackend(AbstractBackend):
         _speak()
         waits = bool(backend_config.get("wait")) and not backend_config.get("SYNCHRONOUS")
         try:
-            job = self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
-            if waits:
-                with explained("waiting for the job, which runs on"):
-                    _watch(job)
+            with interruptible():
+                job = self._run(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
+                if waits:
+                    with explained("waiting for the job, which runs on"):
+                        _watch(job)
         except ExecutionException:
             raise
         except (WorkspaceError, MlflowException) as error:

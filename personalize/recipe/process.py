@@ -3,16 +3,22 @@
 Nothing of a killed process stays behind; SIGTERM, as clusters and containers send it, is an exception like Ctrl-C's.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 WORK = Path("build/recipe/work")
+AGAIN_S = 0.02
+"""After which an interrupt that a finalizer swallowed is sent again."""
 
 
 def workplace(root: Path, step: str) -> Path:
@@ -60,6 +66,26 @@ def terminable() -> Iterator[None]:
         yield
         return
     try:
-        yield
+        with interruptible():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """No interrupt is lost inside: one that falls into a finalizer, where Python drops exceptions, is sent again."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
+            threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()  # from here it would be dropped too
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
