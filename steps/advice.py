@@ -116,7 +116,7 @@ def _about_training(scores: Mapping[str, Any], history: Mapping[str, Any], of: s
         return [
             Advice(f"{because} Training said: {reason}", "Train again at a lower rate, with as many steps.", slower)
         ]
-    if verdict in ("still improving", "unlike"):
+    if verdict in ("still improving", "unlike", "only"):
         if alike and not heard:
             return [Advice(f"{because} Training said: {reason}", "Train again for longer.", longer)]
         return [

@@ -13,7 +13,7 @@ from typing import Literal
 
 from personalize.dreambooth.settings import TrainSettings
 
-Verdict = Literal["knee", "still improving", "unlike", "compromise", "base"]
+Verdict = Literal["knee", "only", "still improving", "unlike", "compromise", "base"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
 
     Where none is admissible, the one that breaks the margins least is taken, and said to be a compromise. `ceiling` is
     the photographs' own fidelity, where it is known: a schedule that ends too early also ends flat, and only the way
-    still to go tells.
+    still to go tells. Of a single checkpoint nobody knows whether it was still rising.
     """
     if not points:
         return Choice(base.step, "base", "nothing was scored")
@@ -90,7 +90,7 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
     best = max(point.fidelity for point in good)
     knee = next(point for point in sorted(good, key=lambda p: p.step) if point.fidelity >= best - margins.gain)
     last = max(points, key=lambda point: point.step)
-    if knee is last and still_improving(points, base, margins):
+    if knee is last and still_improving(points, margins):
         return Choice(
             knee.step,
             "still improving",
@@ -112,6 +112,12 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
             f"step {knee.step} is the most faithful checkpoint within the margins, and still only {100 * share:.0f} % "
             f"of the way from the base model to how alike the photographs are: {advice}.",
         )
+    kept = (
+        f"keeps prompt following (within {margins.prompt:g} of the base) and class prior (within {margins.drift:g})"
+    )
+    if len(points) == 1:
+        reason = f"step {knee.step} is the only checkpoint that was looked at, and {kept}."
+        return Choice(knee.step, "only", reason)
     after = (
         f"after it {len(lost)} of {len(later)} checkpoints lost prompt following or class prior"
         if lost
@@ -122,8 +128,7 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
     return Choice(
         knee.step,
         "knee",
-        f"step {knee.step} is the most faithful checkpoint that keeps prompt following (within {margins.prompt:g} of "
-        f"the base) and class prior (within {margins.drift:g}); {after}.",
+        f"step {knee.step} is the most faithful checkpoint that {kept}; {after}.",
     )
 
 
@@ -134,11 +139,10 @@ def way_gone(point: Point, base: Point, ceiling: float | None) -> float:
     return (point.fidelity - base.fidelity) / (ceiling - base.fidelity)
 
 
-def still_improving(points: Sequence[Point], base: Point, margins: Margins) -> bool:
-    """Whether the last checkpoint beat the one before it by more than a gain."""
+def still_improving(points: Sequence[Point], margins: Margins) -> bool:
+    """Whether the last checkpoint beat the one before it by more than a gain; of a single one that is not known."""
     ordered = sorted(points, key=lambda point: point.step)
-    before = ordered[-2].fidelity if len(ordered) > 1 else base.fidelity
-    return ordered[-1].fidelity > before + margins.gain
+    return len(ordered) > 1 and ordered[-1].fidelity > ordered[-2].fidelity + margins.gain
 
 
 def stalled(points: Sequence[Point], base: Point, margins: Margins, patience: int) -> bool:

@@ -35,6 +35,13 @@ def test_a_run_starved_of_steps_says_so():
     assert "more steps" in found.reason
 
 
+def test_of_a_single_checkpoint_nobody_says_that_it_was_still_rising():
+    found = choose(points((0.60, 0.3, 0.3)), BASE, MARGINS, ceiling=0.75)
+    assert (found.step, found.verdict) == (100, "only")
+    assert "more steps" not in found.reason
+    assert choose(points((0.40, 0.3, 0.3)), BASE, MARGINS, ceiling=0.75).verdict == "unlike", "the way to go is known"
+
+
 def test_a_schedule_that_ended_flat_and_far_from_the_photographs_says_so():
     run = points((0.44, 0.3, 0.3), (0.445, 0.3, 0.3))
     assert choose(run, BASE, MARGINS).verdict == "knee"

@@ -46,6 +46,7 @@ DEAF = history(Point(10, 0.6, 0.4, 0.3), Point(20, 0.7, 0.3, 0.4))
 RISING = history(Point(10, 0.4, 0.6, 0.2), Point(20, 0.5, 0.6, 0.2))
 KNEE = history(Point(10, 0.7, 0.6, 0.2), Point(20, 0.7, 0.6, 0.2))
 SHORT = history(Point(10, 0.35, 0.6, 0.2), Point(20, 0.35, 0.6, 0.2), ceiling=0.9)
+ONLY = history(Point(20, 0.7, 0.6, 0.2))
 LOST = history(Point(10, 0.35, 0.6, 0.2), Point(20, 0.7, 0.3, 0.4), ceiling=0.9)
 
 
@@ -55,6 +56,7 @@ LOST = history(Point(10, 0.35, 0.6, 0.2), Point(20, 0.7, 0.3, 0.4), ceiling=0.9)
         (DEAF, "compromise", True, False),
         (RISING, "still improving", False, True),
         (SHORT, "unlike", False, True),
+        (ONLY, "only", False, True),
         (LOST, "unlike", True, False),
     ],
 )
