@@ -71,7 +71,7 @@ def make(
     likeness: float = 0.8,
     following: float = 1.0,
     mixed_up: Sequence[int] = (),
-    on_heads: Sequence[int] = (),
+    at_fault: Mapping[str, Sequence[int]] = {},
     champion: bool = False,
     distinct: int = 0,
     chosen: Mapping[str, Any] = KNEE,
@@ -79,7 +79,7 @@ def make(
     earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Folder:
     """likeness, following: how much of subject and prompt the tuned model draws; mixed_up: subjects drawn as the next.
-    on_heads: subjects drawn upside down.
+    at_fault: by metric, the subjects all of whose pictures are (`upside_down`, `displaced`).
 
     distinct: draws only so many different files and links the others to them, where there are many.
     """
@@ -103,7 +103,7 @@ def make(
         speed = {"pictures": len(drawn[name].files), "drawn_now": len(drawn[name].files), "seconds": 61.5}
         step, file = (folders["draw"], "champion") if name == "champion" else (at[name], "speed")
         write_json(step / "diagnostics" / f"{file}.json", speed)
-    scores = _scores(questions, sides, mixed_up, on_heads)
+    scores = _scores(questions, sides, mixed_up, at_fault)
     result = scorecard(scores, questions, gates, [[photo.name for photo in of] for of in photographs])
     if champion:
         write_json(at["champion"] / "version.json", {"name": "chairs", "version": "3"})
@@ -241,7 +241,10 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    questions: Questions, sides: Mapping[str, tuple[float, float]], mixed_up: Sequence[int], on_heads: Sequence[int]
+    questions: Questions,
+    sides: Mapping[str, tuple[float, float]],
+    mixed_up: Sequence[int],
+    at_fault: Mapping[str, Sequence[int]],
 ) -> Scores:
     rng = np.random.default_rng(0)
     subjects, prompts, seeds = len(questions.subjects), len(questions.prompts), questions.seeds_per_prompt
@@ -262,8 +265,9 @@ def _scores(
         shape = (subjects + 1, prompts, seeds)
         qualities = {name: rng.normal(0, 0.05, shape) for name in quality.MEASURED}
         assert set(PLAIN_QUALITIES) <= set(qualities)
-        qualities["upside_down"] = np.zeros(shape)
-        qualities["upside_down"][list(on_heads) if amount else []] = 1
+        for metric in ("upside_down", "displaced"):
+            qualities[metric] = np.zeros(shape)
+            qualities[metric][list(at_fault.get(metric, ())) if amount else []] = 1
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 
     photographs = [

@@ -117,15 +117,16 @@ def spoilt(scores: Scores, given: Given, answers: Answers, jury: Sequence[judges
     """The evaluation with these pictures as the tuned model's."""
     shape = len(answers), len(answers[0]), len(answers[0][0])
     flat, base = ([picture for prompts in of for seeds in prompts for picture in seeds] for of in (answers, given.base))
-    qualities, residuals, layouts = quality.measured(flat)
+    qualities, residuals, layouts, edges = quality.measured(flat)
     laid = quality.laid_upside_down(layouts, np.stack([quality.layout(picture) for picture in base])).reshape(shape)
+    moved = quality.displaced(edges, np.stack([quality.edges(picture) for picture in base])).reshape(shape)
 
     def upright(name: int) -> Sequence[Picture]:
         of = [given.photographs[name]] if name < len(given.photographs) else given.base[name]
         return [picture for some in of for picture in some]
 
     heads = upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
-    named = {**quality.by_name(qualities, residuals, shape), "upside_down": heads}
+    named = {**quality.by_name(qualities, residuals, shape), "upside_down": heads, "displaced": moved.astype(float)}
     features = {judge.name: judge.images(flat).reshape(*shape, -1) for judge in jury}
     return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
 

@@ -112,9 +112,7 @@ def choose(points: Sequence[Point], base: Point, margins: Margins, ceiling: floa
             f"step {knee.step} is the most faithful checkpoint within the margins, and still only {100 * share:.0f} % "
             f"of the way from the base model to how alike the photographs are: {advice}.",
         )
-    kept = (
-        f"keeps prompt following (within {margins.prompt:g} of the base) and class prior (within {margins.drift:g})"
-    )
+    kept = f"keeps prompt following (within {margins.prompt:g} of the base) and class prior (within {margins.drift:g})"
     if len(points) == 1:
         reason = f"step {knee.step} is the only checkpoint that was looked at, and {kept}."
         return Choice(knee.step, "only", reason)

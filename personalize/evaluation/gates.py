@@ -105,6 +105,7 @@ METRICS = {
     "fringes": _measured("colours that lie apart, in pixels of 128"),
     "repeats": _measured("pictures that repeat themselves, mirrored or side by side"),
     "upside_down": _counted("pictures that stand on their heads", plain=True),
+    "displaced": _counted("pictures whose surroundings lie elsewhere than the base's", plain=True),
     "subject_aspect": _measured("proportions of the subjects' pictures", plain=False),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),

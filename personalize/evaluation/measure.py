@@ -57,14 +57,14 @@ def measure(
         captions = reads.texts([one.caption for one in shown])
         return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
-    def answered(drawings: Drawings) -> tuple[Pictures, Array]:
+    def answered(drawings: Drawings) -> tuple[Pictures, Array, Array]:
         features, found = seen(drawings.files, measured=True)
         place = {file: row for row, file in enumerate(drawings.files)}
         rows = [place[file] for file in drawings.paths.flat]
         of_judges = {name: values[rows].reshape(*shape, -1) for name, values in features.items()}
-        qualities, residuals, layouts = (values[rows] for values in found)
+        qualities, residuals, layouts, edges = (values[rows] for values in found)
         pictures = Pictures(of_judges, quality.by_name(qualities, residuals, shape))
-        return pictures, layouts.reshape(*shape, *layouts.shape[1:])
+        return pictures, layouts.reshape(*shape, *layouts.shape[1:]), edges.reshape(*shape, *edges.shape[1:])
 
     def upright(name: int) -> list[Image]:
         if name < len(photographs):
@@ -72,11 +72,13 @@ def measure(
         return [open_rgb(drawn["base"].paths.of(name, *at)) for at in np.ndindex(shape[1:])]
 
     def complete(side: str) -> Pictures:
-        pictures, layouts = read[side]
-        laid = quality.laid_upside_down(layouts, read["base"][1])
+        pictures, layouts, edges = read[side]
+        _, layouts_of_base, edges_of_base = read["base"]
+        laid = quality.laid_upside_down(layouts, layouts_of_base)
         paths = drawn[side].paths
         heads = upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
-        return replace(pictures, qualities={**pictures.qualities, "upside_down": heads})
+        faults = {"upside_down": heads, "displaced": quality.displaced(edges, edges_of_base).astype(float)}
+        return replace(pictures, qualities={**pictures.qualities, **faults})
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
     return Scores(

@@ -29,6 +29,10 @@ REACH = 3
 """How far apart colours are looked for, in pixels of `MARKS_SIDE`."""
 LAYOUT_SIDE = 16
 """Side in cells at which it is looked what lies where in a picture."""
+SURROUNDINGS = 24
+"""How wide the margin is, in pixels of `MARKS_SIDE`, that counts as what surrounds a subject."""
+IN_REGISTER = 0.13
+"""Cosine of their edges above which the surroundings of two pictures lie at the same place."""
 TINY = 1e-3
 
 
@@ -168,6 +172,32 @@ def laid_upside_down(layouts: Array, others: Array) -> NDArray[np.bool_]:
     return np.asarray((layouts * (others - others[..., ::-1, ::-1, :])).sum(axis=(-1, -2, -3)) < 0)
 
 
+def edges(image: Image) -> Array:
+    """Where edges lie in the surroundings, those that are upright and those that lie: two unit vectors `[2, d]`.
+
+    Signed square roots of the differences between neighbouring pixels: many faint edges outweigh a bold one. Zeros
+    where there are none.
+    """
+    from PIL import Image as Pillow
+
+    small = image.convert("L").resize((MARKS_SIDE, MARKS_SIDE), Pillow.Resampling.LANCZOS)
+    grey = gaussian_filter(np.asarray(small, np.float32), 0.7)
+    around = np.ones((MARKS_SIDE - 1, MARKS_SIDE - 1), bool)
+    around[SURROUNDINGS : 1 - SURROUNDINGS, SURROUNDINGS : 1 - SURROUNDINGS] = False
+    steps = np.stack([np.diff(grey, axis=1)[:-1][around], np.diff(grey, axis=0)[:, :-1][around]])
+    roots = np.sign(steps) * np.sqrt(np.abs(steps))
+    lengths = np.linalg.norm(roots, axis=-1, keepdims=True)
+    return np.where(lengths > TINY, roots / np.maximum(lengths, TINY), 0)
+
+
+def displaced(edges: Array, others: Array) -> NDArray[np.bool_]:
+    """Whether surroundings `[..., 2, d]` lie elsewhere than in other pictures, from the same noise: `[...]`.
+
+    Stretched across, upright edges are elsewhere, and those that lie are not: the direction that fits less decides.
+    """
+    return np.asarray((edges * others).sum(axis=-1).min(axis=-1) < IN_REGISTER)
+
+
 def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:
     """What `measured` found of the pictures of all names, prompts and seeds, by name of `MEASURED`: `[n, p, k]`."""
     named = dict(zip(QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
@@ -175,10 +205,11 @@ def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> 
     return {**named, "marks": marks(detail), "repeats": repeats(detail)}
 
 
-def measured(images: Sequence[Image]) -> tuple[Array, Array, Array]:
-    """`qualities`, `residual` and `layout` of each picture: `[n, 8]`, `[n, d]`, `[n, side, side, 3]`."""
+def measured(images: Sequence[Image]) -> tuple[Array, Array, Array, Array]:
+    """Of each picture `qualities` `[n, 8]`, `residual` `[n, d]`, `layout` `[n, side, side, 3]`, `edges` `[n, 2, e]`."""
     return (
         np.stack([qualities(image) for image in images]),
         np.stack([residual(image) for image in images]),
         np.stack([layout(image) for image in images]),
+        np.stack([edges(image) for image in images]),
     )

@@ -256,6 +256,7 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                         "closest_photographs": number(closest[s]),
                         "copied": bool(of["copied"][at]),
                         "upside_down": bool(of["upside_down"][at]),
+                        "displaced": bool(of["displaced"][at]),
                     }
                 )
     return rows

@@ -16,12 +16,16 @@ CLOSELY = 2
 
 
 def first(evaluation: Evaluation, card: Card) -> None:
-    """The worst subject, the worst prompt and what stands on its head, in full size: what speaks against the model."""
+    """The worst subject, the worst prompt and pictures at fault, in full size: what speaks against the model."""
     s, p = worst_subject(evaluation), worst_prompt(evaluation)
     subject, prompt = evaluation.result["subjects"][s], evaluation.result["prompts"][p]
     of_subject = sorted((row for row in evaluation.rows if row["at"][0] == s), key=lambda row: row["likeness"])
     of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
-    on_heads = [row for row in evaluation.rows if row.get("upside_down")]
+    faults = {
+        title: [row for row in evaluation.rows if row.get(metric)]
+        for metric, title in (("upside_down", "On their heads"), ("displaced", "Elsewhere than the base puts them"))
+        if metric not in met(evaluation.result)
+    }
     likeness = METRICS["likeness"].write(subject["likeness"]["tuned"])
     best = subject["ceiling"]["likeness"]
     among = f", its photographs {METRICS['likeness'].write(best)} among themselves" if best is not None else ""
@@ -37,7 +41,7 @@ def first(evaluation: Evaluation, card: Card) -> None:
             f"best, the base's {100 * prompt['r_precision_base']:.0f} %)",
             of_prompt,
         ),
-        (f"On their heads: {len(on_heads)} of {len(evaluation.rows)} pictures", on_heads),
+        *((f"{title}: {len(rows)} of {len(evaluation.rows)} pictures", rows) for title, rows in faults.items()),
     ):
         unique = list({tuple(row["at"]): row for row in rows}.values())
         if not unique:
@@ -56,6 +60,11 @@ def first(evaluation: Evaluation, card: Card) -> None:
                 for row in unique[:CLOSELY]
             ],
         )
+
+
+def met(result: Mapping[str, Any]) -> set[str]:
+    """The metrics whose requirements hold, or were not made."""
+    return set(METRICS) - {gate["metric"] for gate in result["gates"] if gate["verdict"] in ("failed", "undecided")}
 
 
 def worst_subject(evaluation: Evaluation) -> int:

@@ -28,6 +28,10 @@ WORDS = {
     "fringes": ("have their colours in register", "have colours that lie apart"),
     "repeats": ("are one picture each", "repeat themselves, mirrored or side by side"),
     "upside_down": ("stand the right way up", "stand on their heads"),
+    "displaced": (
+        "stand where the base model puts them",
+        "are turned, mirrored, stretched or bent, beside what the base model draws from the same noise",
+    ),
     "subject_aspect": ("have the proportions of the base model's", "are stretched"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from scipy.ndimage import gaussian_filter
 
-from benchmarks.gates.edits import apart, halves, jpeg, twice
+from benchmarks.gates.edits import apart, halves, jpeg, pixels, twice, wavy
 from personalize.evaluation import quality
 from personalize.evaluation.measure import upside_down
 from personalize.evaluation.quality import QUALITIES
@@ -137,3 +138,55 @@ def test_a_picture_stands_on_its_head_where_layout_and_reader_say_so():
     found = heads(np.ones((2, 4, 2), bool))
     assert np.argwhere(found).tolist() == [[1, 2, 1]]
     assert not heads(np.zeros((2, 4, 2), bool)).any()
+
+
+def scene(seed: int) -> Image.Image:
+    """Shapes with a texture of their own."""
+    grain = np.random.default_rng(seed).normal(0, 90, (128, 128))
+    pixels = np.asarray(picture(seed), float) + gaussian_filter(grain, 1)[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def enlarged(image: Image.Image, across: float, down: float) -> Image.Image:
+    width, height = image.size
+    left, top = width * (1 - 1 / across) / 2, height * (1 - 1 / down) / 2
+    return image.resize(image.size, box=(left, top, width - left, height - top))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pixels(wavy),
+        ImageOps.mirror,
+        ImageOps.flip,
+        lambda image: image.rotate(90),
+        lambda image: image.rotate(10, Image.Resampling.BICUBIC),
+        lambda image: enlarged(image, 1.5, 1),
+        lambda image: enlarged(image, 1, 1.5),
+        lambda image: enlarged(image, 2, 2),
+        lambda image: scene(99),
+        lambda image: Image.new("RGB", image.size),
+    ],
+)
+def test_surroundings_that_were_turned_stretched_or_bent_lie_elsewhere_than_the_same_noise_s(change):
+    base = np.stack([quality.edges(scene(seed)) for seed in range(8)])
+    found = quality.displaced(np.stack([quality.edges(change(scene(seed))) for seed in range(8)]), base)
+    assert found.all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image,
+        lambda image: image.convert("L"),
+        lambda image: image.point(lambda value: value * 0.5),
+        lambda image: image.filter(ImageFilter.GaussianBlur(1)),
+        lambda image: image.resize((512, 512)),
+    ],
+)
+def test_another_subject_light_or_size_displaces_nothing(change):
+    base = np.stack([quality.edges(scene(seed)) for seed in range(8)])
+    drawn = [scene(seed) for seed in range(8)]
+    for image in drawn:
+        ImageDraw.Draw(image).ellipse((40, 40, 100, 110), (200, 0, 0))
+    assert not quality.displaced(np.stack([quality.edges(change(image)) for image in drawn]), base).any()

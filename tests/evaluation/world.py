@@ -66,7 +66,8 @@ def evaluation(
     def pictures(own: Array, plain: Array, wobble: float) -> Pictures:
         both = np.concatenate([own, plain])
         moved = {name: values + wobble * rng.normal(size=values.shape) for name, values in qualities.items()}
-        return Pictures(dict.fromkeys(JUDGES, both), {**moved, "upside_down": np.zeros(both.shape[:3])})
+        counted = dict.fromkeys(("upside_down", "displaced"), np.zeros(both.shape[:3]))
+        return Pictures(dict.fromkeys(JUDGES, both), {**moved, **counted})
 
     sides = {"base": pictures(base, plain_base, 0), "tuned": pictures(tuned, plain_tuned, 0 if identical else 0.02)}
     return Scores(photos, sides, texts, "clip", ["dino"])

@@ -76,15 +76,23 @@ def test_what_is_wrong_comes_first_with_pictures_then_what_to_do(failed):
     assert subject["sides"] == ["photograph", "base", "tuned"]
 
 
-def test_pictures_on_their_heads_are_shown_and_said(tmp_path):
-    made = make(
-        tmp_path, on_heads=(2,), gates=[Gate(metric="upside_down", kind="threshold", threshold=0.18, each=True)]
-    )
+@pytest.mark.parametrize(
+    ("metric", "title", "said"),
+    [
+        ("upside_down", "On their heads", "Pictures of orbchr stand on their heads"),
+        ("displaced", "Elsewhere than the base puts them", "Pictures of orbchr are turned, mirrored"),
+    ],
+)
+def test_pictures_at_fault_are_shown_and_said(tmp_path, metric, title, said):
+    asked = Gate(metric=metric, kind="threshold", threshold=0.18, each=True)
+    made = make(tmp_path, at_fault={metric: [2]}, gates=[asked])
     card = shown(made)
-    *_, heads = blocks(card, "compare")
-    rows = [row for row in made.scores["pictures"] if row["upside_down"]]
-    assert heads["title"] == f"On their heads: {len(rows)} of {3 * len(rows)} pictures"
-    assert "Pictures of orbchr stand on their heads" in card.blocks[0]["reasons"][0]
+    *_, faults = blocks(card, "compare")
+    rows = [row for row in made.scores["pictures"] if row[metric]]
+    assert faults["title"] == f"{title}: {len(rows)} of {3 * len(rows)} pictures"
+    assert said in card.blocks[0]["reasons"][0]
+    unasked = shown(make(tmp_path / "unasked", at_fault={metric: [2]}, gates=[]))
+    assert all(title not in block["title"] for block in blocks(unasked, "compare"))
 
 
 def test_reasons_are_in_plain_words_with_what_was_found_and_required(failed):
