@@ -429,6 +429,8 @@ EDITS: dict[str, Edit] = {
     "one in five is tiled": one_in_five(tiled),
     "one in five has a watermark": one_in_five(marked),
     "one in five is stretched": one_in_five(lambda p: stretched(p, 1.5, 1)),
+    "one in five is tilted": one_in_five(tilted),
+    "one in five is a mirror image": one_in_five(ImageOps.mirror),
     "one in five is wavy": one_in_five(pixels(wavy)),
     "one in five is smeared": one_in_five(pixels(smeared)),
     "colours apart": every(apart),
