@@ -414,8 +414,10 @@ def _ask(config: Config, model_uri: str, example: pd.DataFrame) -> Prediction:
     import mlflow
 
     from personalize.serving.endpoint import check_smoke, predictions
+    from personalize.serving.package import nothing_compiled
 
-    model = mlflow.pyfunc.load_model(model_uri)
+    with nothing_compiled():
+        model = mlflow.pyfunc.load_model(model_uri)
     asked = {"width": config.resolution, "height": config.resolution}
     try:
         return check_smoke(lambda _: predictions({"predictions": model.predict(example).to_dict("records")}), asked)

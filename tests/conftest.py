@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from personalize.evidence import keys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell that started us in the background has ignored
 
 
 @event.listens_for(Engine, "connect")

@@ -9,8 +9,9 @@ import contextlib
 import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -149,24 +150,35 @@ def log(
         held = {"config": config, "packages": requirements()}
         statement = state(subjects, held) if state else evidence.unsigned(subjects, held)
         write_text(Path(scratch) / evidence.ARTIFACT / evidence.FILE, statement)
-        return mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(MODEL),
-            artifacts={
-                **{top.partition("/")[2]: str(at) for top, at in made.items() if top.startswith("artifacts/")},
-                evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
-            },
-            code_paths=[str(path) for path in sorted(made[evidence.CODE].iterdir())],
-            signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
-            input_example=input_example,
-            pip_requirements=held["packages"],
-            model_config=config,
-            registered_model_name=registered_name,
-            await_registration_for=1800,
-            tags=dict(tags or {}),
-            metadata=dict(metadata or {}),
-            model_id=model_id,
-        )
+        with nothing_compiled():
+            return mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(MODEL),
+                artifacts={
+                    **{top.partition("/")[2]: str(at) for top, at in made.items() if top.startswith("artifacts/")},
+                    evidence.ARTIFACT: str(Path(scratch) / evidence.ARTIFACT),
+                },
+                code_paths=[str(path) for path in sorted(made[evidence.CODE].iterdir())],
+                signature=signature(concrete=str(mlflow.get_registry_uri()).startswith("databricks-uc")),
+                input_example=input_example,
+                pip_requirements=held["packages"],
+                model_config=config,
+                registered_model_name=registered_name,
+                await_registration_for=1800,
+                tags=dict(tags or {}),
+                metadata=dict(metadata or {}),
+                model_id=model_id,
+            )
+
+
+@contextlib.contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """Python leaves no compiled code beside what it imports: a model holds what was signed, and no more."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def artifact_of(name: str, version: str | int, artifact: str) -> Path:

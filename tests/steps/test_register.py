@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import mlflow
@@ -120,7 +121,11 @@ def _model_folder(place: Path) -> str:
     return next(path.parent.relative_to(place) for path in (place / "artifacts").rglob("MLmodel")).as_posix()
 
 
-def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tiny_models, trained, tmp_path):
+def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(
+    store, tiny_models, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
     with mlflow.start_run():
         card = perform("register", config(tiny_models, rights="the museum"), trained("failed"), tmp_path / "outputs")
     tags = mlflow.MlflowClient().get_model_version_by_alias("chairs", "challenger").tags
@@ -131,6 +136,10 @@ def test_a_model_that_failed_its_gates_is_registered_with_its_verdict(store, tin
     assert card.words["prompt"] == "'a photo of a bcnchr chair on the beach'"
     assert (card.words["version"], card.words["model"]) == ("1", "models:/chairs/1")
     assert card.words["advice"]
+    packed = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert "model.py" in packed
+    assert not [name for name in packed if name.endswith(".pyc")], "nothing compiled lies in what was signed"
+    assert not sys.dont_write_bytecode
 
 
 def test_a_version_that_refers_to_its_base_is_its_adapter_and_says_where_the_base_is(
