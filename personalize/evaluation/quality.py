@@ -205,11 +205,6 @@ def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> 
     return {**named, "marks": marks(detail), "repeats": repeats(detail)}
 
 
-def measured(images: Sequence[Image]) -> tuple[Array, Array, Array, Array]:
+def measured(images: Sequence[Image]) -> tuple[Array, ...]:
     """Of each picture `qualities` `[n, 8]`, `residual` `[n, d]`, `layout` `[n, side, side, 3]`, `edges` `[n, 2, e]`."""
-    return (
-        np.stack([qualities(image) for image in images]),
-        np.stack([residual(image) for image in images]),
-        np.stack([layout(image) for image in images]),
-        np.stack([edges(image) for image in images]),
-    )
+    return tuple(np.stack([of(image) for image in images]) for of in (qualities, residual, layout, edges))

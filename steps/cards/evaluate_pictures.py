@@ -21,10 +21,11 @@ def first(evaluation: Evaluation, card: Card) -> None:
     subject, prompt = evaluation.result["subjects"][s], evaluation.result["prompts"][p]
     of_subject = sorted((row for row in evaluation.rows if row["at"][0] == s), key=lambda row: row["likeness"])
     of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
+    unmet = {gate["metric"] for gate in evaluation.result["gates"] if gate["verdict"] in ("failed", "undecided")}
     faults = {
         title: [row for row in evaluation.rows if row.get(metric)]
         for metric, title in (("upside_down", "On their heads"), ("displaced", "Elsewhere than the base puts them"))
-        if metric not in met(evaluation.result)
+        if metric in unmet
     }
     likeness = METRICS["likeness"].write(subject["likeness"]["tuned"])
     best = subject["ceiling"]["likeness"]
@@ -60,11 +61,6 @@ def first(evaluation: Evaluation, card: Card) -> None:
                 for row in unique[:CLOSELY]
             ],
         )
-
-
-def met(result: Mapping[str, Any]) -> set[str]:
-    """The metrics whose requirements hold, or were not made."""
-    return set(METRICS) - {gate["metric"] for gate in result["gates"] if gate["verdict"] in ("failed", "undecided")}
 
 
 def worst_subject(evaluation: Evaluation) -> int:
