@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from personalize.evaluation import drawings, quality
 from personalize.evaluation.drawings import Photograph
 from personalize.evaluation.examination import examine
+from personalize.evaluation.faults import FAULTS
 from personalize.evaluation.gates import Gate
 from personalize.evaluation.judges import JudgeConfig
 from personalize.evaluation.prompt_sets import OBJECTS
@@ -79,7 +80,7 @@ def make(
     earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Folder:
     """likeness, following: how much of subject and prompt the tuned model draws; mixed_up: subjects drawn as the next.
-    at_fault: by metric, the subjects all of whose pictures are (`upside_down`, `displaced`).
+    at_fault: by metric, the subjects all of whose pictures are (`FAULTS`).
 
     distinct: draws only so many different files and links the others to them, where there are many.
     """
@@ -265,7 +266,7 @@ def _scores(
         shape = (subjects + 1, prompts, seeds)
         qualities = {name: rng.normal(0, 0.05, shape) for name in quality.MEASURED}
         assert set(PLAIN_QUALITIES) <= set(qualities)
-        for metric in ("upside_down", "displaced"):
+        for metric in FAULTS:
             qualities[metric] = np.zeros(shape)
             qualities[metric][list(at_fault.get(metric, ())) if amount else []] = 1
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)

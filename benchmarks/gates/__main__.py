@@ -27,11 +27,12 @@ import numpy as np
 
 from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Picture
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
-from personalize.evaluation import drawings, judges, quality
+from personalize.evaluation import drawings, faults, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph
+from personalize.evaluation.faults import Traces
 from personalize.evaluation.gates import is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
-from personalize.evaluation.measure import measure, upside_down
+from personalize.evaluation.measure import measure
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
 from personalize.files import file_digest, read_json, value_digest, write_json
@@ -113,22 +114,32 @@ def subset(scores: Scores, subjects: Sequence[int]) -> Scores:
     return replace(scores, photographs=[scores.photographs[s] for s in subjects], drawn=drawn)
 
 
-def spoilt(scores: Scores, given: Given, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
-    """The evaluation with these pictures as the tuned model's."""
+def spoilt(scores: Scores, given: Given, base: Traces, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
+    """The evaluation with these pictures as the tuned model's; `base`: traces of what the base drew."""
+    flat = listed(answers)
     shape = len(answers), len(answers[0]), len(answers[0][0])
-    flat, base = ([picture for prompts in of for seeds in prompts for picture in seeds] for of in (answers, given.base))
-    qualities, residuals, layouts, edges = quality.measured(flat)
-    laid = quality.laid_upside_down(layouts, np.stack([quality.layout(picture) for picture in base])).reshape(shape)
-    moved = quality.displaced(edges, np.stack([quality.edges(picture) for picture in base])).reshape(shape)
+    own = of_places(answers)
+    qualities = np.stack([quality.qualities(picture) for picture in flat]).reshape(*shape, -1)
 
     def upright(name: int) -> Sequence[Picture]:
-        of = [given.photographs[name]] if name < len(given.photographs) else given.base[name]
-        return [picture for some in of for picture in some]
+        return given.photographs[name] if name < len(given.photographs) else listed([given.base[name]])
 
-    heads = upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
-    named = {**quality.by_name(qualities, residuals, shape), "upside_down": heads, "displaced": moved.astype(float)}
+    def on_heads(laid: np.ndarray) -> np.ndarray:
+        return faults.upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
+
+    named = {**quality.by_name(qualities, own.residual), **faults.counted(own, base, on_heads)}
     features = {judge.name: judge.images(flat).reshape(*shape, -1) for judge in jury}
     return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
+
+
+def listed(answers: Answers) -> list[Picture]:
+    return [picture for prompts in answers for seeds in prompts for picture in seeds]
+
+
+def of_places(answers: Answers) -> Traces:
+    """Traces of all pictures: `[n, p, k, ...]`."""
+    shape = len(answers), len(answers[0]), len(answers[0][0])
+    return faults.traces(listed(answers)).map(lambda values: values.reshape(*shape, *values.shape[1:]))
 
 
 def opened(drawn: Drawings) -> Answers:
@@ -182,8 +193,12 @@ class Spoiling:
         base, tuned, photographs = self.drawn
         return Given(opened(tuned), opened(base), [[open_rgb(one.path) for one in of] for of in photographs])
 
+    @cached_property
+    def base(self) -> Traces:
+        return of_places(self.given.base)
+
     def by(self, edit: Edit) -> Scores:
-        return spoilt(self.scores, self.given, edit(self.given), self.bench.judges)
+        return spoilt(self.scores, self.given, self.base, edit(self.given), self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, asked: Asked) -> Scores:

@@ -132,6 +132,14 @@ def washed(picture: Picture) -> Picture:
     return picture.point(lambda value: 110 + value * 0.35)
 
 
+def burnt(picture: Picture) -> Picture:
+    return ImageEnhance.Color(ImageEnhance.Contrast(picture).enhance(2)).enhance(2.5)
+
+
+def edges(picture: Picture) -> Picture:
+    return ImageOps.invert(picture.filter(ImageFilter.FIND_EDGES))
+
+
 def blur(radius: float) -> Callable[[Picture], Picture]:
     return lambda picture: picture.filter(ImageFilter.GaussianBlur(radius))
 
@@ -344,6 +352,47 @@ def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
     return edit
 
 
+SEEN_ONCE: dict[str, Callable[[Picture], Picture]] = {
+    "static": static,
+    "black": lambda p: Image.new("RGB", p.size),
+    "blurred": blur(3),
+    "blurred a little": blur(1.5),
+    "smeared": pixels(smeared),
+    "jpeg 10": jpeg,
+    "noisy": noisy,
+    "salt and pepper": pixels(peppered),
+    "pixelated": lambda p: rough(p, 32, Image.Resampling.NEAREST),
+    "chequered": pixels(chequered),
+    "posterised": posterised,
+    "marked": marked,
+    "framed": framed,
+    "holed": pixels(holed),
+    "half black": pixels(half_black),
+    "dark": dark,
+    "washed out": washed,
+    "burnt": burnt,
+    "grey": grey,
+    "yellow": tinted(1, 0.95, 0.6),
+    "of other colours": hue,
+    "inverted": ImageOps.invert,
+    "edges": edges,
+    "of colours apart": apart,
+    "upside down": overturned,
+    "turned a quarter": lambda p: p.rotate(90),
+    "tilted": tilted,
+    "a mirror image": ImageOps.mirror,
+    "mirrored halves": halves,
+    "twice": twice,
+    "tiled": tiled,
+    "shuffled": pixels(shuffled),
+    "stretched": lambda p: stretched(p, 1.5, 1),
+    "stretched down": lambda p: stretched(p, 1, 1.5),
+    "zoomed": lambda p: stretched(p, 2, 2),
+    "small": small,
+    "wavy": pixels(wavy),
+}
+"""What one picture in five can have, while the others are as they should be."""
+
 EDITS: dict[str, Edit] = {
     "blur 1 px": every(blur(1)),
     "blur 1.5 px": every(blur(1.5)),
@@ -363,7 +412,7 @@ EDITS: dict[str, Edit] = {
     "upside down": every(overturned),
     "dark": every(dark),
     "washed out": every(washed),
-    "burnt": every(lambda p: ImageEnhance.Color(ImageEnhance.Contrast(p).enhance(2)).enhance(2.5)),
+    "burnt": every(burnt),
     "grey": every(grey),
     "other colours": every(hue),
     "other colours of the subjects alone": every(hue, plain=False),
@@ -422,17 +471,7 @@ EDITS: dict[str, Edit] = {
     "every third picture of the first subject is a photograph": first_of(copies_in_one_of_three),
     "first subject's colours apart": first(apart),
     "first subject in mirrored halves": first(halves),
-    "one in five is static": one_in_five(static),
-    "one in five is black": one_in_five(lambda p: Image.new("RGB", p.size)),
-    "one in five is blurred": one_in_five(blur(3)),
-    "one in five is upside down": one_in_five(overturned),
-    "one in five is tiled": one_in_five(tiled),
-    "one in five has a watermark": one_in_five(marked),
-    "one in five is stretched": one_in_five(lambda p: stretched(p, 1.5, 1)),
-    "one in five is tilted": one_in_five(tilted),
-    "one in five is a mirror image": one_in_five(ImageOps.mirror),
-    "one in five is wavy": one_in_five(pixels(wavy)),
-    "one in five is smeared": one_in_five(pixels(smeared)),
+    **{f"one in five is {name}": one_in_five(change) for name, change in SEEN_ONCE.items()},
     "colours apart": every(apart),
     "colours apart, the subjects alone": every(apart, plain=False),
     "mirrored halves": every(halves),
@@ -456,7 +495,7 @@ EDITS: dict[str, Edit] = {
     "tilted": every(tilted),
     "a quarter turn": every(lambda p: p.rotate(90)),
     "dark corners": every(pixels(shaded)),
-    "edges": every(lambda p: ImageOps.invert(p.filter(ImageFilter.FIND_EDGES))),
+    "edges": every(edges),
     "embossed": every(lambda p: p.filter(ImageFilter.EMBOSS)),
     "sharpened": every(lambda p: p.filter(ImageFilter.UnsharpMask(2, 300, 0))),
     "subjects half the base's": blended(lambda given, s, p, k: given.base[s][p][k]),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from personalize.evaluation import quality
+from personalize.evaluation import faults, quality
 from personalize.evaluation.drawings import Drawings, Photograph
+from personalize.evaluation.faults import Traces
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
@@ -47,7 +48,7 @@ def measure(
             for judge in judges:
                 features[judge.name].append(judge.images(batch))
             if measured:
-                found.append(quality.measured(batch))
+                found.append((np.stack([quality.qualities(image) for image in batch]), *faults.traces(batch)))
             on_pictures(len(batch))
         together = {name: np.concatenate(parts) for name, parts in features.items()}
         return together, [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -57,14 +58,17 @@ def measure(
         captions = reads.texts([one.caption for one in shown])
         return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
-    def answered(drawings: Drawings) -> tuple[Pictures, Array, Array]:
-        features, found = seen(drawings.files, measured=True)
+    def answered(drawings: Drawings) -> tuple[Pictures, Traces]:
+        features, (qualities, *found) = seen(drawings.files, measured=True)
         place = {file: row for row, file in enumerate(drawings.files)}
         rows = [place[file] for file in drawings.paths.flat]
-        of_judges = {name: values[rows].reshape(*shape, -1) for name, values in features.items()}
-        qualities, residuals, layouts, edges = (values[rows] for values in found)
-        pictures = Pictures(of_judges, quality.by_name(qualities, residuals, shape))
-        return pictures, layouts.reshape(*shape, *layouts.shape[1:]), edges.reshape(*shape, *edges.shape[1:])
+
+        def by_place(values: Array) -> Array:
+            return values[rows].reshape(*shape, *values.shape[1:])
+
+        traces = Traces(*found).map(by_place)
+        named = quality.by_name(by_place(qualities), traces.residual)
+        return Pictures({name: by_place(values) for name, values in features.items()}, named), traces
 
     def upright(name: int) -> list[Image]:
         if name < len(photographs):
@@ -72,13 +76,14 @@ def measure(
         return [open_rgb(drawn["base"].paths.of(name, *at)) for at in np.ndindex(shape[1:])]
 
     def complete(side: str) -> Pictures:
-        pictures, layouts, edges = read[side]
-        _, layouts_of_base, edges_of_base = read["base"]
-        laid = quality.laid_upside_down(layouts, layouts_of_base)
+        pictures, own = read[side]
         paths = drawn[side].paths
-        heads = upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
-        faults = {"upside_down": heads, "displaced": quality.displaced(edges, edges_of_base).astype(float)}
-        return replace(pictures, qualities={**pictures.qualities, **faults})
+
+        def on_heads(laid: Array) -> Array:
+            return faults.upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
+
+        counted = faults.counted(own, read["base"][1], on_heads)
+        return replace(pictures, qualities={**pictures.qualities, **counted})
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
     return Scores(
@@ -90,29 +95,3 @@ def measure(
         unfit,
         tuple(questions.looks),
     )
-
-
-def upside_down(
-    laid: Array,
-    picture: Callable[[tuple[int, int, int]], Image],
-    upright: Callable[[int], Sequence[Image]],
-    reads: Judge,
-) -> Array:
-    """Which pictures stand on their heads, 1 or 0: `[n, p, k]`.
-
-    laid: whether the layout says so (`quality.laid_upside_down`). Of those the judge of texts is asked as well, which
-    has seen the world: whether it finds the picture turned nearer to upright ones of that name (the photographs, or
-    what the base draws of a class), and as it is nearer to these turned.
-    """
-    found = np.zeros(laid.shape)
-    for name in np.flatnonzero(laid.any(axis=(1, 2))):
-        suspects = [(int(name), int(p), int(k)) for p, k in np.argwhere(laid[name])]
-        way_up = _turned_less(reads, upright(int(name))).mean(axis=0)
-        for at, less in zip(suspects, _turned_less(reads, [picture(at) for at in suspects]), strict=True):
-            found[at] = less @ way_up < 0
-    return found
-
-
-def _turned_less(reads: Judge, images: Sequence[Image]) -> Array:
-    """Features of pictures less those of the same pictures turned by 180°: `[n, d]`."""
-    return reads.images(images) - reads.images([image.rotate(180) for image in images])

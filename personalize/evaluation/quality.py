@@ -7,7 +7,6 @@ read against what the base draws for the same questions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,39 +26,27 @@ MARKS_SIDE = 128
 """Side in pixels at which pictures and their colours are laid over one another, and their edges are counted."""
 REACH = 3
 """How far apart colours are looked for, in pixels of `MARKS_SIDE`."""
-LAYOUT_SIDE = 16
-"""Side in cells at which it is looked what lies where in a picture."""
-SURROUNDINGS = 24
-"""How wide the margin is, in pixels of `MARKS_SIDE`, that counts as what surrounds a subject."""
-IN_REGISTER = 0.13
-"""Cosine of their edges above which the surroundings of two pictures lie at the same place."""
 TINY = 1e-3
 
 
 def qualities(image: Image) -> Array:
     """The eight numbers of `QUALITIES`: `[8]`.
 
-    sharpness: log of the Laplacian's mean square over the gradient's; noise: log of Immerkær's (1996) σ, its median in
-    place of the mean, so that drawn detail counts little; blockiness: log of the steps over block edges, over those
-    elsewhere, worse of both directions and at the worst offset; fringes: see `_fringes`; aspect: see `_aspect`;
-    brightness, contrast, saturation: mean and standard deviation of the luminance and mean chroma, in shares of full
-    scale.
+    sharpness: log of the Laplacian's mean square over the gradient's; noise: see `noise`; blockiness: log of the steps
+    over block edges, over those elsewhere, worse of both directions and at the worst offset; fringes: see `_fringes`;
+    aspect: see `_aspect`; brightness, contrast, saturation: mean and standard deviation of the luminance and mean
+    chroma, in shares of full scale.
     """
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     across, down = np.diff(grey, axis=1), np.diff(grey, axis=0)
     level, upright = float((down**2).mean()), float((across**2).mean())
     second = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
-    mask = (
-        grey[:-2, :-2] + grey[:-2, 2:] + grey[2:, :-2] + grey[2:, 2:]
-        - 2 * (grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1])
-        + 4 * grey[1:-1, 1:-1]
-    )  # fmt: skip
     floor = TINY**2
     return np.array(
         [
             np.log((float((second**2).mean()) + floor) / (level + upright + floor)),
-            np.log(float(np.median(np.abs(mask))) / (6 * 0.6745) + TINY),
+            noise(grain(grey)),
             max(_steps(np.abs(across).mean(axis=0)), _steps(np.abs(down).mean(axis=1))),
             _fringes(image),
             _aspect(image),
@@ -68,6 +55,18 @@ def qualities(image: Image) -> Array:
             (rgb.max(axis=-1) - rgb.min(axis=-1)).mean(),
         ]
     )
+
+
+def grain(grey: Array) -> Array:
+    """What is left of luminances in 0..1 once planes and straight edges are taken out: `[h, w]` to `[h - 2, w - 2]`."""
+    corners = grey[:-2, :-2] + grey[:-2, 2:] + grey[2:, :-2] + grey[2:, 2:]
+    sides = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1]
+    return corners - 2 * sides + 4 * grey[1:-1, 1:-1]
+
+
+def noise(grains: Array) -> float:
+    """Log of Immerkær's (1996) σ, the median of the grain in place of its mean: drawn detail counts little."""
+    return float(np.log(float(np.median(np.abs(grains))) / (6 * 0.6745) + TINY))
 
 
 def _aspect(image: Image) -> float:
@@ -147,64 +146,7 @@ def repeats(residuals: Array) -> Array:
     return np.max([like(detail[..., ::-1]), *beside], axis=0)
 
 
-def layout(image: Image) -> Array:
-    """Which colours lie where, the surroundings above all: `[LAYOUT_SIDE, LAYOUT_SIDE, 3]` of length 1, or zeros.
-
-    The middle counts a fifth: there a subject stands in the place of something else of its class.
-    """
-    from PIL import Image as Pillow
-
-    small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Pillow.Resampling.BOX)
-    cells = np.asarray(small, np.float32) / 255
-    cells -= cells.mean(axis=(0, 1))
-    quarter = LAYOUT_SIDE // 4
-    cells[quarter:-quarter, quarter:-quarter] /= 5
-    length = float(np.linalg.norm(cells))
-    return cells / length if length > TINY else np.zeros_like(cells)
-
-
-def laid_upside_down(layouts: Array, others: Array) -> NDArray[np.bool_]:
-    """Whether layouts `[..., side, side, 3]` fit those of other pictures better once these are turned by 180°: `[...]`.
-
-    Others that were drawn for the same prompt from the same noise: a model that learnt a subject, and nothing else,
-    leaves the surroundings where the base puts them.
-    """
-    return np.asarray((layouts * (others - others[..., ::-1, ::-1, :])).sum(axis=(-1, -2, -3)) < 0)
-
-
-def edges(image: Image) -> Array:
-    """Where edges lie in the surroundings, those that are upright and those that lie: two unit vectors `[2, d]`.
-
-    Signed square roots of the differences between neighbouring pixels: many faint edges outweigh a bold one. Zeros
-    where there are none.
-    """
-    from PIL import Image as Pillow
-
-    small = image.convert("L").resize((MARKS_SIDE, MARKS_SIDE), Pillow.Resampling.LANCZOS)
-    grey = gaussian_filter(np.asarray(small, np.float32), 0.7)
-    around = np.ones((MARKS_SIDE - 1, MARKS_SIDE - 1), bool)
-    around[SURROUNDINGS : 1 - SURROUNDINGS, SURROUNDINGS : 1 - SURROUNDINGS] = False
-    steps = np.stack([np.diff(grey, axis=1)[:-1][around], np.diff(grey, axis=0)[:, :-1][around]])
-    roots = np.sign(steps) * np.sqrt(np.abs(steps))
-    lengths = np.linalg.norm(roots, axis=-1, keepdims=True)
-    return np.where(lengths > TINY, roots / np.maximum(lengths, TINY), 0)
-
-
-def displaced(edges: Array, others: Array) -> NDArray[np.bool_]:
-    """Whether surroundings `[..., 2, d]` lie elsewhere than in other pictures, from the same noise: `[...]`.
-
-    Stretched across, upright edges are elsewhere, and those that lie are not: the direction that fits less decides.
-    """
-    return np.asarray((edges * others).sum(axis=-1).min(axis=-1) < IN_REGISTER)
-
-
-def by_name(qualities: Array, residuals: Array, shape: tuple[int, int, int]) -> dict[str, Array]:
-    """What `measured` found of the pictures of all names, prompts and seeds, by name of `MEASURED`: `[n, p, k]`."""
-    named = dict(zip(QUALITIES, np.moveaxis(qualities.reshape(*shape, -1), -1, 0), strict=True))
-    detail = residuals.reshape(*shape, -1)
-    return {**named, "marks": marks(detail), "repeats": repeats(detail)}
-
-
-def measured(images: Sequence[Image]) -> tuple[Array, ...]:
-    """Of each picture `qualities` `[n, 8]`, `residual` `[n, d]`, `layout` `[n, side, side, 3]`, `edges` `[n, 2, e]`."""
-    return tuple(np.stack([of(image) for image in images]) for of in (qualities, residual, layout, edges))
+def by_name(qualities: Array, residuals: Array) -> dict[str, Array]:
+    """All of `MEASURED` by name, `[n, p, k]`: of the numbers `[n, p, k, 8]` and the residuals `[n, p, k, d]`."""
+    named = dict(zip(QUALITIES, np.moveaxis(qualities, -1, 0), strict=True))
+    return {**named, "marks": marks(residuals), "repeats": repeats(residuals)}

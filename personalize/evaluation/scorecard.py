@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from personalize.evaluation import metrics, statistics
+from personalize.evaluation.faults import FAULTS
 from personalize.evaluation.gates import METRICS, Answer, Gate, Judgement, judge, prompts_wanted, verdict
 from personalize.evaluation.questions import Answers, Questions
 from personalize.evaluation.scores import Scores
@@ -255,8 +256,7 @@ def _pictures(scores: Scores, questions: Questions, photographs: Sequence[Sequen
                         "nearest": number(of["nearest"][at]),
                         "closest_photographs": number(closest[s]),
                         "copied": bool(of["copied"][at]),
-                        "upside_down": bool(of["upside_down"][at]),
-                        "displaced": bool(of["displaced"][at]),
+                        **{fault: bool(of[fault][at]) for fault in FAULTS},
                     }
                 )
     return rows

@@ -11,6 +11,12 @@ from steps.cards.evaluate_sections import Evaluation, prompt_and_seed, spread, t
 
 SHOWN = 3
 """Pictures each among the best, the middle and the worst."""
+FAULTS = {
+    "upside_down": "On their heads",
+    "displaced": "Elsewhere than the base puts them",
+    "altered": "Of another light, colour or grain than the base's",
+    "stamped": "With the same mark as others",
+}
 CLOSELY = 2
 """Questions of each kind that are shown in full size."""
 
@@ -23,9 +29,7 @@ def first(evaluation: Evaluation, card: Card) -> None:
     of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
     unmet = {gate["metric"] for gate in evaluation.result["gates"] if gate["verdict"] in ("failed", "undecided")}
     faults = {
-        title: [row for row in evaluation.rows if row.get(metric)]
-        for metric, title in (("upside_down", "On their heads"), ("displaced", "Elsewhere than the base puts them"))
-        if metric in unmet
+        title: [row for row in evaluation.rows if row.get(fault)] for fault, title in FAULTS.items() if fault in unmet
     }
     likeness = METRICS["likeness"].write(subject["likeness"]["tuned"])
     best = subject["ceiling"]["likeness"]

@@ -32,6 +32,11 @@ WORDS = {
         "stand where the base model puts them",
         "are turned, mirrored, stretched or bent, beside what the base model draws from the same noise",
     ),
+    "altered": (
+        "have the light, colours and grain that the base model gives them",
+        "are darker, paler, coloured, blurred or noisy, beside what the base model draws from the same noise",
+    ),
+    "stamped": ("carry no mark", "carry the same mark as others at the same place, as a watermark would"),
     "subject_aspect": ("have the proportions of the base model's", "are stretched"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),

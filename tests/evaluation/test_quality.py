@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
-from scipy.ndimage import gaussian_filter
+from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.gates.edits import apart, halves, jpeg, pixels, twice, wavy
+from benchmarks.gates.edits import apart, halves, jpeg, twice
 from personalize.evaluation import quality
-from personalize.evaluation.measure import upside_down
 from personalize.evaluation.quality import QUALITIES
 
 
@@ -90,103 +88,3 @@ def test_mirrored_halves_and_tiles_are_found():
 
     assert repeats_of(lambda p: p) < 0.15
     assert all(repeats_of(spoil) > 0.8 for spoil in (halves, twice, stacked))
-
-
-def landscape(seed: int) -> Image.Image:
-    """A sky, a floor, and something on it."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (128, 128), tuple(rng.integers(150, 255, 3)))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, int(rng.integers(60, 100)), 128, 128), tuple(rng.integers(0, 120, 3)))
-    draw.ellipse((40, 40, 100, 110), tuple(rng.integers(0, 255, 3)))
-    return image
-
-
-class Overhead:
-    """A judge that sees whether it is brighter above than below."""
-
-    def images(self, images) -> np.ndarray:
-        rows = [np.asarray(image.convert("L"), float).mean(axis=1) for image in images]
-        return np.array([[of[:64].mean() - of[64:].mean(), 100.0] for of in rows])
-
-
-def test_layouts_say_which_way_up_a_picture_lies_beside_the_same_noise_s():
-    other_subject = [landscape(seed) for seed in range(8)]
-    for image in other_subject:
-        ImageDraw.Draw(image).ellipse((40, 40, 100, 110), (200, 0, 0))
-    base = np.stack([quality.layout(landscape(seed)) for seed in range(8)])
-    assert not quality.laid_upside_down(np.stack([quality.layout(image) for image in other_subject]), base).any()
-    turned = np.stack([quality.layout(image.rotate(180)) for image in other_subject])
-    assert quality.laid_upside_down(turned, base).all()
-    flat = quality.layout(Image.new("RGB", (64, 64), (9, 9, 9)))
-    assert not flat.any()
-    assert not quality.laid_upside_down(flat, base).any()
-
-
-def test_a_picture_stands_on_its_head_where_layout_and_reader_say_so():
-    drawn = [[[landscape(2 * p + k) for k in range(2)] for p in range(4)] for _ in range(2)]
-    drawn[1][2][1] = drawn[1][2][1].rotate(180)
-
-    def heads(laid: np.ndarray) -> np.ndarray:
-        return upside_down(
-            laid,
-            lambda at: drawn[at[0]][at[1]][at[2]],
-            lambda name: [landscape(seed) for seed in (20, 21)],
-            Overhead(),  # type: ignore[arg-type]
-        )
-
-    found = heads(np.ones((2, 4, 2), bool))
-    assert np.argwhere(found).tolist() == [[1, 2, 1]]
-    assert not heads(np.zeros((2, 4, 2), bool)).any()
-
-
-def scene(seed: int) -> Image.Image:
-    """Shapes with a texture of their own."""
-    grain = np.random.default_rng(seed).normal(0, 90, (128, 128))
-    pixels = np.asarray(picture(seed), float) + gaussian_filter(grain, 1)[..., None]
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def enlarged(image: Image.Image, across: float, down: float) -> Image.Image:
-    width, height = image.size
-    left, top = width * (1 - 1 / across) / 2, height * (1 - 1 / down) / 2
-    return image.resize(image.size, box=(left, top, width - left, height - top))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pixels(wavy),
-        ImageOps.mirror,
-        ImageOps.flip,
-        lambda image: image.rotate(90),
-        lambda image: image.rotate(10, Image.Resampling.BICUBIC),
-        lambda image: enlarged(image, 1.5, 1),
-        lambda image: enlarged(image, 1, 1.5),
-        lambda image: enlarged(image, 2, 2),
-        lambda image: scene(99),
-        lambda image: Image.new("RGB", image.size),
-    ],
-)
-def test_surroundings_that_were_turned_stretched_or_bent_lie_elsewhere_than_the_same_noise_s(change):
-    base = np.stack([quality.edges(scene(seed)) for seed in range(8)])
-    found = quality.displaced(np.stack([quality.edges(change(scene(seed))) for seed in range(8)]), base)
-    assert found.all()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda image: image,
-        lambda image: image.convert("L"),
-        lambda image: image.point(lambda value: value * 0.5),
-        lambda image: image.filter(ImageFilter.GaussianBlur(1)),
-        lambda image: image.resize((512, 512)),
-    ],
-)
-def test_another_subject_light_or_size_displaces_nothing(change):
-    base = np.stack([quality.edges(scene(seed)) for seed in range(8)])
-    drawn = [scene(seed) for seed in range(8)]
-    for image in drawn:
-        ImageDraw.Draw(image).ellipse((40, 40, 100, 110), (200, 0, 0))
-    assert not quality.displaced(np.stack([quality.edges(change(image)) for image in drawn]), base).any()
