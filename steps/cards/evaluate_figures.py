@@ -176,32 +176,30 @@ def judges(evaluation: Evaluation, card: Card) -> None:
         stacked=True,
     )
     evaluate_judges.show(result["examination"], *examined_on(evaluation.photographs, evaluation.drawn["base"]), card)
-    asked = [gate for gate in result["gates"] if len(gate["answers"]) + len(gate["opinions"]) > 1]
-    for gate in asked:
-        card.table(
-            f"{gate['words'][0].upper()}{gate['words'][1:]}: {gate['requirement']}",
-            ["judge", "subject", "found", "verdict"],
-            [
-                [
-                    answer["judge"],
-                    answer["subject"] or "all",
-                    with_span(answer, gate["metric"], sign=gate["kind"] != "threshold"),
-                    words,
-                ]
-                for answers, words_of in ((gate["answers"], _verdict), (gate["opinions"], _opinion))
-                for answer in answers
-                for words in [words_of(answer)]
-            ],
-            stacked=True,
-        )
+    for gate in result["gates"]:
+        if gate["verdict"] != "skipped" and len(gate["answers"]) + len(gate["opinions"]) > 1:
+            _answers(gate, card)
 
 
-def _verdict(answer: Mapping[str, Any]) -> str:
-    return str(answer["verdict"])
-
-
-def _opinion(answer: Mapping[str, Any]) -> str:
-    return f"would say {answer['verdict']} (does not decide)"
+def _answers(gate: Mapping[str, Any], card: Card) -> None:
+    """What was found of each subject, by each judge: those that decide, then those that advise."""
+    of_judges: dict[str, dict[str, str]] = {}
+    for answers, column, said in (
+        (gate["answers"], "{judge}", "{found}, {verdict}"),
+        (gate["opinions"], "{judge}, which does not decide", "{found}, would say {verdict}"),
+    ):
+        for answer in answers:
+            found = with_span(answer, gate["metric"], sign=gate["kind"] != "threshold")
+            judge = column.format(judge=answer["judge"]) if answer["judge"] else "found"
+            words = said.format(found=found, verdict=answer["verdict"])
+            of_judges.setdefault(judge, {})[answer["subject"] or "all"] = words
+    subjects = dict.fromkeys(subject for of in of_judges.values() for subject in of)
+    card.table(
+        f"{gate['words'][0].upper()}{gate['words'][1:]}: {gate['requirement']}",
+        ["subject", *of_judges],
+        [[subject, *(of.get(subject, "") for of in of_judges.values())] for subject in subjects],
+        stacked=len(of_judges) > 1,
+    )
 
 
 def cost(speeds: Mapping[str, Mapping[str, Any]], memory: Mapping[str, float], card: Card) -> None:
