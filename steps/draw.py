@@ -39,10 +39,15 @@ class Config(baseline.Config):
 
 
 def sources(config: Config) -> Mapping[str, str]:
-    """What the base's pictures depend on, and which version is the champion."""
+    """What the base's pictures depend on."""
+    return baseline.sources(config)
+
+
+def remote_sources(config: Config) -> Mapping[str, str]:
+    """Which version is the champion."""
     versions = champions(config.champion)
     called = ", before it ".join(f"version {version.version} ({version.source})" for version in versions)
-    return {**baseline.sources(config), **({"champion": called or "none"} if config.champion else {})}
+    return {"champion": called or "none"} if config.champion else {}
 
 
 def check(config: Config) -> None:

@@ -114,12 +114,48 @@ def subset(scores: Scores, subjects: Sequence[int]) -> Scores:
     return replace(scores, photographs=[scores.photographs[s] for s in subjects], drawn=drawn)
 
 
-def spoilt(scores: Scores, given: Given, base: Traces, answers: Answers, jury: Sequence[judges.Judge]) -> Scores:
-    """The evaluation with these pictures as the tuned model's; `base`: traces of what the base drew."""
+@dataclass(frozen=True)
+class Seen:
+    """What judges and measures found of pictures, in their order: `[m, ...]`."""
+
+    features: Mapping[str, np.ndarray]
+    qualities: np.ndarray
+    traces: Traces
+
+    @classmethod
+    def of(cls, pictures: Sequence[Picture], jury: Sequence[judges.Judge]) -> Seen:
+        features = {judge.name: judge.images(pictures) for judge in jury}
+        return cls(features, np.stack([quality.qualities(one) for one in pictures]), faults.traces(pictures))
+
+    def with_others(self, at: Sequence[int], others: Seen) -> Seen:
+        """These, with others in some places."""
+
+        def put(own: np.ndarray, new: np.ndarray) -> np.ndarray:
+            both = own.copy()
+            both[at] = new
+            return both
+
+        return Seen(
+            {name: put(values, others.features[name]) for name, values in self.features.items()},
+            put(self.qualities, others.qualities),
+            Traces(*(put(*pair) for pair in zip(self.traces, others.traces, strict=True))),
+        )
+
+
+def spoilt(
+    scores: Scores, given: Given, seen: Seen, base: Traces, answers: Answers, jury: Sequence[judges.Judge]
+) -> Scores:
+    """The evaluation with these pictures as the tuned model's.
+
+    seen: what was found of those that it drew, which are not looked at again; base: traces of what the base drew.
+    """
     flat = listed(answers)
-    shape = len(answers), len(answers[0]), len(answers[0][0])
-    own = of_places(answers)
-    qualities = np.stack([quality.qualities(picture) for picture in flat]).reshape(*shape, -1)
+    other = [at for at, (new, old) in enumerate(zip(flat, listed(given.tuned), strict=True)) if new is not old]
+    if other:
+        seen = seen.with_others(other, Seen.of([flat[at] for at in other], jury))
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        return values.reshape(len(answers), len(answers[0]), len(answers[0][0]), *values.shape[1:])
 
     def upright(name: int) -> Sequence[Picture]:
         return given.photographs[name] if name < len(given.photographs) else listed([given.base[name]])
@@ -127,19 +163,15 @@ def spoilt(scores: Scores, given: Given, base: Traces, answers: Answers, jury: S
     def on_heads(laid: np.ndarray) -> np.ndarray:
         return faults.upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
 
-    named = {**quality.by_name(qualities, own.residual), **faults.counted(own, base, on_heads)}
-    features = {judge.name: judge.images(flat).reshape(*shape, -1) for judge in jury}
+    own = seen.traces.map(placed)
+    counted = faults.counted(own, base.map(placed), on_heads)
+    named = {**quality.by_name(placed(seen.qualities), own.residual), **counted}
+    features = {name: placed(values) for name, values in seen.features.items()}
     return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
 
 
 def listed(answers: Answers) -> list[Picture]:
     return [picture for prompts in answers for seeds in prompts for picture in seeds]
-
-
-def of_places(answers: Answers) -> Traces:
-    """Traces of all pictures: `[n, p, k, ...]`."""
-    shape = len(answers), len(answers[0]), len(answers[0][0])
-    return faults.traces(listed(answers)).map(lambda values: values.reshape(*shape, *values.shape[1:]))
 
 
 def opened(drawn: Drawings) -> Answers:
@@ -194,11 +226,15 @@ class Spoiling:
         return Given(opened(tuned), opened(base), [[open_rgb(one.path) for one in of] for of in photographs])
 
     @cached_property
+    def seen(self) -> Seen:
+        return Seen.of(listed(self.given.tuned), self.bench.judges)
+
+    @cached_property
     def base(self) -> Traces:
-        return of_places(self.given.base)
+        return faults.traces(listed(self.given.base))
 
     def by(self, edit: Edit) -> Scores:
-        return spoilt(self.scores, self.given, self.base, edit(self.given), self.bench.judges)
+        return spoilt(self.scores, self.given, self.seen, self.base, edit(self.given), self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, asked: Asked) -> Scores:

@@ -12,7 +12,7 @@ from personalize.recipe.config import Merged, Override, load, with_overrides
 from personalize.recipe.errors import Faults, RecipeError, nearest
 from personalize.recipe.fetched import pull, unpulled
 from personalize.recipe.fingerprint import Components, code_closure, differences, environment
-from personalize.recipe.steps import AGAIN, Step, StepConfig, load_steps
+from personalize.recipe.steps import AGAIN, Sources, Step, StepConfig, load_steps
 from personalize.recipe.tracking import StepRun, Store
 from personalize.recipe.validation import validate
 
@@ -115,7 +115,6 @@ def prepare(root: Path, profile: str, overrides: Sequence[Override] = (), until:
         faults.refuse()  # what is wrong is said before minutes go into data
     pull(root, [configs[name] for name in known])
     components = _components(root, known, steps, configs, environment(root), faults)
-    faults.refuse()
     return Prepared(merged, steps, configs, components, target, bool(step))
 
 
@@ -173,9 +172,8 @@ class Variants:
     def _of(self, name: str, config: StepConfig) -> Components:
         key = (name, config.model_dump_json())
         if key not in self._known:
-            faults = Faults()
-            self._known[key] = _components(self._root, [name], self._steps, {name: config}, self._pinned, faults)[name]
-            faults.refuse()
+            known = _components(self._root, [name], self._steps, {name: config}, self._pinned, Faults())
+            self._known[key] = known[name]
         return self._known[key]
 
 
@@ -196,7 +194,17 @@ def _components(
     pinned: Mapping[str, str],
     faults: Faults | None = None,
 ) -> dict[str, Components]:
-    """pinned: the environment. faults: keeps what is not there; without it that is no fault, and the step not done."""
+    """pinned: the environment. faults: what is wrong so far; without it what is not there is no fault.
+
+    Raises RecipeError for all faults at once: before a server is asked or code is read, where this machine shows them.
+    """
+    sources = {name: _sources(name, steps[name].sources, configs[name], faults) for name in names}
+    if faults is not None:
+        faults.refuse()
+    for name in names:
+        sources[name] |= _sources(name, steps[name].remote_sources, configs[name], faults)
+    if faults is not None:
+        faults.refuse()
     components: dict[str, Components] = {}
     for name in names:
         step, config = steps[name], configs[name]
@@ -205,7 +213,7 @@ def _components(
             code=code_closure(root, step.path, step.code),
             config={key: value for key, value in config.model_dump(mode="json").items() if key in config.result_keys()},
             inputs={},
-            sources=_sources(step, config, faults),
+            sources=sources[name],
             environment=dict(pinned),
         )
     return components
@@ -234,12 +242,12 @@ def needs_of(step: Step, config: StepConfig | None) -> tuple[str, ...]:
     return narrowed
 
 
-def _sources(step: Step, config: StepConfig, faults: Faults | None) -> dict[str, str]:
+def _sources(step: str, ask: Sources, config: StepConfig, faults: Faults | None) -> dict[str, str]:
     try:
-        return {str(name): str(digest) for name, digest in step.sources(config).items()}
+        return {str(name): str(digest) for name, digest in ask(config).items()}
     except (ValueError, OSError) as error:
         if faults is not None:
-            faults.said.append(f"{step.name}: {error}")
+            faults.said.append(f"{step}: {error}")
         return {"missing": str(error)}
 
 

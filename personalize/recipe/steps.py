@@ -162,6 +162,9 @@ class Replay:
     tolerance: float = 0.0
 
 
+Sources = Callable[[Any], Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage of the recipe. about: the first paragraph of its docstring.
@@ -171,6 +174,9 @@ class Step:
     check: what must be so before any step runs (a name that the registry takes, a permission); raises ValueError.
 
     reads: the files that it reads of an input, where not all: they alone count, and it is given no others.
+
+    sources: digests of what it depends on besides its inputs; remote_sources: of what a server knows of, which is asked
+    once nothing on this machine is found wrong.
     """
 
     name: str
@@ -181,13 +187,14 @@ class Step:
     run: Callable[..., None]
     show: Callable[..., None]
     card_path: Path | None
-    sources: Callable[[Any], Mapping[str, str]]
+    sources: Sources
     reuse: bool
     code: tuple[str, ...]
     narrow: Callable[[Any], tuple[str, ...]] | None
     check: Callable[[Any], None]
     acts: bool = False
     reads: Callable[[Any], Mapping[str, tuple[str, ...]]] = lambda config: {}
+    remote_sources: Sources = lambda config: {}
 
 
 def load_steps(root: Path, places: Mapping[str, str]) -> dict[str, Step]:
@@ -245,6 +252,7 @@ def _step(root: Path, name: str, path: Path) -> Step:
         narrow=getattr(module, "needs", None),
         check=getattr(module, "check", lambda config: None),
         acts=bool(getattr(module, "ACTS", False)),
+        remote_sources=getattr(module, "remote_sources", lambda config: {}),
         reads=getattr(module, "reads", None) or _always(_reads(name, needs, getattr(module, "READS", {}))),
     )
 

@@ -269,3 +269,29 @@ def test_how_a_step_is_shown_reruns_nothing(done: Run, project: Path) -> None:
 
 def test_words_that_only_cards_need_rerun_nothing(done: Run) -> None:
     assert set(plan(done, "--read.note", "by permission").values()) == {"reuse"}
+
+
+REMOTE = """
+
+def remote_sources(config: Config) -> dict[str, str]:
+    with open("asked", "a") as log:
+        log.write("asked\\n")
+    return {"champion": open("champion").read()}
+"""
+
+
+def test_what_a_server_says_counts_and_is_asked_only_where_all_else_is_right(run: Run, project: Path) -> None:
+    step = project / "steps" / "count.py"
+    step.write_text(step.read_text() + REMOTE)
+    (project / "champion").write_text("version 1")
+    assert run("run")[0] == 0
+    assert plan(run)["count"] == "reuse"
+    (project / "champion").write_text("version 2")
+    assert plan(run)["count"].startswith("run: champion")
+
+    (project / "asked").unlink()
+    status, said = run("run", "--count.top", "three", "--read.data", "nowhere")
+    assert status == 2
+    assert "count.top" in said
+    assert "nowhere" in said
+    assert not (project / "asked").exists()

@@ -157,7 +157,7 @@ def test_the_champion_answers_the_same_and_gives_way_to_whom_it_was_compared_wit
     registry, base, config, caption, two, tmp_path
 ):
     first, second = two
-    before = draw.sources(config.model_copy(update={"champion": "chairs"}))
+    before = draw.remote_sources(config.model_copy(update={"champion": "chairs"}))
     assert before["champion"] == "none"
     outputs, _ = answers(config, caption, second, tmp_path / "alone")
     assert not (outputs / "champion").exists()
@@ -174,7 +174,7 @@ def test_the_champion_answers_the_same_and_gives_way_to_whom_it_was_compared_wit
     registry(second, compared_with=one)
     again, _ = answers(config, caption, second, tmp_path / "promoted")
     assert content(again / "champion") == content(outputs / "champion"), "its own promotion changes no comparison"
-    assert draw.sources(config.model_copy(update={"champion": "chairs"}))["champion"].count("version") == 2
+    assert draw.remote_sources(config.model_copy(update={"champion": "chairs"}))["champion"].count("version") == 2
 
 
 def test_a_champion_that_could_not_answer_is_left_out_by_name(registry, config, caption, two, tmp_path, capsys):
