@@ -106,15 +106,17 @@ def decode_in_tiles(vae: Any) -> None:
     vae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64
 
 
-def count_flops(parts: lora.Parts, spec: lora.LoraSpec, samples: int, side: int) -> float:
+def count_flops(parts: lora.Parts, spec: lora.LoraSpec, samples: int, side: int, asked: int = 0) -> float:
     """Arithmetic of a micro-batch of `samples` square pictures of `side` latent pixels, forward and backward pass.
+
+    asked: of how many of them the base without the adapter is asked first.
 
     A multiply-add counts as two. Counted without computing: the same model is built anew on torch's meta device, where
     tensors have sizes and no contents; that takes seconds, so a process counts the same only once. Nothing is
     recomputed there, whatever the memory level: recomputing is a price of memory, not work of the method.
     """
     built = tuple((name, type(part), _configuration(part)) for name, part in parts.items())
-    return _counted(built, spec, samples, side)
+    return _counted(built, spec, samples, side, asked)
 
 
 def _configuration(part: Any) -> str:
@@ -125,7 +127,9 @@ def _configuration(part: Any) -> str:
 
 
 @functools.cache
-def _counted(built: tuple[tuple[str, Any, str], ...], spec: lora.LoraSpec, samples: int, side: int) -> float:
+def _counted(
+    built: tuple[tuple[str, Any, str], ...], spec: lora.LoraSpec, samples: int, side: int, asked: int
+) -> float:
     with torch.device("meta"):
         empty: dict[str, Any] = {name: _unfilled(kind, json.loads(config)) for name, kind, config in built}
         lora.add(empty, spec, seed=0)
@@ -136,8 +140,12 @@ def _counted(built: tuple[tuple[str, Any, str], ...], spec: lora.LoraSpec, sampl
         pooled = unet.add_embedding.linear_1.in_features - 6 * unet.config.addition_time_embed_dim
         known = torch.empty(samples, MAX_TOKENS, unet.config.cross_attention_dim), torch.empty(samples, pooled)
     denoiser = Denoiser(unet, encoders).train()
+    texts = (ids, mask) if encoders else known
     with _Flops() as counted:
-        denoiser(noisy, timesteps, time_ids, *((ids, mask) if encoders else known)).square().mean().backward()
+        if asked:
+            with torch.no_grad(), lora.base_alone(empty):
+                denoiser(noisy[:asked], timesteps[:asked], time_ids[:asked], *(values[:asked] for values in texts))
+        denoiser(noisy, timesteps, time_ids, *texts).square().mean().backward()
     return counted.total
 
 

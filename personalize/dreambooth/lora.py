@@ -6,9 +6,10 @@ in the matrices: a file without it is reloaded with s = 1 whatever was trained. 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ class LoraLinear(torch.autograd.Function):
             torch.addmm(to_x, at_inner, a, out=to_x)
             to_x = to_x.view(ctx.shape)
         return to_x, None, None, at_inner.T @ rows, (g.T @ inner).mul_(ctx.scale), None
+
+
+@contextlib.contextmanager
+def base_alone(parts: Parts) -> Iterator[None]:
+    """The parts compute as if they had no adapter, whose weights stay as they are."""
+    adapted = [layer for part in parts.values() for layer in layers(part).values()]
+    for layer in adapted:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in adapted:
+            layer.enable_adapters(True)
 
 
 def state(parts: Parts) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 OptimizerName = Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"]
 ScheduleName = Literal["constant", "cosine", "linear"]
 SizeConditioning = Literal["true", "as sampled"]
+PriorTarget = Literal["picture", "base"]
 Targets = Literal["attention", "attention+feed-forward", "all"]
 
 PACKAGES = {"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule-free": "schedulefree"}
@@ -73,6 +74,11 @@ class TrainSettings(BaseModel):
     # the loss
     prior_loss_weight: float = Field(
         1.0, ge=0, description="weight of prior preservation; 0 trains without class images"
+    )
+    prior_target: PriorTarget = Field(
+        "picture",
+        description="what a class image teaches: picture, itself; base, what the base makes of it (distillation): then "
+        "none is learnt by heart, however few there are; a fifth slower, and wants a greater weight",
     )
     snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR gamma; empty weighs all timesteps alike")
     noise_offset: float = Field(

@@ -203,14 +203,24 @@ def take_step(
 
 
 def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
-    """DreamBooth's loss of one micro-batch, in float32."""
+    """DreamBooth's loss of one micro-batch, in float32.
+
+    With `prior_target: base` class images are to come out as the base without the adapter would have them at that noise
+    (learning without forgetting, Li and Hoiem 2016): a few of them then stand for all of their class, while pictures
+    that are targets themselves come to mean their caption.
+    """
     s, model, text = run.settings, run.model, run.data.text
     look_up = text.tokens if s.train_text_encoder else text.lookup
     noisy = losses.add_noise(batch.latents, batch.noise, batch.timesteps, model.alphas_cumprod)
-    prediction = denoiser(noisy, batch.timesteps, batch.time_ids, *look_up(batch.captions))
     target = losses.prediction_target(
         batch.latents, batch.noise, batch.timesteps, model.alphas_cumprod, model.prediction_type
     )
+    if s.prior_target == "base" and batch.instances < len(noisy):
+        rows = slice(batch.instances, None)
+        with torch.no_grad(), lora.base_alone(model.parts):
+            kept = denoiser(noisy[rows], batch.timesteps[rows], batch.time_ids[rows], *look_up(batch.captions[rows]))
+        target = torch.cat([target[: batch.instances], kept.float()])
+    prediction = denoiser(noisy, batch.timesteps, batch.time_ids, *look_up(batch.captions))
     errors = losses.squared_error(prediction, target, batch.weights)
     weights = torch.ones_like(errors)
     if s.snr_gamma is not None:

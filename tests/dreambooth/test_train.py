@@ -89,6 +89,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(base, data, whole, 
 
 KINDS = {
     "plain": {},
+    "the base kept": {"prior_target": "base", "prior_loss_weight": 4},
     "DoRA": {"use_dora": True},
     "text encoders": {"train_text_encoder": True},
     "Prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
@@ -121,6 +122,26 @@ def test_a_step_s_arithmetic_is_the_same_however_it_is_computed(base, data, work
     speeds = [run(base, data, tmp_path / kind, work, max_train_steps=2, **how).speed for kind, how in kinds.items()]
     flops = [speed["tflop_per_second"] / speed["images_per_second"] for speed in speeds]
     assert flops[1:] == [pytest.approx(flops[0])] * 3
+
+
+def test_what_the_base_says_of_class_images_costs_nothing_until_the_adapter_says_otherwise(base, data, work, tmp_path):
+    kinds: dict[str, dict] = {
+        "none": {"prior_loss_weight": 0},
+        "kept": {"prior_target": "base", "prior_loss_weight": 100},
+        "kept, text encoders too": {"prior_target": "base", "prior_loss_weight": 100, "train_text_encoder": True},
+        "kept, recomputing": {"prior_target": "base", "prior_loss_weight": 100, "memory": "balanced"},
+    }
+    results = {kind: run(base, data, tmp_path / kind, work, max_train_steps=3, **how) for kind, how in kinds.items()}
+    without, kept, texts, recomputing = (losses_of(result) for result in results.values())
+    assert kept[0] == pytest.approx(without[0], rel=1e-4)
+    assert texts[0] == pytest.approx(without[0], rel=1e-4)
+    assert kept[2] > without[2]
+    assert recomputing == pytest.approx(kept, rel=1e-3)
+    pictures = run(base, data, tmp_path / "pictures", work, max_train_steps=3)
+    flops = [
+        result.speed["tflop_per_second"] / result.speed["images_per_second"] for result in (pictures, results["kept"])
+    ]
+    assert 1.2 < flops[1] / flops[0] < 1.4, "half of a step is class images, and a pass forward is half of the work"
 
 
 def test_another_seed_trains_another_adapter(base, data, whole, work, tmp_path):
