@@ -28,7 +28,7 @@ LAYOUT_SIDE = 16
 """Side in cells at which it is looked what lies where in a picture."""
 SURROUNDINGS = 24
 """How wide the margin is, in pixels of `MARKS_SIDE`, that counts as what surrounds a subject."""
-IN_REGISTER = 0.13
+IN_REGISTER = 0.11
 """Cosine of their edges above which the surroundings of two pictures lie at the same place."""
 TONES = {
     "light": 0.17,
