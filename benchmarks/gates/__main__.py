@@ -29,7 +29,7 @@ from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Pictur
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, faults, judges, quality
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.faults import Traces
+from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.gates import is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.measure import measure
@@ -160,7 +160,7 @@ def spoilt(
     def upright(name: int) -> Sequence[Picture]:
         return given.photographs[name] if name < len(given.photographs) else listed([given.base[name]])
 
-    def on_heads(laid: np.ndarray) -> np.ndarray:
+    def on_heads(laid: Flags) -> Flags:
         return faults.upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
 
     own = seen.traces.map(placed)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, laplace
 
 from personalize.evaluation import quality
-from personalize.evaluation.quality import MARKS_SIDE, TINY, Array
+from personalize.evaluation.quality import LUMINANCE, MARKS_SIDE, TINY, Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,8 @@ LAYOUT_SIDE = 16
 """Side in cells at which it is looked what lies where in a picture."""
 SURROUNDINGS = 24
 """How wide the margin is, in pixels of `MARKS_SIDE`, that counts as what surrounds a subject."""
+AROUND = np.ones((MARKS_SIDE, MARKS_SIDE), bool)
+AROUND[SURROUNDINGS:-SURROUNDINGS, SURROUNDINGS:-SURROUNDINGS] = False
 IN_REGISTER = 0.11
 """Cosine of their edges above which the surroundings of two pictures lie at the same place."""
 TONES = {
@@ -73,18 +75,18 @@ def traces(images: Sequence[Image]) -> Traces:
     return Traces(*(np.stack([of(image) for image in images]) for of in (layout, edges, tones, quality.residual)))
 
 
-def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Array]) -> dict[str, Array]:
+def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Flags]) -> dict[str, Array]:
     """Of pictures and the base's from the same noise, `[n, p, k, ...]`: 1 where one has a fault of `FAULTS`.
 
     on_heads: which of those that the layout suspects stand on their heads indeed (`upside_down`).
     """
-    found = (
-        on_heads(laid_upside_down(own.layout, base.layout)),
-        displaced(own.edges, base.edges),
-        altered(own.tones, base.tones),
-        stamped(own.residual),
-    )
-    return {name: flags.astype(float) for name, flags in zip(FAULTS, found, strict=True)}
+    found = {
+        "upside_down": on_heads(laid_upside_down(own.layout, base.layout)),
+        "displaced": displaced(own.edges, base.edges),
+        "altered": altered(own.tones, base.tones),
+        "stamped": stamped(own.residual),
+    }
+    return {fault: found[fault].astype(float) for fault in FAULTS}
 
 
 def layout(image: Image) -> Array:
@@ -136,7 +138,7 @@ def tones(image: Image) -> Array:
     of first ones.
     """
     rgb = _small(image.convert("RGB")) / 255
-    grey = rgb @ (0.299, 0.587, 0.114)
+    grey = rgb @ LUMINANCE
     around = _around(rgb)
     red, green, blue = around.mean(axis=0)
     chroma = float((around.max(axis=-1) - around.min(axis=-1)).mean())
@@ -168,10 +170,13 @@ def stamped(residuals: Array) -> Flags:
     """
     count, prompts, seeds = residuals.shape[:3]
     found = np.zeros((count, prompts * seeds), bool)
+    if (prompts - 1) * seeds * SHARED < 1:
+        return found.reshape(count, prompts, seeds)
     prompt = np.repeat(np.arange(prompts), seeds)
     elsewhere = prompt[:, None] != prompt
-    for name in range(count if (prompts - 1) * seeds * SHARED >= 1 else 0):
-        detail = np.stack([laplace(one.reshape(MARKS_SIDE, MARKS_SIDE)).ravel() for one in _rows(residuals[name])])
+    for name in range(count):
+        pictures = residuals[name].reshape(-1, MARKS_SIDE, MARKS_SIDE)
+        detail = np.stack([laplace(picture).ravel() for picture in pictures])
         detail /= np.maximum(np.linalg.norm(detail, axis=-1, keepdims=True), TINY)
         alike = np.where(elsewhere, detail @ detail.T, np.nan)
         found[name] = np.nanquantile(alike, 1 - SHARED, axis=1) > STAMPED
@@ -179,18 +184,18 @@ def stamped(residuals: Array) -> Flags:
 
 
 def upside_down(
-    laid: Array,
+    laid: Flags,
     picture: Callable[[tuple[int, int, int]], Image],
     upright: Callable[[int], Sequence[Image]],
     reads: Judge,
-) -> Array:
-    """Which pictures stand on their heads, 1 or 0: `[n, p, k]`.
+) -> Flags:
+    """Which pictures stand on their heads: `[n, p, k]`.
 
     laid: whether the layout says so (`laid_upside_down`). Of those the judge of texts is asked as well, which has seen
     the world: whether it finds the picture turned nearer to upright ones of that name (the photographs, or what the
     base draws of a class), and as it is nearer to these turned.
     """
-    found = np.zeros(laid.shape)
+    found = np.zeros(laid.shape, bool)
     for name in np.flatnonzero(laid.any(axis=(1, 2))):
         suspects = [(int(name), int(p), int(k)) for p, k in np.argwhere(laid[name])]
         way_up = _turned_less(reads, upright(int(name))).mean(axis=0)
@@ -213,10 +218,4 @@ def _small(image: Image) -> Array:
 
 def _around(values: Array) -> Array:
     """Those of the surroundings alone, of pixels or of what lies between them: `[h, w, ...]` to `[m, ...]`."""
-    around = np.ones((MARKS_SIDE, MARKS_SIDE), bool)
-    around[SURROUNDINGS:-SURROUNDINGS, SURROUNDINGS:-SURROUNDINGS] = False
-    return values[around[: values.shape[0], : values.shape[1]]]
-
-
-def _rows(values: Array) -> Array:
-    return values.reshape(-1, values.shape[-1])
+    return values[AROUND[: values.shape[0], : values.shape[1]]]

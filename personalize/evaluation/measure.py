@@ -11,7 +11,7 @@ import numpy as np
 
 from personalize.evaluation import faults, quality
 from personalize.evaluation.drawings import Drawings, Photograph
-from personalize.evaluation.faults import Traces
+from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
@@ -79,7 +79,7 @@ def measure(
         pictures, own = read[side]
         paths = drawn[side].paths
 
-        def on_heads(laid: Array) -> Array:
+        def on_heads(laid: Flags) -> Flags:
             return faults.upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
 
         counted = faults.counted(own, read["base"][1], on_heads)

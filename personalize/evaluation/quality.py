@@ -27,6 +27,8 @@ MARKS_SIDE = 128
 REACH = 3
 """How far apart colours are looked for, in pixels of `MARKS_SIDE`."""
 TINY = 1e-3
+LUMINANCE = (0.299, 0.587, 0.114)
+"""What red, green and blue weigh in it (ITU-R BT.601)."""
 
 
 def qualities(image: Image) -> Array:
@@ -38,7 +40,7 @@ def qualities(image: Image) -> Array:
     chroma, in shares of full scale.
     """
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
-    grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = rgb @ np.array(LUMINANCE, np.float32)
     across, down = np.diff(grey, axis=1), np.diff(grey, axis=0)
     level, upright = float((down**2).mean()), float((across**2).mean())
     second = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]

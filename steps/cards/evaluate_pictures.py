@@ -11,12 +11,13 @@ from steps.cards.evaluate_sections import Evaluation, prompt_and_seed, spread, t
 
 SHOWN = 3
 """Pictures each among the best, the middle and the worst."""
-FAULTS = {
+TITLES = {
     "upside_down": "On their heads",
     "displaced": "Elsewhere than the base puts them",
     "altered": "Of another light, colour or grain than the base's",
     "stamped": "With the same mark as others",
 }
+"""Of pictures with each of `faults.FAULTS`."""
 CLOSELY = 2
 """Questions of each kind that are shown in full size."""
 
@@ -29,7 +30,7 @@ def first(evaluation: Evaluation, card: Card) -> None:
     of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
     unmet = {gate["metric"] for gate in evaluation.result["gates"] if gate["verdict"] in ("failed", "undecided")}
     faults = {
-        title: [row for row in evaluation.rows if row.get(fault)] for fault, title in FAULTS.items() if fault in unmet
+        title: [row for row in evaluation.rows if row.get(fault)] for fault, title in TITLES.items() if fault in unmet
     }
     likeness = METRICS["likeness"].write(subject["likeness"]["tuned"])
     best = subject["ceiling"]["likeness"]
