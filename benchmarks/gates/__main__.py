@@ -27,12 +27,12 @@ import numpy as np
 
 from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Picture
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
-from personalize.evaluation import drawings, faults, judges, quality
+from personalize.evaluation import drawings, faults, judges
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.gates import is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
-from personalize.evaluation.measure import measure
+from personalize.evaluation.measure import Seen, combined, measure, pictures
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
 from personalize.files import file_digest, read_json, value_digest, write_json
@@ -114,34 +114,6 @@ def subset(scores: Scores, subjects: Sequence[int]) -> Scores:
     return replace(scores, photographs=[scores.photographs[s] for s in subjects], drawn=drawn)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What judges and measures found of pictures, in their order: `[m, ...]`."""
-
-    features: Mapping[str, np.ndarray]
-    qualities: np.ndarray
-    traces: Traces
-
-    @classmethod
-    def of(cls, pictures: Sequence[Picture], jury: Sequence[judges.Judge]) -> Seen:
-        features = {judge.name: judge.images(pictures) for judge in jury}
-        return cls(features, np.stack([quality.qualities(one) for one in pictures]), faults.traces(pictures))
-
-    def with_others(self, at: Sequence[int], others: Seen) -> Seen:
-        """These, with others in some places."""
-
-        def put(own: np.ndarray, new: np.ndarray) -> np.ndarray:
-            both = own.copy()
-            both[at] = new
-            return both
-
-        return Seen(
-            {name: put(values, others.features[name]) for name, values in self.features.items()},
-            put(self.qualities, others.qualities),
-            Traces(*(put(*pair) for pair in zip(self.traces, others.traces, strict=True))),
-        )
-
-
 def spoilt(
     scores: Scores, given: Given, seen: Seen, base: Traces, answers: Answers, jury: Sequence[judges.Judge]
 ) -> Scores:
@@ -151,8 +123,14 @@ def spoilt(
     """
     flat = listed(answers)
     other = [at for at, (new, old) in enumerate(zip(flat, listed(given.tuned), strict=True)) if new is not old]
+
+    def put(own: np.ndarray, new: np.ndarray) -> np.ndarray:
+        both = own.copy()
+        both[other] = new
+        return both
+
     if other:
-        seen = seen.with_others(other, Seen.of([flat[at] for at in other], jury))
+        seen = combined(put, seen, Seen.of([flat[at] for at in other], jury))
 
     def placed(values: np.ndarray) -> np.ndarray:
         return values.reshape(len(answers), len(answers[0]), len(answers[0][0]), *values.shape[1:])
@@ -163,11 +141,8 @@ def spoilt(
     def on_heads(laid: Flags) -> Flags:
         return faults.upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
 
-    own = seen.traces.map(placed)
-    counted = faults.counted(own, base.map(placed), on_heads)
-    named = {**quality.by_name(placed(seen.qualities), own.residual), **counted}
-    features = {name: placed(values) for name, values in seen.features.items()}
-    return replace(scores, drawn={**scores.drawn, "tuned": Pictures(features, named)})
+    tuned = pictures(combined(placed, seen), base.map(placed), on_heads)
+    return replace(scores, drawn={**scores.drawn, "tuned": tuned})
 
 
 def listed(answers: Answers) -> list[Picture]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,37 @@ BATCH = 32
 """Pictures in memory at a time."""
 
 
+class Seen(NamedTuple):
+    """What judges and measures found of pictures: `[m, ...]` in their order, or `[n, p, k, ...]` at their places."""
+
+    features: Mapping[str, Array]
+    """of each judge"""
+    qualities: Array
+    """see `quality.qualities`"""
+    traces: Traces
+
+    @classmethod
+    def of(cls, images: Sequence[Image], judges: Sequence[Judge]) -> Seen:
+        qualities = np.stack([quality.qualities(image) for image in images])
+        return cls(_features(images, judges), qualities, faults.traces(images))
+
+
+def combined(change: Callable[..., Array], *seen: Seen) -> Seen:
+    """What `change` makes of the arrays that correspond, of one or of several."""
+    features = {name: change(*(each.features[name] for each in seen)) for name in seen[0].features}
+    traces = Traces(*(change(*arrays) for arrays in zip(*(each.traces for each in seen), strict=True)))
+    return Seen(features, change(*(each.qualities for each in seen)), traces)
+
+
+def pictures(own: Seen, base: Traces, on_heads: Callable[[Flags], Flags]) -> Pictures:
+    """All that is asked of a model's pictures, beside the base's from the same noise, both at their places.
+
+    on_heads: see `faults.counted`.
+    """
+    named = quality.by_name(own.qualities, own.traces.residual)
+    return Pictures(own.features, {**named, **faults.counted(own.traces, base, on_heads)})
+
+
 def measure(
     photographs: Sequence[Sequence[Photograph]],
     drawn: Mapping[str, Drawings],
@@ -40,35 +70,28 @@ def measure(
     questions = drawn["base"].questions
     shape = len(questions.names), len(questions.prompts), questions.seeds_per_prompt
 
-    def seen(files: Sequence[Path], measured: bool) -> tuple[dict[str, Array], list[Array]]:
-        features: dict[str, list[Array]] = {judge.name: [] for judge in judges}
-        found: list[tuple[Array, ...]] = []
+    def batches(files: Sequence[Path]) -> Iterator[list[Image]]:
         for start in range(0, len(files), BATCH):
             batch = [open_rgb(file) for file in files[start : start + BATCH]]
-            for judge in judges:
-                features[judge.name].append(judge.images(batch))
-            if measured:
-                found.append((np.stack([quality.qualities(image) for image in batch]), *faults.traces(batch)))
+            yield batch
             on_pictures(len(batch))
-        together = {name: np.concatenate(parts) for name, parts in features.items()}
-        return together, [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
-        features, _ = seen([one.path for one in shown], measured=False)
+        parts = [_features(batch, judges) for batch in batches([one.path for one in shown])]
+        features = {judge.name: np.concatenate([part[judge.name] for part in parts]) for judge in judges}
         captions = reads.texts([one.caption for one in shown])
         return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
 
-    def answered(drawings: Drawings) -> tuple[Pictures, Traces]:
-        features, (qualities, *found) = seen(drawings.files, measured=True)
+    def answered(drawings: Drawings) -> Seen:
+        parts = [Seen.of(batch, judges) for batch in batches(drawings.files)]
         place = {file: row for row, file in enumerate(drawings.files)}
         rows = [place[file] for file in drawings.paths.flat]
 
-        def by_place(values: Array) -> Array:
-            return values[rows].reshape(*shape, *values.shape[1:])
+        def by_place(*arrays: Array) -> Array:
+            values = np.concatenate(arrays)[rows]
+            return values.reshape(*shape, *values.shape[1:])
 
-        traces = Traces(*found).map(by_place)
-        named = quality.by_name(by_place(qualities), traces.residual)
-        return Pictures({name: by_place(values) for name, values in features.items()}, named), traces
+        return combined(by_place, *parts)
 
     def upright(name: int) -> list[Image]:
         if name < len(photographs):
@@ -76,14 +99,12 @@ def measure(
         return [open_rgb(drawn["base"].paths.of(name, *at)) for at in np.ndindex(shape[1:])]
 
     def complete(side: str) -> Pictures:
-        pictures, own = read[side]
         paths = drawn[side].paths
 
         def on_heads(laid: Flags) -> Flags:
             return faults.upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
 
-        counted = faults.counted(own, read["base"][1], on_heads)
-        return replace(pictures, qualities={**pictures.qualities, **counted})
+        return pictures(read[side], read["base"].traces, on_heads)
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
     return Scores(
@@ -95,3 +116,7 @@ def measure(
         unfit,
         tuple(questions.looks),
     )
+
+
+def _features(images: Sequence[Image], judges: Sequence[Judge]) -> dict[str, Array]:
+    return {judge.name: judge.images(images) for judge in judges}
