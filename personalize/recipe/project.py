@@ -13,6 +13,7 @@ import yaml
 
 from personalize.cards.links import address, card_link, parts
 from personalize.egress import has_secret, without_secrets
+from personalize.recipe.errors import in_short
 from personalize.recipe.fingerprint import Lineage
 from personalize.recipe.lease import held
 from personalize.recipe.plan import Prepared
@@ -22,6 +23,8 @@ from personalize.recipe.tracking import StepRun, Store, refuse_logged_secrets
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that nobody has named."""
 LONGEST_NAME = 120
+LONGEST_PARAM = 5900
+"""Characters of a value that MLflow keeps as a param, which are 6,000, with room to say that there are more."""
 DIFF = "uncommitted.diff"
 WORK = "recipe.work"
 """Tag of a project run: the digest of all that decided what it came to (`Prepared.work`)."""
@@ -159,5 +162,5 @@ def outcome(past: StepRun, shown: Shown | None) -> str:
 
 
 def param(value: Any) -> str:
-    """A value as a param: text as it is, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value as a param: text as it is, the rest as JSON; what is too long is whole in recipe.resolved.yaml."""
+    return in_short(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST_PARAM)

@@ -67,6 +67,18 @@ def test_steps_are_nested_runs_with_params_metrics_outputs_and_cards(run: Run) -
     assert {item.info.status for item in (parent, count, read)} == {"FINISHED"}
 
 
+def test_a_value_that_is_too_long_for_a_param_is_cut_there_and_whole_in_the_resolved_recipe(run: Run) -> None:
+    long = "word " * 1400
+    status, said = run("run", "--step", "read", "--read.note", long)
+    assert status == 0, said
+    assert "truncated" not in said
+    (parent,), (read,) = parents(), runs_of("read")
+    for of in (parent, read):
+        assert of.data.params["read.note"].startswith("word word")
+        assert of.data.params["read.note"].endswith("… (7,000 characters)")
+    assert yaml.safe_load(text(parent, "recipe.resolved.yaml"))["steps"]["read"]["note"] == long
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_what_a_step_leaves_in_memory_is_gone_before_the_next_begins(run: Run, project: Path, frozen: bool) -> None:
     """Also what refers to itself, as a model does, and would wait for the collector."""
