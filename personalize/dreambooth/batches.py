@@ -189,8 +189,9 @@ class BatchMaker:
         if s.noise_offset:
             noise = noise + s.noise_offset * torch.randn((mean.shape[0], 1, 1), generator=g)
         timestep = int(torch.randint(self.train_timesteps, (1,), generator=g))
-        # class images keep their captions: dropping them would teach the unconditional model the class
-        dropped = kind == "photograph" and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
+        # as their own targets class images keep their captions: the unconditional model would learn the class
+        uncaptioned = "class image" if s.distils else "photograph"
+        dropped = kind == uncaptioned and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
         caption = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
         weights = encoded.weights[index][cut]
         counts = torch.ones(mean.shape[-2:]) if weights is None else weights

@@ -14,6 +14,8 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 LEAST_SHARE = 0.05
 """Share of a picture below which a masked subject gets no more weight."""
+MOST_WEIGHT = 20.0
+"""A timestep's error counts at most so much as one of v: reached at SNR 1/19, where hardly anything is seen yet."""
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -55,6 +57,19 @@ def min_snr_weights(snr: Tensor, gamma: float, prediction_type: PredictionType) 
     if prediction_type == "v_prediction":
         return snr.clamp(max=gamma) / (snr + 1.0)
     return snr.clamp(max=gamma)
+
+
+def velocity_weights(snr: Tensor, prediction_type: PredictionType) -> Tensor:
+    """Loss weights that make errors of what is predicted errors of v, at most `MOST_WEIGHT`. [B] -> [B].
+
+    At the same x_t, |Δv|² = |Δε|² (1 + 1 / SNR) = |Δx_0|² (1 + SNR). What a picture shows is decided at high noise,
+    where ε is nearly the noise itself and its errors are small whatever they do to the picture.
+    """
+    if prediction_type == "epsilon":
+        return (1.0 + 1.0 / snr).clamp(max=MOST_WEIGHT)
+    if prediction_type == "v_prediction":
+        return torch.ones_like(snr)
+    return (1.0 + snr).clamp(max=MOST_WEIGHT)
 
 
 def squared_error(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

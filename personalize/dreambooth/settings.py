@@ -78,7 +78,7 @@ class TrainSettings(BaseModel):
     prior_target: PriorTarget = Field(
         "picture",
         description="what a class image teaches: picture, itself; base, what the base makes of it (distillation): then "
-        "none is learnt by heart, however few there are; a fifth slower, and wants a greater weight",
+        "none is learnt by heart, however few there are; a fifth slower",
     )
     snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR gamma; empty weighs all timesteps alike")
     noise_offset: float = Field(
@@ -87,7 +87,13 @@ class TrainSettings(BaseModel):
     mask_weight: float = Field(
         0.1, ge=0, le=1, description="weight of a masked photograph's surroundings beside its subject; 1 ignores masks"
     )
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="share of samples trained without their caption")
+    caption_dropout: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of photographs trained without their caption; with prior_target: base of class images, "
+        "which keep what guidance leads away from as it was",
+    )
 
     # the photographs
     resolution: int = Field(1024, ge=32, multiple_of=8, description="side in pixels of the square with a bucket's area")
@@ -187,6 +193,11 @@ class TrainSettings(BaseModel):
         if self.prior_loss_weight == 0:
             return 0
         return self.batch_size if self.prior_batch_size is None else self.prior_batch_size
+
+    @property
+    def distils(self) -> bool:
+        """Whether class images teach what the base makes of them."""
+        return self.prior_target == "base" and self.class_images_a_step > 0
 
     def deciding(self) -> dict[str, JsonValue]:
         """The settings that decide what a run makes."""

@@ -125,11 +125,25 @@ def test_a_batch_depends_on_the_seed_and_on_nothing_else(tmp_path):
     assert not torch.equal(first.noise, other.noise)
 
 
-def test_captions_are_dropped_at_the_asked_rate_and_never_for_class_images(tmp_path):
-    made = maker(tmp_path, training.settings(batch_size=20, max_train_steps=10, caption_dropout=0.3))
+@pytest.mark.parametrize(("target", "dropped"), [("picture", "photographs"), ("base", "class images")])
+def test_captions_are_dropped_at_the_asked_rate_where_that_teaches_nothing_wrong(tmp_path, target, dropped):
+    """As targets themselves, class images would teach the unconditional model the class; photographs, subjects."""
+    made = maker(
+        tmp_path, training.settings(batch_size=20, max_train_steps=10, caption_dropout=0.3, prior_target=target)
+    )
     captions = torch.stack([made.batch(step, 0).captions for step in range(10)])
-    assert (captions[:, :20] == NO_CAPTION).float().mean().item() == pytest.approx(0.3, abs=0.1)
-    assert (captions[:, 20:] != NO_CAPTION).all()
+    share = {
+        name: (captions[:, rows] == NO_CAPTION).float().mean().item()
+        for name, rows in (("photographs", slice(20)), ("class images", slice(20, None)))
+    }
+    assert share.pop(dropped) == pytest.approx(0.3, abs=0.1)
+    assert list(share.values()) == [0]
+
+
+def test_where_there_are_no_class_images_photographs_lose_captions_whatever_class_images_would_teach(tmp_path):
+    alone = training.settings(prior_loss_weight=0, prior_target="base", batch_size=20, max_train_steps=10)
+    made = maker(tmp_path, alone)
+    assert any((made.batch(step, 0).captions == NO_CAPTION).any() for step in range(10))
 
 
 def test_without_prior_preservation_there_are_photographs_only(tmp_path):

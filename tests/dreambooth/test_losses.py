@@ -63,6 +63,31 @@ def test_a_terminal_timestep_without_signal_has_a_finite_weight():
     assert losses.min_snr_weights(torch.tensor([0.0]), 5.0, "epsilon").item() == 1.0
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_velocity_weights_cost_what_the_error_of_v_is_whatever_is_predicted(prediction_type):
+    """Two opinions about the same noisy latents, said as ε, v or x₀."""
+    said, other, latents = torch.randn(3, 5, 4, 8, 8, dtype=torch.float64)
+    timesteps = torch.tensor([100, 200, 300, 500, 600])
+    a = ALPHAS.double()[timesteps][:, None, None, None]
+
+    def as_said(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x0 = (latents - (1 - a).sqrt() * noise) / a.sqrt()
+        return losses.prediction_target(x0, noise, timesteps, ALPHAS, prediction_type), a.sqrt() * noise - (
+            1 - a
+        ).sqrt() * x0
+
+    (predicted, v), (rival, rival_v) = as_said(said), as_said(other)
+    snr = losses.signal_to_noise(timesteps, ALPHAS)
+    errors = losses.squared_error(predicted, rival) * losses.velocity_weights(snr, prediction_type)
+    torch.testing.assert_close(errors, losses.squared_error(v, rival_v), rtol=1e-3, atol=1e-3)
+
+
+def test_no_timestep_takes_all_the_weight():
+    snr = torch.tensor([0.0, 1e-3, 1e3])
+    assert losses.velocity_weights(snr, "epsilon").tolist() == pytest.approx([20, 20, 1.001])
+    assert losses.velocity_weights(snr, "sample").tolist() == pytest.approx([1, 1.001, 20])
+
+
 def test_min_snr_weights_apply_to_class_images_as_to_photographs():
     errors = torch.tensor([1.0, 2.0, 3.0, 4.0])
     weights = torch.tensor([0.5, 0.25, 0.1, 1.0])
