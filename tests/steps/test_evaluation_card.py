@@ -76,6 +76,11 @@ def test_what_is_wrong_comes_first_with_pictures_then_what_to_do(failed):
     assert subject["sides"] == ["photograph", "base", "tuned"]
 
 
+def test_where_every_picture_fits_its_prompt_none_is_called_the_worst(tmp_path):
+    (subject,) = blocks(shown(make(tmp_path)), "compare")
+    assert "worst subject" in subject["title"]
+
+
 @pytest.mark.parametrize(
     ("metric", "title", "said"),
     [
