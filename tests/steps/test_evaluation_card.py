@@ -70,15 +70,17 @@ def test_what_is_wrong_comes_first_with_pictures_then_what_to_do(failed):
     kinds = [block["kind"] for block in failed[1].blocks]
     assert kinds[0] == "verdict"
     assert kinds.index("compare") < kinds.index("advice") < kinds.index("table")
-    subject, prompt = blocks(failed[1], "compare")
+    (subject,) = blocks(failed[1], "compare")
     assert "worst subject: brkchr" in subject["title"]
-    assert "worst prompt" in prompt["title"]
     assert subject["sides"] == ["photograph", "base", "tuned"]
 
 
-def test_where_every_picture_fits_its_prompt_none_is_called_the_worst(tmp_path):
-    (subject,) = blocks(shown(make(tmp_path)), "compare")
+@pytest.mark.parametrize("following", [1.0, 0.0])
+def test_the_worst_prompt_is_shown_where_there_is_one(tmp_path, following):
+    made = make(tmp_path, following=following, side=32)
+    subject, *prompt = blocks(shown(made), "compare")
     assert "worst subject" in subject["title"]
+    assert ["worst prompt" in block["title"] for block in prompt] == ([] if following else [True])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_filters_hide_what_was_not_asked_for(page_of):
 
 
 def test_what_is_clicked_in_the_navigation_is_on_the_screen_at_once(page_of):
-    """Also past a gallery whose height is only guessed until it is seen."""
+    """Also past a long gallery: a height that is guessed until it is seen leaves the page beside the section."""
     page = page_of(390)
     for target in page.locator("nav a[href^='#']").evaluate_all("of => of.map(one => one.getAttribute('href'))"):
         page.click(f"nav a[href='{target}']")
