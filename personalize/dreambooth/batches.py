@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personalize.dreambooth import conditioning, latents
+from personalize.dreambooth import conditioning, latents, losses
 from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.randomness import derive, generator, permutation
 from personalize.dreambooth.settings import TrainSettings
@@ -126,7 +126,8 @@ class BatchMaker:
     class_images: Encoded | None
     caption_rows: Mapping[str, int]
     vae_config: Any
-    train_timesteps: int
+    timesteps: Mapping[str, Tensor]
+    """how often each timestep is drawn for a kind of picture, cumulated: [T], rising to 1"""
     rank: int = 0
     processes: int = 1
 
@@ -188,7 +189,7 @@ class BatchMaker:
         noise = torch.randn(mean.shape, generator=g)
         if s.noise_offset:
             noise = noise + s.noise_offset * torch.randn((mean.shape[0], 1, 1), generator=g)
-        timestep = int(torch.randint(self.train_timesteps, (1,), generator=g))
+        timestep = int(torch.searchsorted(self.timesteps[kind], torch.rand(1, generator=g, dtype=torch.float64)))
         # as their own targets class images keep their captions: the unconditional model would learn the class
         uncaptioned = "class image" if s.distils else "photograph"
         dropped = kind == uncaptioned and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
@@ -196,6 +197,22 @@ class BatchMaker:
         weights = encoded.weights[index][cut]
         counts = torch.ones(mean.shape[-2:]) if weights is None else weights
         return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), counts, example.name
+
+
+def timesteps_of(
+    settings: TrainSettings, alphas_cumprod: Tensor, prediction_type: losses.PredictionType
+) -> dict[str, Tensor]:
+    """How often each timestep is drawn for photographs and for class images, cumulated: [T] float64, rising to 1.
+
+    All alike, but for class images that teach what the base makes of them: these in proportion to what errors there
+    would weigh as errors of v, which is as good as weighing them, and varies less from step to step.
+    """
+    alike = torch.ones(len(alphas_cumprod), dtype=torch.float64)
+    snr = losses.signal_to_noise(torch.arange(len(alike)), alphas_cumprod)
+    by_velocity = losses.velocity_weights(snr, prediction_type).double()
+    often = {"photograph": alike, "class image": by_velocity if settings.distils else alike}
+    summed = {kind: weights.cumsum(0) for kind, weights in often.items()}
+    return {kind: of / of[-1] for kind, of in summed.items()}
 
 
 def prefetch(

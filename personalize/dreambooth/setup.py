@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from personalize import hub
 from personalize.dreambooth import backbone, hardware, latents, lora, losses, optimisers
-from personalize.dreambooth.batches import BatchMaker
+from personalize.dreambooth.batches import BatchMaker, timesteps_of
 from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import Denoiser, TextTable, encode_captions
 from personalize.dreambooth.examples import Example
@@ -144,7 +144,7 @@ def set_up(
         encoded.get("class images"),
         text.rows,
         pipe.vae.config,
-        len(alphas_cumprod),
+        timesteps_of(settings, alphas_cumprod, prediction_type),
         accelerator.process_index,
         accelerator.num_processes,
     )

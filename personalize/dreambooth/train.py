@@ -207,8 +207,8 @@ def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
 
     With `prior_target: base` class images are to come out as the base without the adapter would have them at that noise
     (learning without forgetting, Li and Hoiem 2016): a few of them then stand for all of their class, while pictures
-    that are targets themselves come to mean their caption. Such a target has no noise of its own, so that the timesteps
-    that decide what a picture shows can count for what they do to it (`velocity_weights`).
+    that are targets themselves come to mean their caption. Their timesteps are drawn by what errors there do to a
+    picture (`batches.timesteps_of`), and all weigh alike.
     """
     s, model, text = run.settings, run.model, run.data.text
     look_up = text.tokens if s.train_text_encoder else text.lookup
@@ -224,11 +224,11 @@ def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
     prediction = denoiser(noisy, batch.timesteps, batch.time_ids, *look_up(batch.captions))
     errors = losses.squared_error(prediction, target, batch.weights)
     weights = torch.ones_like(errors)
-    snr = losses.signal_to_noise(batch.timesteps, model.alphas_cumprod)
     if s.snr_gamma is not None:
+        snr = losses.signal_to_noise(batch.timesteps, model.alphas_cumprod)
         weights = losses.min_snr_weights(snr, s.snr_gamma, model.prediction_type)
     if s.distils:
-        weights[rows] = losses.velocity_weights(snr[rows], model.prediction_type)
+        weights[rows] = 1
     return losses.dreambooth_loss(errors, weights, batch.instances, s.prior_loss_weight)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from diffusers.configuration_utils import FrozenDict
 from PIL import Image
 from torch import Tensor
 
-from personalize.dreambooth.batches import Batch, BatchMaker, Epochs, prefetch
+from personalize.dreambooth.batches import Batch, BatchMaker, Epochs, prefetch, timesteps_of
 from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import NO_CAPTION, caption_rows
 from personalize.dreambooth.latents import Encoded
@@ -20,6 +21,7 @@ from personalize.dreambooth.settings import TrainSettings
 from tests.dreambooth import training
 
 VAE_CONFIG = FrozenDict(scaling_factor=1.0)
+ALPHAS = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
 
 
 def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, **size: int) -> BatchMaker:
@@ -32,7 +34,9 @@ def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, *
     shown = cut_photographs(photographs, s, 32)
     regular = told(cut_class_images(others, shown, s), -1.0) if s.class_images_a_step else None
     rows = caption_rows(e.caption for e in (*photographs, *others))
-    return BatchMaker(s, told(shown, 1.0), regular, rows, VAE_CONFIG, 1000, rank, processes)
+    return BatchMaker(
+        s, told(shown, 1.0), regular, rows, VAE_CONFIG, timesteps_of(s, ALPHAS, "epsilon"), rank, processes
+    )
 
 
 def told(cuts: Cuts, sign: float) -> Encoded:
@@ -138,6 +142,27 @@ def test_captions_are_dropped_at_the_asked_rate_where_that_teaches_nothing_wrong
     }
     assert share.pop(dropped) == pytest.approx(0.3, abs=0.1)
     assert list(share.values()) == [0]
+
+
+@pytest.mark.parametrize(("target", "late"), [("picture", 0.5), ("base", 0.89)])
+def test_what_the_base_makes_of_class_images_is_asked_where_a_picture_is_decided(tmp_path, target, late):
+    """`late`: share in the noisier half; 11 % of the weight that errors of epsilon have as errors of v lie before it."""
+    s = training.settings(batch_size=20, max_train_steps=40, prior_target=target)
+    made = maker(tmp_path, s)
+    timesteps = torch.stack([made.batch(step, 0).timesteps for step in range(40)])
+    assert timesteps.min() >= 0
+    assert timesteps.max() < 1000
+    photographs, class_images = (timesteps[:, rows] >= 500 for rows in (slice(20), slice(20, None)))
+    assert photographs.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert class_images.float().mean().item() == pytest.approx(late, abs=0.05)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_every_timestep_can_be_drawn_and_none_that_there_is_not(prediction_type):
+    for cumulated in timesteps_of(TrainSettings(prior_target="base"), ALPHAS, prediction_type).values():
+        assert cumulated[-1] == 1.0
+        assert (cumulated.diff() > 0).all()
+        assert cumulated[0] > 0
 
 
 def test_where_there_are_no_class_images_photographs_lose_captions_whatever_class_images_would_teach(tmp_path):
