@@ -190,9 +190,8 @@ class BatchMaker:
         if s.noise_offset:
             noise = noise + s.noise_offset * torch.randn((mean.shape[0], 1, 1), generator=g)
         timestep = int(torch.searchsorted(self.timesteps[kind], torch.rand(1, generator=g, dtype=torch.float64)))
-        # as their own targets class images keep their captions: the unconditional model would learn the class
-        uncaptioned = "class image" if s.distils else "photograph"
-        dropped = kind == uncaptioned and conditioning.drops_caption(s.seed, step, number, s.caption_dropout)
+        share = s.caption_dropout if kind == "photograph" else s.class_caption_dropout
+        dropped = conditioning.drops_caption(s.seed, step, number, share)
         caption = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
         weights = encoded.weights[index][cut]
         counts = torch.ones(mean.shape[-2:]) if weights is None else weights

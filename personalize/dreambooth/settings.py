@@ -87,12 +87,12 @@ class TrainSettings(BaseModel):
     mask_weight: float = Field(
         0.1, ge=0, le=1, description="weight of a masked photograph's surroundings beside its subject; 1 ignores masks"
     )
-    caption_dropout: float = Field(
-        0.05,
+    caption_dropout: float = Field(0.05, ge=0, le=1, description="share of photographs trained without their caption")
+    prior_caption_dropout: float = Field(
+        0.2,
         ge=0,
         le=1,
-        description="share of photographs trained without their caption; with prior_target: base of class images, "
-        "which keep what guidance leads away from as it was",
+        description="the same of class images with prior_target: base; keeps what guidance leads away from as it was",
     )
 
     # the photographs
@@ -198,6 +198,11 @@ class TrainSettings(BaseModel):
     def distils(self) -> bool:
         """Whether class images teach what the base makes of them."""
         return self.prior_target == "base" and self.class_images_a_step > 0
+
+    @property
+    def class_caption_dropout(self) -> float:
+        """Class images that are their own targets keep captions: the unconditional model would learn the class."""
+        return self.prior_caption_dropout if self.distils else 0.0
 
     def deciding(self) -> dict[str, JsonValue]:
         """The settings that decide what a run makes."""

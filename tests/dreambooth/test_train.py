@@ -126,7 +126,7 @@ def test_a_step_s_arithmetic_is_the_same_however_it_is_computed(base, data, work
 
 def test_what_the_base_says_of_class_images_costs_nothing_until_the_adapter_says_otherwise(base, data, work, tmp_path):
     kinds: dict[str, dict] = {
-        "none": {"prior_loss_weight": 0, "caption_dropout": 0},  # as photographs lose none beside such class images
+        "none": {"prior_loss_weight": 0},
         "kept": {"prior_target": "base", "prior_loss_weight": 100},
         "kept, text encoders too": {"prior_target": "base", "prior_loss_weight": 100, "train_text_encoder": True},
         "kept, recomputing": {"prior_target": "base", "prior_loss_weight": 100, "memory": "balanced"},
