@@ -107,7 +107,9 @@ def unpack(snapshot: Path, home: Path) -> Path:
     root = home / "project"
     root.mkdir()
     with tarfile.open(snapshot) as archive:
-        archive.extractall(root, filter="data")
+        if hasattr(tarfile, "data_filter"):  # not in Python 3.11.0 to 3.11.3
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(root)
     return root
 
 
