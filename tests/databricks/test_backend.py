@@ -438,6 +438,18 @@ def test_the_driver_copies_a_checkout_that_it_may_not_write_to(tmp_path):
     (checkout / "deep").chmod(0o755)
 
 
+@pytest.mark.parametrize("filters", [True, False])
+def test_the_driver_unpacks_a_snapshot_also_where_tarfile_has_no_filters(tmp_path, monkeypatch, filters):
+    (tmp_path / "step.py").write_text("1")
+    with tarfile.open(tmp_path / "snapshot.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "step.py", "steps/step.py")
+    if not filters:  # as Python 3.11.0 to 3.11.3, Debian 12's among them
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    assert (driver.unpack(tmp_path / "snapshot.tar.gz", home) / "steps" / "step.py").read_text() == "1"
+
+
 def closure(*packages):
     """Names of the packages and of all that they need, as they are installed here."""
     from importlib.metadata import PackageNotFoundError, requires
