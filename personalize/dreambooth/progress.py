@@ -51,7 +51,7 @@ def speed_meter(run: Setup) -> Meter:
     micro_batch = s.batch_size + s.class_images_a_step
     micro_batches = s.gradient_accumulation * accelerator.num_processes
     side = s.resolution // run.model.pipe.vae_scale_factor
-    asked = s.class_images_a_step if s.prior_target == "base" else 0
+    asked = s.class_images_a_step if s.distils else 0
     flops = hardware.count_flops(run.model.parts, run.model.spec, micro_batch, side, asked)
     return Meter(
         micro_batch * micro_batches,

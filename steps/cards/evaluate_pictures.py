@@ -30,9 +30,8 @@ def first(evaluation: Evaluation, card: Card) -> None:
     s, p = worst_subject(evaluation), worst_prompt(evaluation)
     subject, prompt = evaluation.result["subjects"][s], evaluation.result["prompts"][p]
     of_subject = sorted((row for row in evaluation.rows if row["at"][0] == s), key=lambda row: row["likeness"])
-    of_prompt = sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
-    if prompt["r_precision_tuned"] == 1:
-        of_prompt = []
+    all_fit = prompt["r_precision_tuned"] == 1
+    of_prompt = [] if all_fit else sorted((row for row in evaluation.rows if row["at"][1] == p), key=_lost)
     unmet = {gate["metric"] for gate in evaluation.result["gates"] if gate["verdict"] in ("failed", "undecided")}
     faults = {
         title: [row for row in evaluation.rows if row.get(fault)] for fault, title in TITLES.items() if fault in unmet

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from diffusers.configuration_utils import FrozenDict
 from PIL import Image
 from torch import Tensor
@@ -21,7 +20,7 @@ from personalize.dreambooth.settings import TrainSettings
 from tests.dreambooth import training
 
 VAE_CONFIG = FrozenDict(scaling_factor=1.0)
-ALPHAS = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+ALPHAS = training.SCHEDULER.alphas_cumprod
 
 
 def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, **size: int) -> BatchMaker:

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
 from personalize.dreambooth import losses
+from tests.dreambooth.training import SCHEDULER
 
-SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 ALPHAS = SCHEDULER.alphas_cumprod
 TIMESTEPS = torch.tensor([0, 1, 20, 500, 999])
 
@@ -72,9 +71,10 @@ def test_velocity_weights_cost_what_the_error_of_v_is_whatever_is_predicted(pred
 
     def as_said(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x0 = (latents - (1 - a).sqrt() * noise) / a.sqrt()
-        return losses.prediction_target(x0, noise, timesteps, ALPHAS, prediction_type), a.sqrt() * noise - (
-            1 - a
-        ).sqrt() * x0
+        predicted, v = (
+            losses.prediction_target(x0, noise, timesteps, ALPHAS, kind) for kind in (prediction_type, "v_prediction")
+        )
+        return predicted, v
 
     (predicted, v), (rival, rival_v) = as_said(said), as_said(other)
     snr = losses.signal_to_noise(timesteps, ALPHAS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diffusers import DDPMScheduler
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch import Tensor
 from personalize.dreambooth.examples import Example
 from personalize.dreambooth.settings import TrainSettings
 from personalize.dreambooth.shapes import Size
+
+SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+"""SDXL's."""
 
 
 def picture(path: Path, seed: int, width: int = 72, height: int = 72) -> Path:
