@@ -26,28 +26,30 @@ Flags = NDArray[np.bool_]
 FAULTS = ("upside_down", "displaced", "altered", "stamped")
 LAYOUT_SIDE = 16
 """Side in cells at which it is looked what lies where in a picture."""
+MIDDLE = np.zeros((LAYOUT_SIDE, LAYOUT_SIDE), bool)
+MIDDLE[LAYOUT_SIDE // 4 : -LAYOUT_SIDE // 4, LAYOUT_SIDE // 4 : -LAYOUT_SIDE // 4] = True
 SURROUNDINGS = 24
 """How wide the margin is, in pixels of `MARKS_SIDE`, that counts as what surrounds a subject."""
 AROUND = np.ones((MARKS_SIDE, MARKS_SIDE), bool)
 AROUND[SURROUNDINGS:-SURROUNDINGS, SURROUNDINGS:-SURROUNDINGS] = False
 IN_REGISTER = 0.11
 """Cosine of their edges above which the surroundings of two pictures lie at the same place."""
+TINTS = {"light": 0.3, "red or green": 0.33, "blue or yellow": 0.33}
+"""How far the surroundings' cells may be from the base's, in their median: logarithms of light and of ratios.
+
+A tint changes every cell's ratios alike, however dark; a subject that reaches into the surroundings changes a few.
+"""
 TONES = {
-    "light": 0.17,
-    "red or green": 0.25,
-    "blue or yellow": 0.25,
     "colourful": 1.25,
     "sharp across": 1.2,
     "sharp down": 1.05,
     "noise": 0.1,
 }
-"""What surroundings are like, and how much farther than others of that name they may be from the base's.
-
-The first three in shares of full scale, the others logarithms. 87 to 100 % of good pictures of the miniature's zoo keep
-within all of them.
-"""
+"""What surroundings are like, and how much farther than others of that name they may be from the base's: logarithms."""
 PALE = 0.02
 """Chroma, in shares of full scale, below which less is no difference."""
+DARK = 0.05
+"""The same for the light of a cell."""
 STAMPED = 0.18
 """Cosine of the finest detail above which two pictures of different prompts carry the same mark."""
 SHARED = 1 / 12
@@ -61,8 +63,10 @@ class Traces(NamedTuple):
     """See `layout`: `[..., LAYOUT_SIDE, LAYOUT_SIDE, 3]`."""
     edges: Array
     """See `edges`: `[..., 2, e]`."""
+    tints: Array
+    """See `tints`: `[..., c, 3]`."""
     tones: Array
-    """See `tones`: `[..., 7]`."""
+    """See `tones`: `[..., 4]`."""
     residual: Array
     """See `quality.residual`: `[..., MARKS_SIDE²]`."""
 
@@ -72,7 +76,8 @@ class Traces(NamedTuple):
 
 def traces(images: Sequence[Image]) -> Traces:
     """Of `n` pictures, in their order: `[n, ...]`."""
-    return Traces(*(np.stack([of(image) for image in images]) for of in (layout, edges, tones, quality.residual)))
+    looks = layout, edges, tints, tones, quality.residual
+    return Traces(*(np.stack([of(image) for image in images]) for of in looks))
 
 
 def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Flags]) -> dict[str, Array]:
@@ -83,7 +88,7 @@ def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Flags]) -> di
     found = {
         "upside_down": on_heads(laid_upside_down(own.layout, base.layout)),
         "displaced": displaced(own.edges, base.edges),
-        "altered": altered(own.tones, base.tones),
+        "altered": altered(own, base),
         "stamped": stamped(own.residual),
     }
     return {fault: found[fault].astype(float) for fault in FAULTS}
@@ -94,13 +99,9 @@ def layout(image: Image) -> Array:
 
     The middle counts a fifth: there a subject stands in the place of something else of its class.
     """
-    from PIL import Image as Pillow
-
-    small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Pillow.Resampling.BOX)
-    cells = np.asarray(small, np.float32) / 255
+    cells = _cells(image)
     cells -= cells.mean(axis=(0, 1))
-    quarter = LAYOUT_SIDE // 4
-    cells[quarter:-quarter, quarter:-quarter] /= 5
+    cells[MIDDLE] /= 5
     length = float(np.linalg.norm(cells))
     return cells / length if length > TINY else np.zeros_like(cells)
 
@@ -131,8 +132,15 @@ def displaced(edges: Array, others: Array) -> Flags:
     return np.asarray((edges * others).sum(axis=-1).min(axis=-1) < IN_REGISTER)
 
 
+def tints(image: Image) -> Array:
+    """The light and the colours of the surroundings' cells, in the order of `TINTS`: `[c, 3]` logarithms."""
+    red, green, blue = _cells(image)[~MIDDLE].T + DARK
+    both = (red + green) / 2
+    return np.log([(both * 2 + blue) / 3, red / green, blue / both]).T
+
+
 def tones(image: Image) -> Array:
-    """The light, the colours, the sharpness and the noise of the surroundings, in the order of `TONES`: `[7]`.
+    """How colourful, sharp and noisy the surroundings are, in the order of `TONES`: `[4]`.
 
     How colourful: log of the mean chroma; sharpness in a direction: log of the energy of second differences over that
     of first ones.
@@ -140,26 +148,24 @@ def tones(image: Image) -> Array:
     rgb = _small(image.convert("RGB")) / 255
     grey = rgb @ LUMINANCE
     around = _around(rgb)
-    red, green, blue = around.mean(axis=0)
     chroma = float((around.max(axis=-1) - around.min(axis=-1)).mean())
 
     def sharp(axis: int) -> float:
         first, second = (float((_around(np.diff(grey, times, axis=axis)) ** 2).mean()) for times in (1, 2))
         return float(np.log((second + TINY**2) / (first + TINY**2)))
 
-    colours = (red + green + blue) / 3, red - green, blue - (red + green) / 2, np.log(chroma + PALE)
-    return np.array([*colours, sharp(1), sharp(0), quality.noise(_around(quality.grain(grey)))])
+    return np.array([np.log(chroma + PALE), sharp(1), sharp(0), quality.noise(_around(quality.grain(grey)))])
 
 
-def altered(tones: Array, others: Array) -> Flags:
+def altered(own: Traces, base: Traces) -> Flags:
     """Whether the surroundings have another light, colour, sharpness or noise than in other pictures: `[n, p, k]`.
 
-    Of tones `[n, p, k, 7]` beside others' from the same noise; what all pictures of a name have in common is taken off,
-    which gates on their means see.
+    Beside the base's from the same noise; what all pictures of a name have in common is taken off, which gates on their
+    means see.
     """
-    moved = tones - others
+    moved = np.concatenate([np.median(own.tints - base.tints, axis=-2), own.tones - base.tones], axis=-1)
     moved -= np.median(moved, axis=(1, 2), keepdims=True)
-    return np.asarray((np.abs(moved) > list(TONES.values())).any(axis=-1))
+    return np.asarray((np.abs(moved) > [*TINTS.values(), *TONES.values()]).any(axis=-1))
 
 
 def stamped(residuals: Array) -> Flags:
@@ -207,6 +213,14 @@ def upside_down(
 def _turned_less(reads: Judge, images: Sequence[Image]) -> Array:
     """Features of pictures less those of the same pictures turned by 180°: `[n, d]`."""
     return reads.images(images) - reads.images([image.rotate(180) for image in images])
+
+
+def _cells(image: Image) -> Array:
+    """Mean colours of a picture's cells, 0..1: `[LAYOUT_SIDE, LAYOUT_SIDE, 3]`."""
+    from PIL import Image as Pillow
+
+    small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Pillow.Resampling.BOX)
+    return np.asarray(small, np.float32) / 255
 
 
 def _small(image: Image) -> Array:
