@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from personalize.recipe import process
 from personalize.recipe.tracking import Store
 
 TAG = "recipe.lease"
@@ -95,12 +96,14 @@ def _is_gone(text: str) -> bool:
         place, pid, began, until = held["place"], int(held["pid"]), held["began"], float(held["until"])
     except (ValueError, KeyError, TypeError):
         return False  # of another version: not ours to judge
-    return began != _began(pid) if place == _place() else time.time() > until
+    return began != process.began(pid) if place == _place() else time.time() > until
 
 
 def _written() -> str:
     pid = os.getpid()
-    return json.dumps({"place": _place(), "pid": pid, "began": _began(pid), "until": round(time.time() + LASTS_S)})
+    return json.dumps(
+        {"place": _place(), "pid": pid, "began": process.began(pid), "until": round(time.time() + LASTS_S)}
+    )
 
 
 def _place() -> str:
@@ -110,14 +113,3 @@ def _place() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
-
-
-def _began(pid: int) -> float | None:
-    """When a process was started, which tells it from a later one of the same number; None where there is none."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 1)
-    except psutil.Error:
-        return None

@@ -19,6 +19,9 @@ from types import FrameType
 WORK = Path("build/recipe/work")
 AGAIN_S = 0.02
 """After which an interrupt that a finalizer swallowed is sent again."""
+LOOK_S = 1.0
+"""Between two looks whether who started this process still lives."""
+SHELLS = ("sh", "bash", "dash", "zsh")
 
 
 def workplace(root: Path, step: str) -> Path:
@@ -70,6 +73,55 @@ def terminable() -> Iterator[None]:
             yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def ending_with_mlflow() -> Iterator[None]:
+    """Inside, SIGTERM comes once the `mlflow run` that started this process has died: it passes none on itself.
+
+    Without it a training goes on that nobody waits for. Shells stand between the two, by how the environment was
+    entered, and are not looked at. Nothing is done for who was started otherwise.
+    """
+    starter = _starter() if "MLFLOW_RUN_ID" in os.environ else None
+    if starter is None:
+        yield
+        return
+    born = began(starter)
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(LOOK_S):
+            if born != began(starter):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watcher = threading.Thread(target=watch, name="mlflow run", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
+def _starter() -> int | None:
+    """The nearest ancestor that is no shell."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return next((each.pid for each in psutil.Process().parents() if each.name() not in SHELLS), None)
+    return None
+
+
+def began(pid: int) -> float | None:
+    """When a process was started, which tells it from a later one of the same number; None where there is none."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 1)
+    except psutil.Error:
+        return None
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from personalize.recipe.errors import RecipeError, advice, in_words
 from personalize.recipe.fingerprint import Components, Lineage, lineage
 from personalize.recipe.lease import end_dead, lease
 from personalize.recipe.plan import Planned, Prepared, asks_again, given, plan_step, raised
-from personalize.recipe.process import sweep, terminable, workplace
+from personalize.recipe.process import ending_with_mlflow, sweep, terminable, workplace
 from personalize.recipe.project import ProjectRun, Under, asked_of, param
 from personalize.recipe.showing import MADE, Cards, Shown, inputs_of
 from personalize.recipe.steps import DIAGNOSTICS, Inputs
@@ -83,7 +83,7 @@ class Runner:
         files.sweep_scratch()
         self.lineage = lineage(self.prepared.root, self.prepared.outside_data())
         self.signer = self._key()
-        with terminable(), under_profile(self.prepared.merged.profile.name):
+        with terminable(), ending_with_mlflow(), under_profile(self.prepared.merged.profile.name):
             if died := end_dead(self.store):
                 print(f"marked as killed, for nobody works on them any more: {', '.join(died)}", flush=True)
             project = ProjectRun(self.prepared, self.store, self.under)

@@ -1,10 +1,13 @@
 """The real `mlflow run`: parameters arrive as they were typed, and the project run is the parent."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 
 from personalize.recipe import Recipe
@@ -37,6 +40,27 @@ def test_parameters_arrive_as_typed_and_steps_are_nested(
     monkeypatch.chdir(project)
     same = Recipe(overrides={"read.title": TITLES, "count.seed": 3, "read.note": "-0 'x'"})
     assert same.get_artifact("read/title.txt").read_text() == TITLES
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_it_started_ends_with_it(project: Path, environment: dict[str, str], number: int) -> None:
+    words = ["-e", "boom", "--env-manager", "local", "-P", "boom.how=wait"]
+    command = [sys.executable, "-m", "mlflow", "run", ".", *words]
+    started = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (project / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ours = psutil.Process(started.pid).children(recursive=True)
+        assert ours
+        started.send_signal(number)
+        assert not psutil.wait_procs(ours, timeout=30)[1]
+    finally:
+        started.kill()
+        started.wait()
+    runs = mlflow.search_runs(output_format="list")
+    statuses = {run.data.tags.get("recipe.step", "parent"): run.info.status for run in runs}
+    assert statuses == {"parent": "KILLED", "read": "FINISHED", "boom": "KILLED"}
 
 
 def test_the_run_of_a_plan_says_that_it_is_one(project: Path, environment: dict[str, str]) -> None:
