@@ -105,11 +105,13 @@ def ending_with_mlflow() -> Iterator[None]:
 
 
 def _starter() -> int | None:
-    """The nearest ancestor that is no shell."""
+    """The nearest ancestor that is no shell, where that is `mlflow`."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        return next((each.pid for each in psutil.Process().parents() if each.name() not in SHELLS), None)
+        nearest = next((each for each in psutil.Process().parents() if each.name() not in SHELLS), None)
+        if nearest and "mlflow" in (Path(word).name for word in nearest.cmdline()):
+            return nearest.pid
     return None
 
 
