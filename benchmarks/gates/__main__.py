@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,12 +31,12 @@ from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from personalize.evaluation import drawings, faults, judges
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
-from personalize.evaluation.gates import is_open, prompts_wanted, verdict
+from personalize.evaluation.gates import Gate, is_open, prompts_wanted, verdict
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.measure import Seen, combined, measure, pictures
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
-from personalize.files import file_digest, read_json, value_digest, write_json
+from personalize.files import file_digest, read_json, value_digest, write_text
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,16 @@ def judged(bench: Bench, scores: Callable[[int], Scores], worth: str, name: str)
         yield {"subjects": list(subjects), "look": look, "verdict": verdict(judgements), **against, "found": rounded}
 
 
+def write_results(path: Path, gates: Sequence[Gate], rows: Sequence[Mapping[str, Any]]) -> None:
+    """By which gates, and what each model came to: JSON, one of either on a line."""
+    listed = {"gates": [gate.model_dump(mode="json") for gate in gates], "rows": rows}
+    parts = [
+        f'"{name}": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False) for one in of) + "\n]"
+        for name, of in listed.items()
+    ]
+    write_text(path, "{" + ", ".join(parts) + "}\n")
+
+
 def summary(rows: Sequence[Mapping[str, Any]]) -> None:
     print("\n| model | worth | judged | passed | what caught it, or kept it from passing |\n|---|---|---|---|---|")
     for name in dict.fromkeys(row["model"] for row in rows):
@@ -292,7 +303,7 @@ def main() -> None:
             rows.append({"model": name, "worth": worth, "questions": number, **found})
             print(f"{name}, questions {number}, subjects {found['subjects']}: look {found['look']}, {found['verdict']} "
                   f"{found['failed'] or found['undecided']}", flush=True)  # fmt: skip
-        write_json(given.out, {"gates": [gate.model_dump(mode="json") for gate in bench.evaluate.gates], "rows": rows})
+        write_results(given.out, bench.evaluate.gates, rows)
     summary(rows)
 
 
