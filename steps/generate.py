@@ -29,7 +29,7 @@ from personalize import hub
 from personalize.evidence.trust import Trust
 from personalize.files import file_digest, free_path, read_handed, read_json, write_bytes, write_json
 from personalize.fleet import workers
-from personalize.recipe import Inputs, RecipeError, StepConfig, machine
+from personalize.recipe import Inputs, RecipeError, StepConfig, process
 from personalize.recipe.errors import in_short
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def run(config: Config, inputs: Inputs, outputs: Path) -> None:
     from personalize.serving.request import RequestError
 
     begun = time.perf_counter()
-    machine.make_way()
     try:
-        table = table_of(config.prompt)
-        model, files = draw_table(config, table, outputs) if table else draw_prompts(config, outputs)
+        with process.giving_way():
+            table = table_of(config.prompt)
+            model, files = draw_table(config, table, outputs) if table else draw_prompts(config, outputs)
     except RequestError as error:
         raise RecipeError(f"generate.prompt: {error}") from error
     seconds = time.perf_counter() - begun

@@ -264,7 +264,7 @@ def write_results(path: Path, gates: Sequence[Gate], rows: Sequence[Mapping[str,
     """By which gates, and what each model came to: JSON, one of either on a line."""
     listed = {"gates": [gate.model_dump(mode="json") for gate in gates], "rows": rows}
     parts = [
-        f'"{name}": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False) for one in of) + "\n]"
+        f'"{name}": [\n' + ",\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in of) + "\n]"
         for name, of in listed.items()
     ]
     write_text(path, "{" + ", ".join(parts) + "}\n")

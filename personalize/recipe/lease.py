@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,21 +36,15 @@ def take(store: Store, run_id: str) -> None:
 @contextlib.contextmanager
 def lease(store: Store, run_id: str) -> Iterator[None]:
     """This process works on the run for as long as the block lasts."""
-    ended = threading.Event()
 
-    def renew() -> None:
-        while not ended.wait(RENEWED_S):
-            with contextlib.suppress(Exception):  # a server that is away for a minute; the next renewal tells it
-                take(store, run_id)
+    def renew() -> bool:
+        with contextlib.suppress(Exception):  # a server that is away for a minute; the next renewal tells it
+            take(store, run_id)
+        return False
 
     take(store, run_id)
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
+    with process.meanwhile(renew, RENEWED_S, "lease"):
         yield
-    finally:
-        ended.set()
-        thread.join(timeout=5)
 
 
 def end_dead(store: Store) -> list[str]:

@@ -1,7 +1,6 @@
 """The machine that a run was made on, as far as it decides the last bits of a result: sums in another order differ."""
 
 import functools
-import importlib.util
 import os
 import platform
 from collections.abc import Mapping
@@ -13,8 +12,6 @@ FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_
 """Instructions by which PyTorch's libraries choose how they compute."""
 CHOSEN = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 TAG = "lineage.machine."
-LOOK_S = 0.2
-"""For which it is looked whether others compute."""
 
 
 def machine() -> dict[str, str]:
@@ -53,21 +50,6 @@ def threads() -> str:
     """How many threads compute at most, foretold without torch."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return os.environ.get("OMP_NUM_THREADS") or str(processors)
-
-
-def make_way() -> None:
-    """Where others take more than half of the processors now: PyTorch's threads sleep while they wait for each other.
-
-    By default they spin, and where more threads compute than there are processors one spins in the place of another
-    that it waits for. To be called before torch is imported, by what is soon over: alone, those who sleep are slower.
-    As many threads compute, so the result is the same. A person's own OMP_WAIT_POLICY stands.
-    """
-    if importlib.util.find_spec("psutil") is None:
-        return
-    import psutil
-
-    if psutil.cpu_percent(LOOK_S) > 50:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @functools.cache

@@ -12,15 +12,17 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 WORK = Path("build/recipe/work")
 AGAIN_S = 0.02
 """After which an interrupt that a finalizer swallowed is sent again."""
-LOOK_S = 1.0
+STARTER_S = 1.0
 """Between two looks whether who started this process still lives."""
+OTHERS_S = 0.2
+"""For which it is looked whether others compute."""
 SHELLS = ("sh", "bash", "dash", "zsh")
 
 
@@ -87,21 +89,15 @@ def ending_with_mlflow() -> Iterator[None]:
         yield
         return
     born = began(starter)
-    left = threading.Event()
 
-    def watch() -> None:
-        while not left.wait(LOOK_S):
-            if born != began(starter):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+    def ended() -> bool:
+        gone = born != began(starter)
+        if gone:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gone
 
-    watcher = threading.Thread(target=watch, name="mlflow run", daemon=True)
-    watcher.start()
-    try:
+    with meanwhile(ended, STARTER_S, "mlflow run"):
         yield
-    finally:
-        left.set()
-        watcher.join()
 
 
 def _starter() -> int | None:
@@ -124,6 +120,44 @@ def began(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 1)
     except psutil.Error:
         return None
+
+
+@contextlib.contextmanager
+def meanwhile(do: Callable[[], bool], every_s: float, name: str) -> Iterator[None]:
+    """Inside, a thread of that name does something every so many seconds, until it returns True: that was all."""
+    left = threading.Event()
+
+    def work() -> None:
+        while not left.wait(every_s) and not do():
+            pass
+
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join(timeout=5)
+
+
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Inside, where others take more than half of the processors now, PyTorch's threads sleep while they wait.
+
+    By default they spin, and where more threads compute than there are processors one spins in the place of another
+    that it waits for. It holds where torch is first imported inside. For what is soon over: alone, those who sleep are
+    slower. As many threads compute, so the result is the same. A person's own OMP_WAIT_POLICY stands.
+    """
+    import psutil
+
+    if "OMP_WAIT_POLICY" in os.environ or psutil.cpu_percent(OTHERS_S) <= 50:
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 @contextlib.contextmanager

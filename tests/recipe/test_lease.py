@@ -13,6 +13,7 @@ import pytest
 
 from personalize.recipe import lease
 from tests.recipe.conftest import Run
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -20,9 +21,7 @@ def waiting(project: Path, outside: dict[str, str]) -> Iterator[subprocess.Popen
     """The recipe in a process of its own, in the middle of a step."""
     words = [sys.executable, "-m", "personalize.recipe", "run", "--step", "boom", "--boom.how", "wait"]
     process = subprocess.Popen(words, cwd=project, env=outside, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (project / "waiting").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for((project / "waiting").exists, 120)
     yield process
     process.kill()
     process.wait()
@@ -111,7 +110,5 @@ def test_a_lease_is_renewed_while_the_block_lasts(store: str, monkeypatch: pytes
     with lease.lease(place, run.info.run_id):
         first = client.get_run(run.info.run_id).data.tags[lease.TAG]
         monkeypatch.setattr(lease, "LASTS_S", 9000)
-        deadline = time.monotonic() + 30
-        while client.get_run(run.info.run_id).data.tags[lease.TAG] == first and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: client.get_run(run.info.run_id).data.tags[lease.TAG] != first, 30)
     assert json.loads(client.get_run(run.info.run_id).data.tags[lease.TAG])["until"] > json.loads(first)["until"]

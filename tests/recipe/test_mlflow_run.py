@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlflow
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from personalize.recipe import Recipe
+from tests.waiting import wait_for
 
 TITLES = 'it\'s "quoted" {braces} $HOME `date` \\n; ünï 日本 --yes'
 
@@ -48,9 +48,7 @@ def test_what_it_started_ends_with_it(project: Path, environment: dict[str, str]
     command = [sys.executable, "-m", "mlflow", "run", ".", *words]
     started = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
-        while not (project / "waiting").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert wait_for((project / "waiting").exists, 120)
         ours = psutil.Process(started.pid).children(recursive=True)
         assert ours
         started.send_signal(number)

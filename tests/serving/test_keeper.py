@@ -31,6 +31,7 @@ from personalize.serving.local import LocalEndpoint
 from personalize.serving.ports import free_port, port_is_free
 from personalize.serving.processes import is_alive, remembered
 from personalize.serving.registry import ModelVersion
+from tests.waiting import wait_for
 
 SMOKE = {"prompt": "a chair", "width": 6, "height": 4}
 
@@ -78,13 +79,6 @@ def painted_by(endpoint: LocalEndpoint, prompt: str = "a chair") -> str:
     return endpoint.query({"prompt": prompt})[0].facts["version"]
 
 
-def wait_for(condition, patience_s=60):
-    deadline = time.monotonic() + patience_s
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
-
-
 def test_a_second_version_takes_over_the_address_without_losing_a_request(endpoint, version):
     first = endpoint.deploy(version(1), SMOKE)
     stop, seen, lost = threading.Event(), [], []
@@ -122,7 +116,7 @@ def test_what_a_killed_server_had_in_hand_is_answered_with_503(endpoint, version
     answer = connection.getresponse()
     assert (answer.status, answer.getheader("Retry-After")) == (503, "5")
     assert "try again" in json.loads(answer.read())["message"]
-    assert wait_for(lambda: endpoint.status().state == "serving" and endpoint.status().pid != first.pid)
+    assert wait_for(lambda: endpoint.status().state == "serving" and endpoint.status().pid != first.pid, 60)
     assert painted_by(endpoint) == "v1"
 
 
@@ -152,7 +146,7 @@ def test_a_version_that_never_gets_healthy_is_given_up_and_cleared_away(endpoint
     with pytest.raises(EndpointError, match=r"(?s)did not answer within 2 s.*startup_timeout.*easel v1 on"):
         mute.deploy(version(1), SMOKE)
     assert endpoint.status().state == "stopped"
-    assert wait_for(lambda: not Agreement(endpoint.folder).actual()), "the keeper ends when nothing is wanted"
+    assert wait_for(lambda: not Agreement(endpoint.folder).actual(), 60), "the keeper ends when nothing is wanted"
 
 
 def test_two_deployments_at_once_take_turns(endpoint, version):
@@ -186,7 +180,7 @@ def test_a_deployment_that_is_killed_half_way_leaves_nothing_behind(endpoint, ve
     finally:
         deploying.send_signal(signal.SIGKILL)
         deploying.wait()
-    assert wait_for(lambda: len(servers()) == 1)
+    assert wait_for(lambda: len(servers()) == 1, 60)
     assert not is_alive(candidate)
     assert painted_by(endpoint) == "v1"
 
@@ -209,7 +203,7 @@ def test_a_killed_keeper_is_reported_and_the_next_deployment_cleans_up_after_it(
     first = endpoint.deploy(version(1), SMOKE)
     keeper, orphan = read_json(endpoint.folder / "actual.json")["keeper"], remembered(first.pid)
     os.kill(keeper["pid"], signal.SIGKILL)
-    assert wait_for(lambda: endpoint.status().state == "failed")
+    assert wait_for(lambda: endpoint.status().state == "failed", 60)
     assert "keeper process is gone" in endpoint.status().note
     assert f"still runs as process {first.pid}" in endpoint.status().note
     with pytest.raises(EndpointError, match="is failed: its keeper process is gone"):

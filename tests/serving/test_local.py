@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ from mlflow.types import ColSpec, Schema
 from personalize.serving.endpoint import EndpointError, curl_line
 from personalize.serving.local import LocalEndpoint
 from personalize.serving.registry import ModelVersion, resolve
+from tests.waiting import wait_for
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -73,13 +73,6 @@ def processes_of(endpoint: LocalEndpoint) -> list[int]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_for(condition, patience_s=120):
-    deadline = time.monotonic() + patience_s
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return value
 
 
 def test_the_champion_serves_and_says_which_version_it_is(endpoint):
@@ -168,7 +161,7 @@ def test_a_server_that_is_killed_is_noticed_and_started_again_at_the_same_addres
     assert wait_for(lambda: endpoint.status().state in ("restarting", "starting"), 60)
     with pytest.raises(EndpointError, match=r"'painter' is (restarting|starting)"):
         endpoint.query({"prompt": "a chair"})
-    assert wait_for(lambda: endpoint.status().state == "serving"), endpoint.status()
+    assert wait_for(lambda: endpoint.status().state == "serving", 120), endpoint.status()
     after = endpoint.status()
     assert (after.url, after.restarts) == (before.url, 1)
     assert len(endpoint.query({"prompt": "a chair"})) == 1

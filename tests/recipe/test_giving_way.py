@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from personalize.recipe import machine
+from personalize.recipe import process
 
 
 @pytest.fixture(autouse=True)
@@ -24,28 +24,28 @@ def all_processors_taken() -> Iterator[None]:
     try:
         yield
     finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
+        for each in spinning:
+            each.kill()
+            each.wait()
 
 
 def test_threads_sleep_while_they_wait_where_others_compute() -> None:
-    with all_processors_taken():
-        machine.make_way()
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    with all_processors_taken(), process.giving_way():
+        assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in os.environ  # what is started afterwards may be alone
 
 
 def test_what_a_person_chose_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    with all_processors_taken():
-        machine.make_way()
+    with all_processors_taken(), process.giving_way():
+        assert os.environ["OMP_WAIT_POLICY"] == "active"
     assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 def test_threads_of_one_who_is_alone_do_as_they_always_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 10.0)
-    machine.make_way()
-    assert "OMP_WAIT_POLICY" not in os.environ
+    with process.giving_way():
+        assert "OMP_WAIT_POLICY" not in os.environ
 
 
 def test_torch_is_not_loaded_before_way_is_made() -> None:
