@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, laplace
+from scipy.ndimage import gaussian_filter
 
 from personalize.evaluation import quality
 from personalize.evaluation.quality import LUMINANCE, MARKS_SIDE, TINY, Array
@@ -181,9 +181,7 @@ def stamped(residuals: Array) -> Flags:
     prompt = np.repeat(np.arange(prompts), seeds)
     elsewhere = prompt[:, None] != prompt
     for name in range(count):
-        pictures = residuals[name].reshape(-1, MARKS_SIDE, MARKS_SIDE)
-        detail = np.stack([laplace(picture).ravel() for picture in pictures])
-        detail /= np.maximum(np.linalg.norm(detail, axis=-1, keepdims=True), TINY)
+        detail = quality.finest(residuals[name].reshape(prompts * seeds, -1))
         alike = np.where(elsewhere, detail @ detail.T, np.nan)
         found[name] = np.nanquantile(alike, 1 - SHARED, axis=1) > STAMPED
     return found.reshape(count, prompts, seeds)
