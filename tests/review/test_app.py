@@ -50,6 +50,7 @@ def test_in_a_browser_it_works_by_keyboard_on_a_phone_and_without_scripts(open_r
                 else:
                     page.get_by_role("button", name="A is better" if answered == 1 else "B is better").press("Enter")
                 page.wait_for_selector(f".progress:has-text('{answered} answered')", timeout=60_000)
+            page.wait_for_load_state()  # buttons have their height once the stylesheet is there
             boxes = [page.locator(f"button[value={side}]").bounding_box() for side in ("left", "right", "neither")]
             assert all(box["height"] >= 44 for box in boxes), "a thumb finds it"
             for path in ("vote", "results", ""):
