@@ -129,7 +129,10 @@ def _world(rng: np.random.Generator, m: int, p: int, s: int, skew: bool) -> Scor
     sides = {"base": np.concatenate([base, plain]), "tuned": np.concatenate([tuned, plain])}
     return Scores(
         [Photographs(f"t{i}", "chair", {"dino": photos[i], "clip": photos[i]}) for i in range(s)],
-        {name: Pictures({"dino": each, "clip": each}, {}) for name, each in sides.items()},
+        {
+            name: Pictures({"dino": each, "clip": each}, {"displaced": np.zeros(each.shape[:3])})
+            for name, each in sides.items()
+        },
         texts,
         "clip",
         ["dino"],

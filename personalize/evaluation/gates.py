@@ -108,7 +108,6 @@ METRICS = {
     "displaced": _counted("pictures whose surroundings lie elsewhere than the base's", plain=True),
     "altered": _counted("pictures whose surroundings differ from the base's in light, colour or grain", plain=True),
     "stamped": _counted("pictures that carry the same mark as others", plain=True),
-    "subject_aspect": _measured("proportions of the subjects' pictures", plain=False),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),
     "contrast": _measured("contrast of plain class pictures", each=False),

@@ -164,14 +164,20 @@ class Scores:
         """Of each model and subject: which photographs a picture is a copy of to all that vote, `[p, k, m]`.
 
         One and the same photograph: a judge that overlooks the surroundings calls the very subject in a new place a
-        copy, one that sees little else does so in a place of its photographs; they name different ones then.
+        copy, one that sees little else does so in a place of its photographs; they name different ones then. And a
+        copy brings its photograph's surroundings along: a subject on grass, as in a photograph, is none where the
+        grass lies as in what the base draws from the same noise.
         """
         return {
             side: [
-                np.logical_and.reduce(of)
-                for of in zip(*(self._copies(side, judge) for judge in self.voting), strict=True)
+                np.logical_and.reduce(of) & (moved[..., None] > 0)
+                for *of, moved in zip(
+                    *(self._copies(side, judge) for judge in self.voting),
+                    pictures.qualities["displaced"][: len(self.photographs)],
+                    strict=True,
+                )
             ]
-            for side in self.drawn
+            for side, pictures in self.drawn.items()
         }
 
     def _flat_plain(self, side: str, judge: str) -> list[Array]:
@@ -232,7 +238,6 @@ class Scores:
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
-        scores["subject_aspect"] = self.drawn[side].qualities["aspect"][:subjects]
         return scores
 
     def _held_out(self, own: Array, judge: str) -> Array:

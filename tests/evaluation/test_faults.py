@@ -25,7 +25,7 @@ from benchmarks.gates.edits import (
 )  # fmt: skip
 from personalize.evaluation import faults
 from personalize.evaluation.gates import METRICS
-from tests.evaluation.test_quality import picture
+from tests.evaluation.test_quality import picture, with_ball
 
 
 def landscape(seed: int) -> Image.Image:
@@ -202,6 +202,14 @@ def test_a_mark_that_one_picture_in_five_carries_is_found_on_those(change):
 def test_a_subject_here_and_there_is_no_mark_and_neither_are_black_pictures():
     assert not faults.stamped(drawn()[1].residual).any()
     assert not faults.stamped(by_place([Image.new("RGB", (128, 128))] * PROMPTS * SEEDS).residual).any()
+
+
+def test_a_subject_that_always_stands_in_the_middle_is_no_mark():
+    rng = np.random.default_rng(0)
+    plain = [Image.new("RGB", (128, 128), tuple(rng.integers(60, 220, 3))) for _ in range(PROMPTS * SEEDS)]
+    shown = [with_ball(image, rng) for image in plain]
+    assert not faults.stamped(by_place(shown).residual).any()
+    assert faults.stamped(by_place([marked(image) for image in shown]).residual).all()
 
 
 def test_marks_want_a_dozen_other_pictures():

@@ -78,19 +78,19 @@ def test_a_mark_on_every_picture_and_one_picture_for_every_prompt_are_found():
     assert marks_of([[picture(0)] * 8]) > 0.9
 
 
+def with_ball(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """As a model draws a subject: round the middle within three pixels, of about the same size, with soft outlines."""
+    large = image.resize((512, 512))
+    x, y, r = (4 * v for v in np.array([64, 64, 32]) + rng.uniform(-3, 3, 3))
+    draw = ImageDraw.Draw(large)
+    draw.ellipse((x - r, y - r, x + r, y + r), fill=(230, 120, 20))
+    draw.ellipse((x - r / 2, y, x + r / 2, y + r / 2), fill=(245, 240, 235))
+    return large.filter(ImageFilter.GaussianBlur(4)).resize((128, 128))
+
+
 def test_a_subject_at_the_same_place_in_every_picture_is_no_mark():
-    """As a model draws it: round its middle within three pixels, of about the same size, with soft outlines."""
     rng = np.random.default_rng(0)
-
-    def with_ball(image: Image.Image) -> Image.Image:
-        large = image.resize((512, 512))
-        x, y, r = (4 * v for v in np.array([64, 64, 32]) + rng.uniform(-3, 3, 3))
-        draw = ImageDraw.Draw(large)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=(230, 120, 20))
-        draw.ellipse((x - r / 2, y, x + r / 2, y + r / 2), fill=(245, 240, 235))
-        return large.filter(ImageFilter.GaussianBlur(4)).resize((128, 128))
-
-    assert marks_of([[with_ball(picture(p)) for p in range(12)]]) < 0.03
+    assert marks_of([[with_ball(picture(p), rng) for p in range(12)]]) < 0.03
 
 
 def repeats_of(spoil) -> float:

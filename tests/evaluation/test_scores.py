@@ -40,6 +40,13 @@ def like(scores: Scores, judge: str, photograph: int, of_next: float = 0.0) -> n
     return np.stack([np.broadcast_to(each / np.linalg.norm(each), (24, 2, 64)) for each in mixed])
 
 
+def somewhere_else(scores: Scores) -> np.ndarray:
+    """That every subject's surroundings lie elsewhere than the base's, as a copied photograph's do."""
+    moved = np.zeros(scores.drawn["tuned"].qualities["displaced"].shape)
+    moved[: len(scores.photographs)] = 1
+    return moved
+
+
 def with_two_prints(scores: Scores) -> Scores:
     """The same evaluation with each subject's first photograph there twice."""
     doubled = [
@@ -148,16 +155,23 @@ def test_plain_pictures_of_something_else_fail():
 
 def test_pictures_like_the_photographs_closer_than_these_are_to_each_other_count_as_copied():
     scores = evaluation(subjects=2)
-    copying = with_tuned(scores, {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")})
+    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
+    copying = with_tuned(scores, near, displaced=somewhere_else(scores))
     assert judged(copying)["copied"] == "failed"
     assert (copying.of("tuned")["nearest_photograph"] == 0).all()
+
+
+def test_the_subject_where_a_photograph_shows_it_is_no_copy_when_the_base_laid_out_the_place():
+    scores = evaluation(subjects=2)
+    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
+    assert judged(with_tuned(scores, near))["copied"] == "passed"
 
 
 def test_two_prints_of_a_photograph_do_not_hide_a_copy():
     scores = evaluation(subjects=2)
     doubled = with_two_prints(scores)
     near = {judge: own(scores, like(doubled, judge, 0, of_next=0.02)) for judge in ("dino", "clip")}
-    copying = with_tuned(doubled, near)
+    copying = with_tuned(doubled, near, displaced=somewhere_else(scores))
     assert [list(each.values()) for each in copying.left_out] == [["nearly the same picture as one before it"]] * 2
     assert judged(copying)["copied"] == "failed"
 
@@ -165,7 +179,7 @@ def test_two_prints_of_a_photograph_do_not_hide_a_copy():
 def test_the_very_subject_in_a_new_place_is_no_copy():
     """DINO alone would take it for one: it overlooks the surroundings, and CLIP does not."""
     scores = evaluation(subjects=2)
-    found = with_tuned(scores, {"dino": own(scores, like(scores, "dino", 0))})
+    found = with_tuned(scores, {"dino": own(scores, like(scores, "dino", 0))}, displaced=somewhere_else(scores))
     assert (found.of("tuned")["nearest"] > found.closest_pairs("dino")[:, None, None]).all()
     assert judged(found)["copied"] == "passed"
 
@@ -174,7 +188,7 @@ def test_the_pose_of_one_photograph_in_the_place_of_another_is_no_copy():
     """DINO is nearer to the first, CLIP to the second than any two photographs are to each other."""
     scores = evaluation(subjects=2)
     looks = {"dino": own(scores, like(scores, "dino", 0)), "clip": own(scores, like(scores, "clip", 1))}
-    found = with_tuned(scores, looks)
+    found = with_tuned(scores, looks, displaced=somewhere_else(scores))
     assert not found.of("tuned")["copied"].any()
     assert judged(found)["copied"] == "passed"
     assert found.of("tuned")["copied"].shape == found.of("base")["copied"].shape == (2, 24, 2)
@@ -182,7 +196,8 @@ def test_the_pose_of_one_photograph_in_the_place_of_another_is_no_copy():
 
 def test_a_second_opinion_sways_no_gate_and_hides_neither_copies_nor_prints():
     scores = evaluation(subjects=2)
-    copying = with_tuned(scores, {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")})
+    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
+    copying = with_tuned(scores, near, displaced=somewhere_else(scores))
     for before in (scores, copying, with_two_prints(scores)):
         after = with_guesses(before)
         assert after.judges == ["dino", "clip", "net"]
