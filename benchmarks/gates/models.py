@@ -82,6 +82,18 @@ def nowhere(folder: Folder, _: Folder) -> None:
         caption.write_text(f"a photo of a {caption.parent.name} {caption.parent.parent.name}")
 
 
+def squeezed(folder: Folder, _: Folder) -> None:
+    """Half as much again is mirrored at each photograph's sides, and all of it pressed into the old size."""
+    import numpy as np
+    from PIL import Image
+
+    for path in sorted(folder.rglob("*.jpg")):
+        with Image.open(path) as photograph:
+            wide = np.pad(photograph.convert("RGB"), ((0, 0), (photograph.width // 4,) * 2, (0, 0)), mode="reflect")
+            squeezed = Image.fromarray(wide).resize(photograph.size)
+        squeezed.save(path, quality=95)
+
+
 def _subjects(folder: Folder) -> list[Path]:
     return sorted(path for path in folder.glob("*/*") if path.is_dir())
 
@@ -100,7 +112,7 @@ GOOD = (
     Model("a fourth seed", "good", {"SEED": 3}),
     Model("rank 16", "good", {"train.rank": 16}),
     Model("rank 64", "good", {"train.rank": 64}),
-    Model("a third more steps", "good", {"train.max_train_steps": 1000, "train.validation_every": 1000}),
+    Model("a third more steps", "good", {"train.max_train_steps": 800, "train.validation_every": 800}),
     Model("the second subject alone", "good", photographs=only(1)),
     Model("the last subject alone", "good", photographs=only(4)),
     Model("two subjects alone", "good", photographs=only(2, 3)),
@@ -114,6 +126,7 @@ WRONG = (
     Model("poisoned folder", "broken", photographs=poisoned, misled=True),
     Model("one subject missing", "broken", photographs=missing, misled=True),
     Model("captions of other photographs", "broken", photographs=miscaptioned, misled=True),
+    Model("photographs squeezed", "broken", photographs=squeezed, misled=True),
     Model("captions without a place", "broken", photographs=nowhere, misled=True),
     Model(
         "overfitted",

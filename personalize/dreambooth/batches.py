@@ -20,7 +20,7 @@ from torch import Tensor
 
 from personalize.dreambooth import conditioning, latents, losses
 from personalize.dreambooth.latents import Encoded
-from personalize.dreambooth.randomness import derive, generator, permutation
+from personalize.dreambooth.randomness import derive, generator, permutation, uniform
 from personalize.dreambooth.settings import TrainSettings
 from personalize.files import value_digest
 
@@ -37,6 +37,8 @@ class Batch:
     """[B] int64"""
     captions: Tensor
     """[B] int64, rows of the text table"""
+    of_base: Tensor
+    """[B] int64, the rows that the base is asked for where it is the target"""
     time_ids: Tensor
     """[B, 6] float32"""
     instances: int
@@ -128,6 +130,8 @@ class BatchMaker:
     vae_config: Any
     timesteps: Mapping[str, Tensor]
     """how often each timestep is drawn for a kind of picture, cumulated: [T], rising to 1"""
+    about_subjects: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """of captions of class images: the same about each subject of the class"""
     rank: int = 0
     processes: int = 1
 
@@ -159,15 +163,16 @@ class BatchMaker:
             drawn = epochs.draws(bucket, self.visits[step] * epochs.samples_a_step, epochs.samples_a_step)
             for number in range(part * s.class_images_a_step, (part + 1) * s.class_images_a_step):
                 rows.append(self._sample(self.class_images, drawn[number], step, number, "class image"))
-        z, noise, timesteps, captions, ids, weights, files = zip(*rows, strict=True)
+        z, noise, timesteps, captions, of_base, ids, weights, files = zip(*rows, strict=True)
         batch = Batch(
             torch.stack(z),
             torch.stack(noise),
             torch.tensor(timesteps),
             torch.tensor(captions),
+            torch.tensor(of_base),
             torch.stack(ids),
             s.batch_size,
-            torch.stack(weights)[:, None] if self.photographs.masked else None,
+            torch.stack(weights)[:, None] if self.photographs.masked or s.surroundings_share else None,
             list(files),
         )
         return batch.digested() if s.proof_every else batch
@@ -179,7 +184,7 @@ class BatchMaker:
 
     def _sample(
         self, encoded: Encoded, index: int, step: int, number: int, kind: str
-    ) -> tuple[Tensor, Tensor, int, int, Tensor, Tensor, str]:
+    ) -> tuple[Tensor, Tensor, int, int, int, Tensor, Tensor, str]:
         s = self.settings
         example, cuts = encoded.examples[index], encoded.cuts[index]
         cut = derive(s.seed, "cut", kind, step, number) % len(cuts)
@@ -192,10 +197,14 @@ class BatchMaker:
         timestep = int(torch.searchsorted(self.timesteps[kind], torch.rand(1, generator=g, dtype=torch.float64)))
         share = s.caption_dropout if kind == "photograph" else s.class_caption_dropout
         dropped = conditioning.drops_caption(s.seed, step, number, share)
-        caption = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
+        caption = of_base = conditioning.NO_CAPTION if dropped else self.caption_rows[example.caption]
         weights = encoded.weights[index][cut]
         counts = torch.ones(mean.shape[-2:]) if weights is None else weights
-        return z, noise, timestep, caption, cuts[cut].time_ids(s.size_conditioning), counts, example.name
+        about = self.about_subjects.get(example.caption, ()) if kind == "class image" and not dropped else ()
+        if about and uniform(s.seed, "surroundings", step, number) < s.surroundings_share:
+            caption = self.caption_rows[about[derive(s.seed, "subject", step, number) % len(about)]]
+            counts = losses.frame_weights(*mean.shape[-2:])
+        return z, noise, timestep, caption, of_base, cuts[cut].time_ids(s.size_conditioning), counts, example.name
 
 
 def timesteps_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,20 @@ def read_class_images(folder: Path) -> list[Example]:
     return [
         Example(path, picture_size(path), row["text"], row["class_noun"]) for path, row in zip(paths, rows, strict=True)
     ]
+
+
+def about_subjects(class_images: Sequence[Example], photographs: Sequence[Example]) -> dict[str, list[str]]:
+    """Of the captions of class images that name their class: the same about each of its subjects, by token.
+
+    "a photo of a chair in the snow" becomes "a photo of a bcnchr chair in the snow".
+    """
+    found = {}
+    for image in class_images:
+        noun = re.compile(rf"\b{re.escape(image.class_noun)}\b")
+        tokens = sorted({photo.token for photo in photographs if photo.class_noun == image.class_noun})
+        if tokens and noun.search(image.caption):
+            found[image.caption] = [noun.sub(f"{token} {image.class_noun}", image.caption, count=1) for token in tokens]
+    return found
 
 
 def picture_size(path: Path) -> Size:

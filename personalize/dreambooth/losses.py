@@ -14,6 +14,8 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 LEAST_SHARE = 0.05
 """Share of a picture below which a masked subject gets no more weight."""
+FRAME = 1 / 8
+"""How wide the frame around a picture's middle is, of its height and width."""
 MOST_WEIGHT = 20.0
 """A timestep's error counts at most so much as one of v: reached at SNR 1/19, where hardly anything is seen yet."""
 
@@ -89,6 +91,17 @@ def mask_weights(mask: Tensor, surroundings: float, share: float) -> Tensor:
     few latents from weighing as much as a picture. Any shape in and out.
     """
     return (surroundings + (1 - surroundings) * mask) / (surroundings + (1 - surroundings) * max(share, LEAST_SHARE))
+
+
+def frame_weights(height: int, width: int) -> Tensor:
+    """What the latents of a picture count whose surroundings alone are to stay: [h, w] with mean 1.
+
+    All of a frame alike, at least a latent wide, and nothing in the middle, where a subject stands.
+    """
+    frame = torch.ones(height, width)
+    up, left = (max(1, round(side * FRAME)) for side in (height, width))
+    frame[up : height - up, left : width - left] = 0
+    return frame / frame.mean()
 
 
 def dreambooth_loss(errors: Tensor, weights: Tensor, instances: int, prior_loss_weight: float) -> Tensor:

@@ -80,6 +80,13 @@ class TrainSettings(BaseModel):
         description="what a class image teaches: picture, itself; base, what the base makes of it (distillation): then "
         "none is learnt by heart, however few there are; a fifth slower",
     )
+    prior_surroundings: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of class images, with prior_target: base, that are asked for with a subject's token, and "
+        "whose frame is to stay what the base makes of it without: a subject then leaves its surroundings alone",
+    )
     snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR gamma; empty weighs all timesteps alike")
     noise_offset: float = Field(
         0.0, ge=0, le=0.5, description="noise that is constant over a picture, for darks and lights"
@@ -203,6 +210,11 @@ class TrainSettings(BaseModel):
     def class_caption_dropout(self) -> float:
         """Class images that are their own targets keep captions: the unconditional model would learn the class."""
         return self.prior_caption_dropout if self.distils else 0.0
+
+    @property
+    def surroundings_share(self) -> float:
+        """The share of class images that teach tokens to leave the surroundings alone."""
+        return self.prior_surroundings if self.distils else 0.0
 
     def deciding(self) -> dict[str, JsonValue]:
         """The settings that decide what a run makes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from personalize.dreambooth import backbone, hardware, latents, lora, losses, op
 from personalize.dreambooth.batches import BatchMaker, timesteps_of
 from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import Denoiser, TextTable, encode_captions
-from personalize.dreambooth.examples import Example
+from personalize.dreambooth.examples import Example, about_subjects
 from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.settings import TrainSettings
 from personalize.dreambooth.shapes import halvings, shape_step
@@ -123,7 +124,9 @@ def set_up(
     prediction_type, alphas_cumprod = backbone.noise_schedule(pipe.scheduler.config)
 
     phase("reading captions")
+    asked = about_subjects(class_images, photographs) if settings.surroundings_share else {}
     captions = [*(example.caption for example in (*photographs, *class_images, *held_out)), *prompts]
+    captions += itertools.chain.from_iterable(asked.values())
     tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
     with hardware.working_on(device, *encoders):
         text = encode_captions(captions, tokenizers, encoders, pipe.config.force_zeros_for_empty_prompt)
@@ -145,6 +148,7 @@ def set_up(
         text.rows,
         pipe.vae.config,
         timesteps_of(settings, alphas_cumprod, prediction_type),
+        asked,
         accelerator.process_index,
         accelerator.num_processes,
     )

@@ -208,7 +208,8 @@ def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
     With `prior_target: base` class images are to come out as the base without the adapter would have them at that noise
     (learning without forgetting, Li and Hoiem 2016): a few of them then stand for all of their class, while pictures
     that are targets themselves come to mean their caption. Their timesteps are drawn by what errors there do to a
-    picture (`batches.timesteps_of`), and all weigh alike.
+    picture (`batches.timesteps_of`), and all weigh alike. Those asked for with a subject's token (`prior_surroundings`)
+    are to have the frame that the base gives them without it.
     """
     s, model, text = run.settings, run.model, run.data.text
     look_up = text.tokens if s.train_text_encoder else text.lookup
@@ -219,7 +220,7 @@ def training_loss(denoiser: nn.Module, batch: Batch, run: Setup) -> Tensor:
     rows = slice(batch.instances, None)
     if s.distils:
         with torch.no_grad(), lora.base_alone(model.parts):
-            kept = denoiser(noisy[rows], batch.timesteps[rows], batch.time_ids[rows], *look_up(batch.captions[rows]))
+            kept = denoiser(noisy[rows], batch.timesteps[rows], batch.time_ids[rows], *look_up(batch.of_base[rows]))
         target = torch.cat([target[: batch.instances], kept.float()])
     prediction = denoiser(noisy, batch.timesteps, batch.time_ids, *look_up(batch.captions))
     errors = losses.squared_error(prediction, target, batch.weights)

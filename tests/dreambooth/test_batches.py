@@ -14,6 +14,7 @@ from torch import Tensor
 from personalize.dreambooth.batches import Batch, BatchMaker, Epochs, prefetch, timesteps_of
 from personalize.dreambooth.buckets import Cuts, cut_class_images, cut_photographs
 from personalize.dreambooth.conditioning import NO_CAPTION, caption_rows
+from personalize.dreambooth.examples import about_subjects
 from personalize.dreambooth.latents import Encoded
 from personalize.dreambooth.masks import loss_weights
 from personalize.dreambooth.settings import TrainSettings
@@ -32,10 +33,12 @@ def maker(tmp_path: Path, s: TrainSettings, rank: int = 0, processes: int = 1, *
     ]
     shown = cut_photographs(photographs, s, 32)
     regular = told(cut_class_images(others, shown, s), -1.0) if s.class_images_a_step else None
-    rows = caption_rows(e.caption for e in (*photographs, *others))
-    return BatchMaker(
-        s, told(shown, 1.0), regular, rows, VAE_CONFIG, timesteps_of(s, ALPHAS, "epsilon"), rank, processes
+    asked = about_subjects(others, photographs) if s.surroundings_share else {}
+    rows = caption_rows(
+        [*(e.caption for e in (*photographs, *others)), *(text for of in asked.values() for text in of)]
     )
+    timesteps = timesteps_of(s, ALPHAS, "epsilon")
+    return BatchMaker(s, told(shown, 1.0), regular, rows, VAE_CONFIG, timesteps, asked, rank, processes)
 
 
 def told(cuts: Cuts, sign: float) -> Encoded:
@@ -137,6 +140,32 @@ def test_captions_are_dropped_at_the_asked_rates_and_never_of_class_images_that_
     dropped = torch.stack([made.batch(step, 0).captions for step in range(10)]) == NO_CAPTION
     assert dropped[:, :20].float().mean().item() == pytest.approx(0.3, abs=0.1)
     assert dropped[:, 20:].float().mean().item() == pytest.approx(of_class_images, abs=0.1 * of_class_images)
+
+
+def test_class_images_asked_for_with_a_token_teach_the_frame_that_the_base_gives_them_without(tmp_path):
+    kept = {"prior_target": "base", "prior_surroundings": 0.5, "prior_caption_dropout": 0.25}
+    made = maker(tmp_path, training.settings(batch_size=20, max_train_steps=10, **kept))
+    texts, asked = list(made.caption_rows), 0
+    for batch in (made.batch(step, 0) for step in range(10)):
+        assert torch.equal(batch.captions[:20], batch.of_base[:20])
+        assert (batch.weights[:20] == 1).all()
+        for caption, of_base, weights in zip(
+            batch.captions[20:], batch.of_base[20:], batch.weights[20:, 0], strict=True
+        ):
+            if caption == of_base:
+                assert (weights == 1).all()
+            else:
+                asked += 1
+                assert texts[caption] == texts[of_base].replace("chair", "bcnchr chair")
+                assert weights.mean().item() == pytest.approx(1)
+                assert (weights[1:-1, 1:-1] == 0).all()
+    assert asked / 200 == pytest.approx(0.5 * 0.75, abs=0.08), "captions that are dropped stay dropped"
+
+
+def test_without_the_base_as_target_no_class_image_is_asked_for_with_a_token(tmp_path):
+    batch = maker(tmp_path, training.settings(batch_size=20, prior_surroundings=1.0)).batch(0, 0)
+    assert torch.equal(batch.captions, batch.of_base)
+    assert batch.weights is None
 
 
 @pytest.mark.parametrize(("target", "late"), [("picture", 0.5), ("base", 0.89)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from personalize.dreambooth.examples import Example, hold_out, read_class_images, read_photographs
+from personalize.dreambooth.examples import Example, about_subjects, hold_out, read_class_images, read_photographs
 from personalize.dreambooth.shapes import Size
 from tests.dreambooth import training
 
@@ -53,3 +53,25 @@ def test_photographs_are_read_with_their_own_captions(tmp_path):
 
 def test_a_folder_without_class_images_gives_none(tmp_path):
     assert read_class_images(tmp_path) == []
+
+
+def test_captions_of_class_images_are_asked_about_each_subject_of_their_class():
+    def example(caption: str, noun: str, token: str = "") -> Example:
+        return Example(Path("0.png"), Size(64, 64), caption, noun, token)
+
+    class_images = [
+        example("a photo of a chair in an armchair shop", "chair"),
+        example("somewhere", "chair"),
+        example("a photo of a lamp", "lamp"),
+        example("a photo of a dining table", "dining table"),
+    ]
+    photographs = [
+        example("", noun, token) for token, noun in (("bt", "chair"), ("at", "chair"), ("dt", "dining table"))
+    ]
+    assert about_subjects(class_images, photographs) == {
+        "a photo of a chair in an armchair shop": [
+            "a photo of a at chair in an armchair shop",
+            "a photo of a bt chair in an armchair shop",
+        ],
+        "a photo of a dining table": ["a photo of a dt dining table"],
+    }

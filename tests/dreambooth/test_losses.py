@@ -88,6 +88,15 @@ def test_no_timestep_takes_all_the_weight():
     assert losses.velocity_weights(snr, "sample").tolist() == pytest.approx([1, 1.001, 20])
 
 
+@pytest.mark.parametrize("size", [(3, 3), (16, 16), (96, 160), (128, 128)])
+def test_a_frame_counts_as_much_as_a_picture_and_its_middle_nothing(size):
+    weights = losses.frame_weights(*size)
+    assert weights.shape == size
+    assert weights.mean().item() == pytest.approx(1)
+    assert (weights[size[0] // 2, size[1] // 2], weights[0, 0] > 1) == (0, True)
+    assert torch.equal(weights, weights.flip(0, 1))
+
+
 def test_min_snr_weights_apply_to_class_images_as_to_photographs():
     errors = torch.tensor([1.0, 2.0, 3.0, 4.0])
     weights = torch.tensor([0.5, 0.25, 0.1, 1.0])

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(base, data, whole, 
 
 KINDS = {
     "plain": {},
-    "the base kept": {"prior_target": "base", "prior_loss_weight": 4},
+    "the base kept": {"prior_target": "base", "prior_loss_weight": 4, "prior_surroundings": 0.5},
     "DoRA": {"use_dora": True},
     "text encoders": {"train_text_encoder": True},
     "Prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
