@@ -15,6 +15,7 @@ LIKENESS = ("likeness", "held_out", "gap_closed", "recognised")
 PROMPT = ("prompt_kept", "clip_t", "r_precision")
 CLASS = ("leakage", "retention", "class_clip_t", "class_r_precision")
 SAMENESS = ("variety", "copied")
+SURROUNDINGS = ("displaced", "altered")
 UNFINISHED = ("still improving", "unlike", "compromise")
 """What training says of itself when another training would do better than this one."""
 
@@ -176,7 +177,12 @@ def _about_pictures(scores: Mapping[str, Any], history: Mapping[str, Any], of: s
             "Give each subject photographs in more different places: what is the same in all of them is learnt with it."
         )
         advice.append(Advice(_named(gates), do))
-    known = {*LIKENESS, *PROMPT, *CLASS, *SAMENESS}
+    if gates := _failed(scores, SURROUNDINGS, of):
+        share = history.get("settings", {}).get("prior_surroundings") or 0.125
+        asked = {"train.prior_target": "base", "train.prior_surroundings": f"{min(1, 2 * share):.3g}"}
+        do = "Keep more of what surrounds a subject as the base draws it (class images asked for with its token)."
+        advice.append(Advice(_named(gates), do, command(**asked)))
+    known = {*LIKENESS, *PROMPT, *CLASS, *SAMENESS, *SURROUNDINGS}
     if gates := [gate for gate in scores["gates"] if gate["verdict"] == of and gate["metric"] not in known]:
         do = (
             "Look whether the photographs have the same fault (blur, noise, a watermark, wrong proportions), which is "

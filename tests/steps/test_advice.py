@@ -114,6 +114,14 @@ def test_a_subject_taken_for_another_is_named_with_the_other():
     assert any("60 % of the pictures of zwvchr look more like any chair" in each.because for each in advice)
 
 
+@pytest.mark.parametrize(("had", "more"), [(None, "0.25"), (0.0, "0.25"), (0.25, "0.5"), (0.7, "1")])
+def test_surroundings_that_changed_are_kept_by_more_class_images_with_the_token(had, more):
+    training = {**KNEE, "settings": {**KNEE["settings"], "prior_surroundings": had}}
+    *_, last = advise(scores("failed", [gate("altered", "failed")]), training)
+    assert f"train.prior_surroundings={more}" in last.command
+    assert "train.prior_target=base" in last.command
+
+
 def test_passed_asks_a_person_and_older_evaluations_are_done_again():
     (advice,) = advise(scores("passed", [gate("likeness", "passed")]), {})
     assert "Look at the pictures yourself" in advice.do
