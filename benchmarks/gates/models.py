@@ -112,7 +112,7 @@ GOOD = (
     Model("a fourth seed", "good", {"SEED": 3}),
     Model("rank 16", "good", {"train.rank": 16}),
     Model("rank 64", "good", {"train.rank": 64}),
-    Model("a third more steps", "good", {"train.max_train_steps": 800, "train.validation_every": 800}),
+    Model("a third more steps", "good", {"train.max_train_steps": 1000, "train.validation_every": 1000}),
     Model("the second subject alone", "good", photographs=only(1)),
     Model("the last subject alone", "good", photographs=only(4)),
     Model("two subjects alone", "good", photographs=only(2, 3)),
