@@ -340,6 +340,11 @@ def copies_in_one_of_three(given: Given) -> Answers:
     return of_subjects(given, lambda s, p, k: (given.tuned if (p + k) % 3 else copied)[s][p][k])
 
 
+def copies_in_one_of_five(given: Given, change: Callable[[Picture], Picture] = lambda picture: picture) -> Answers:
+    copied = copies(given, change)
+    return of_subjects(given, lambda s, p, k: copied[s][p][k], 0.2)
+
+
 def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
     """The plain class pictures replaced: `change` takes class noun, prompt and seed."""
 
@@ -433,6 +438,8 @@ EDITS: dict[str, Edit] = {
     "photographs copied, mirrored": lambda given: copies(given, ImageOps.mirror),
     "photographs copied, cropped": lambda given: copies(given, cropped),
     "every third picture is a photograph": copies_in_one_of_three,
+    "one in five is a photograph": copies_in_one_of_five,
+    "one in five is a photograph, cropped": lambda given: copies_in_one_of_five(given, cropped),
     "plain pictures are static": plain(lambda given, n, p, k: static(given.base[0][0][0])),
     "plain pictures are black": plain(lambda given, n, p, k: Image.new("RGB", given.base[0][0][0].size)),
     "plain pictures are the first subject": plain(lambda given, n, p, k: given.tuned[0][p][k]),
