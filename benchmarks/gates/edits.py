@@ -259,6 +259,16 @@ def one_in_five(change: Callable[[Picture], Picture]) -> Edit:
     return lambda given: of_subjects(given, lambda s, p, k: change(given.tuned[s][p][k]), 0.2)
 
 
+def in_one_of_five(edit: Edit) -> Edit:
+    """Of every subject one picture in five as another edit has it."""
+
+    def spoil(given: Given) -> Answers:
+        instead = edit(given)
+        return of_subjects(given, lambda s, p, k: instead[s][p][k], 0.2)
+
+    return spoil
+
+
 def blended(other: Callable[[Given, int, int, int], Picture]) -> Edit:
     """Half of each subject's picture is another: `other` takes subject, prompt and seed."""
     return lambda given: of_subjects(
@@ -304,11 +314,6 @@ def neighbour(given: Given) -> Answers:
     return of_subject(given, 0, lambda p, k: given.tuned[1][p][k])
 
 
-def neighbour_in_one_of_five(given: Given) -> Answers:
-    """Every subject comes out as the next one in one picture of five."""
-    return of_subjects(given, lambda s, p, k: given.tuned[(s + 1) % given.subjects][p][k], 0.2)
-
-
 def rolled(given: Given) -> Answers:
     own = given.tuned[: given.subjects]
     return [*own[1:], own[0], *given.tuned[given.subjects :]]
@@ -338,11 +343,6 @@ def copies_in_one_of_three(given: Given) -> Answers:
     """Every third picture of a subject is one of its photographs."""
     copied = copies(given)
     return of_subjects(given, lambda s, p, k: (given.tuned if (p + k) % 3 else copied)[s][p][k])
-
-
-def copies_in_one_of_five(given: Given, change: Callable[[Picture], Picture] = lambda picture: picture) -> Answers:
-    copied = copies(given, change)
-    return of_subjects(given, lambda s, p, k: copied[s][p][k], 0.2)
 
 
 def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
@@ -432,14 +432,14 @@ EDITS: dict[str, Edit] = {
     "first subject is any of its class": class_instead,
     "one in five is any of its class": class_in_one_of_five,
     "first subject is the second": neighbour,
-    "one in five is another subject": neighbour_in_one_of_five,
+    "one in five is another subject": in_one_of_five(rolled),
     "all subjects interchanged": rolled,
     "photographs copied": copies,
     "photographs copied, mirrored": lambda given: copies(given, ImageOps.mirror),
     "photographs copied, cropped": lambda given: copies(given, cropped),
     "every third picture is a photograph": copies_in_one_of_three,
-    "one in five is a photograph": copies_in_one_of_five,
-    "one in five is a photograph, cropped": lambda given: copies_in_one_of_five(given, cropped),
+    "one in five is a photograph": in_one_of_five(copies),
+    "one in five is a photograph, cropped": in_one_of_five(lambda given: copies(given, cropped)),
     "plain pictures are static": plain(lambda given, n, p, k: static(given.base[0][0][0])),
     "plain pictures are black": plain(lambda given, n, p, k: Image.new("RGB", given.base[0][0][0].size)),
     "plain pictures are the first subject": plain(lambda given, n, p, k: given.tuned[0][p][k]),

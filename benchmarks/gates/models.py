@@ -90,8 +90,8 @@ def squeezed(folder: Folder, _: Folder) -> None:
     for path in sorted(folder.rglob("*.jpg")):
         with Image.open(path) as photograph:
             wide = np.pad(photograph.convert("RGB"), ((0, 0), (photograph.width // 4,) * 2, (0, 0)), mode="reflect")
-            squeezed = Image.fromarray(wide).resize(photograph.size)
-        squeezed.save(path, quality=95)
+            narrow = Image.fromarray(wide).resize(photograph.size)
+        narrow.save(path, quality=95)
 
 
 def _subjects(folder: Folder) -> list[Path]:

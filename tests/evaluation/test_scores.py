@@ -40,6 +40,11 @@ def like(scores: Scores, judge: str, photograph: int, of_next: float = 0.0) -> n
     return np.stack([np.broadcast_to(each / np.linalg.norm(each), (24, 2, 64)) for each in mixed])
 
 
+def like_the_first(scores: Scores) -> dict[str, np.ndarray]:
+    """Features of a model whose pictures no judge can tell from each subject's first photograph."""
+    return {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
+
+
 def somewhere_else(scores: Scores) -> np.ndarray:
     """That every subject's surroundings lie elsewhere than the base's, as a copied photograph's do."""
     moved = np.zeros(scores.drawn["tuned"].qualities["displaced"].shape)
@@ -155,16 +160,14 @@ def test_plain_pictures_of_something_else_fail():
 
 def test_pictures_like_the_photographs_closer_than_these_are_to_each_other_count_as_copied():
     scores = evaluation(subjects=2)
-    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
-    copying = with_tuned(scores, near, displaced=somewhere_else(scores))
+    copying = with_tuned(scores, like_the_first(scores), displaced=somewhere_else(scores))
     assert judged(copying)["copied"] == "failed"
     assert (copying.of("tuned")["nearest_photograph"] == 0).all()
 
 
 def test_the_subject_where_a_photograph_shows_it_is_no_copy_when_the_base_laid_out_the_place():
     scores = evaluation(subjects=2)
-    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
-    assert judged(with_tuned(scores, near))["copied"] == "passed"
+    assert judged(with_tuned(scores, like_the_first(scores)))["copied"] == "passed"
 
 
 def test_two_prints_of_a_photograph_do_not_hide_a_copy():
@@ -196,8 +199,7 @@ def test_the_pose_of_one_photograph_in_the_place_of_another_is_no_copy():
 
 def test_a_second_opinion_sways_no_gate_and_hides_neither_copies_nor_prints():
     scores = evaluation(subjects=2)
-    near = {judge: own(scores, like(scores, judge, 0)) for judge in ("dino", "clip")}
-    copying = with_tuned(scores, near, displaced=somewhere_else(scores))
+    copying = with_tuned(scores, like_the_first(scores), displaced=somewhere_else(scores))
     for before in (scores, copying, with_two_prints(scores)):
         after = with_guesses(before)
         assert after.judges == ["dino", "clip", "net"]
