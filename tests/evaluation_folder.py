@@ -80,7 +80,7 @@ def make(
     earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Folder:
     """likeness, following: how much of subject and prompt the tuned model draws; mixed_up: subjects drawn as the next.
-    at_fault: by metric, the subjects all of whose pictures are (`FAULTS`).
+    at_fault: by metric, the subjects all of whose pictures are (`FAULTS`, or too narrow in `proportions`).
 
     distinct: draws only so many different files and links the others to them, where there are many.
     """
@@ -269,6 +269,8 @@ def _scores(
         for metric in FAULTS:
             qualities[metric] = np.zeros(shape)
             qualities[metric][list(at_fault.get(metric, ())) if amount else []] = 1
+        qualities["proportions"] = np.zeros(shape)
+        qualities["proportions"][list(at_fault.get("proportions", ())) if amount else []] = -0.4
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 
     photographs = [

@@ -7,13 +7,13 @@ subject, and nothing else, leaves what surrounds it as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from personalize.evaluation import quality
+from personalize.evaluation import quality, silhouettes
 from personalize.evaluation.quality import LUMINANCE, MARKS_SIDE, TINY, Array
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Traces(NamedTuple):
     """See `tones`: `[..., 4]`."""
     residual: Array
     """See `quality.residual`: `[..., MARKS_SIDE²]`."""
+    colours: Array
+    """See `silhouettes.colours`: `[..., SIDE, SIDE]`."""
 
     def map(self, change: Callable[[Array], Array]) -> Traces:
         return Traces(*(change(values) for values in self))
@@ -78,8 +80,9 @@ class Traces(NamedTuple):
 
 def traces(images: Sequence[Image]) -> Traces:
     """Of `n` pictures, in their order: `[n, ...]`."""
-    looks = layout, edges, tints, tones, quality.residual
-    return Traces(*(np.stack([of(image) for image in images]) for of in looks))
+    looks = layout, edges, tints, tones, quality.residual, silhouettes.colours
+    stacked: list[NDArray[Any]] = [np.stack([of(image) for image in images]) for of in looks]
+    return Traces(*stacked)
 
 
 def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Flags]) -> dict[str, Array]:

@@ -33,7 +33,8 @@ class Metric(BaseModel):
 
     `words` name it plainly. `judged_by`: those that look, the one that reads, or no judge but arithmetic. `paired`: the
     base has it too. `each`: every subject has it; `plain`: so has the plain class word, and a gate that asks each
-    subject asks it as well. `share`: yes or no for each picture. `percent`: how it is written.
+    subject asks it as well. `share`: yes or no for each picture. `change`: it is one by itself, and is held
+    against 0 in the base's place. `percent`: how it is written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +47,7 @@ class Metric(BaseModel):
     each: bool = True
     plain: bool = False
     share: bool = False
+    change: bool = False
 
     def write(self, value: float, sign: bool = False) -> str:
         return f"{self._digits(value, sign)} %" if self.percent else self._digits(value, sign)
@@ -108,6 +110,12 @@ METRICS = {
     "displaced": _counted("pictures whose surroundings lie elsewhere than the base's", plain=True),
     "altered": _counted("pictures whose surroundings differ from the base's in light, colour or grain", plain=True),
     "stamped": _counted("pictures that carry the same mark as others", plain=True),
+    "proportions": Metric(
+        words="width over height of the subjects, of the photographs' (log)",
+        judged_by="measuring",
+        paired=False,
+        change=True,
+    ),
     "aspect": _measured("proportions of plain class pictures", each=False),
     "brightness": _measured("brightness of plain class pictures", each=False),
     "contrast": _measured("contrast of plain class pictures", each=False),
@@ -127,6 +135,7 @@ METRICS = {
         percent=True,
         paired=False,
         each=False,
+        change=True,
     ),
 }
 """Metrics a gate can ask for."""
@@ -140,7 +149,7 @@ class Gate(BaseModel):
     metric: str = Field(description=f"one of {', '.join(METRICS)}")
     kind: Kind = Field(
         description="superiority: better than the rival by more than margin; non-inferiority: not worse by more than "
-        "margin; equivalence: neither better nor worse by more than margin (leakage, whose rival is 0, takes it too); "
+        "margin; equivalence: neither better nor worse by more than margin (proportions and leakage by 0); "
         "threshold: on the good side of a fixed value"
     )
     margin: float = Field(0.0, ge=0, description="for all but threshold, in the metric's unit")
@@ -181,7 +190,7 @@ class Gate(BaseModel):
     @property
     def rival(self) -> str:
         """Whom tuned is compared with picture by picture; empty where the value itself is judged."""
-        itself = self.kind == "threshold" or (self.metric == "leakage" and self.against == "base")
+        itself = self.kind == "threshold" or (METRICS[self.metric].change and self.against == "base")
         return "" if itself else self.against
 
     @property

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from personalize.evaluation import faults, quality
+from personalize.evaluation import faults, quality, silhouettes
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
+from personalize.evaluation.silhouettes import Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,12 +47,15 @@ def combined(change: Callable[..., Array], *seen: Seen) -> Seen:
     return Seen(features, change(*(each.qualities for each in seen)), traces)
 
 
-def pictures(own: Seen, base: Traces, on_heads: Callable[[Flags], Flags]) -> Pictures:
+def pictures(
+    own: Seen, base: Traces, subjects: Sequence[Subject | None], on_heads: Callable[[Flags], Flags]
+) -> Pictures:
     """All that is asked of a model's pictures, beside the base's from the same noise, both at their places.
 
-    on_heads: see `faults.counted`.
+    subjects: see `silhouettes.subjects`; on_heads: see `faults.counted`.
     """
     named = quality.by_name(own.qualities, own.traces.residual)
+    named["proportions"] = silhouettes.proportions(own.traces.colours, subjects)
     return Pictures(own.features, {**named, **faults.counted(own.traces, base, on_heads)})
 
 
@@ -104,9 +108,11 @@ def measure(
         def on_heads(laid: Flags) -> Flags:
             return faults.upside_down(laid, lambda at: open_rgb(paths.of(*at)), upright, reads)
 
-        return pictures(read[side], read["base"].traces, on_heads)
+        return pictures(read[side], read["base"].traces, subjects, on_heads)
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
+    shown = [[silhouettes.colours(open_rgb(one.path)) for one in of] for of in photographs]
+    subjects = silhouettes.subjects(shown, read["base"].traces.colours[len(shown) :])
     return Scores(
         [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
         {side: complete(side) for side in drawn},

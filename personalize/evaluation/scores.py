@@ -238,6 +238,7 @@ class Scores:
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
+        scores["proportions"] = scores["proportions"][:subjects]
         return scores
 
     def _held_out(self, own: Array, judge: str) -> Array:
@@ -361,6 +362,8 @@ class Scores:
                 return "the photographs resemble each other no more than the base model's pictures resemble them"
         if metric in ("prompt_kept", "r_precision", "class_r_precision", "marks") and prompts < 2:
             return "there is one prompt, and no other to take it for"
+        if metric == "proportions" and not np.isfinite(self.of("tuned", judge)[metric][chosen]).all():
+            return "the colours of the photographs do not tell where a subject ends and what surrounds it begins"
         if metric == "prompt_kept":
             of_base = self._contrast("base", subject)
             if not np.isfinite(of_base).all():

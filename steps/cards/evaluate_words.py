@@ -37,6 +37,7 @@ WORDS = {
         "are darker, paler, coloured, blurred or noisy, beside what the base model draws from the same noise",
     ),
     "stamped": ("carry no mark", "carry the same mark as others at the same place, as a watermark would"),
+    "proportions": ("have the proportions of the photographs'", "are narrower or broader than in the photographs"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),
     "contrast": ("keep their contrast", "are flatter or harsher than before"),

@@ -170,6 +170,27 @@ def test_the_subject_where_a_photograph_shows_it_is_no_copy_when_the_base_laid_o
     assert judged(with_tuned(scores, like_the_first(scores)))["copied"] == "passed"
 
 
+PROPORTIONS = Gate(metric="proportions", kind="equivalence", margin=0.33, each=True)
+
+
+def test_one_subject_that_is_too_narrow_fails_and_one_that_cannot_be_told_is_passed_over():
+    scores = evaluation()
+    found = np.zeros((6, 24, 2))
+    found[5], found[1] = np.nan, np.nan
+    (judged,) = judge_all(with_tuned(scores, proportions=found), [PROPORTIONS])
+    assert judged.verdict == "passed"
+    assert [answer.found is None for answer in judged.answers] == [False, True, False, False, False]
+    assert "colours of the photographs" in judged.answers[1].reason
+    found[3] = -0.4 + np.random.default_rng(0).normal(0, 0.1, (24, 2))
+    (judged,) = judge_all(with_tuned(scores, proportions=found), [PROPORTIONS])
+    assert (judged.verdict, judged.decisive.subject) == ("failed", "token3")
+
+
+def test_proportions_are_not_asked_where_no_subject_shows_its_own():
+    (judged,) = judge_all(with_tuned(evaluation(), proportions=np.full((6, 24, 2), np.nan)), [PROPORTIONS])
+    assert judged.verdict == "skipped"
+
+
 def test_two_prints_of_a_photograph_do_not_hide_a_copy():
     scores = evaluation(subjects=2)
     doubled = with_two_prints(scores)

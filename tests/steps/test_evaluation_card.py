@@ -105,6 +105,12 @@ def test_pictures_at_fault_are_shown_and_said(tmp_path, metric, title, said):
     assert all(title not in block["title"] for block in blocks(unasked, "compare"))
 
 
+def test_a_subject_that_is_too_narrow_is_said(tmp_path):
+    asked = Gate(metric="proportions", kind="equivalence", margin=0.33, each=True)
+    card = shown(make(tmp_path, at_fault={"proportions": [2]}, gates=[asked]))
+    assert card.blocks[0]["reasons"][0].startswith("Pictures of orbchr are narrower or broader than in the photographs")
+
+
 def test_reasons_are_in_plain_words_with_what_was_found_and_required(failed):
     reasons = failed[1].blocks[0]["reasons"]
     assert any(reason.startswith("Pictures of brkchr are too often some other one. Found: 0 %") for reason in reasons)
