@@ -8,7 +8,8 @@ as another chair of the same colours and materials. A judge is right where the t
 picture than the false one under the same condition is; a guess is right in half.
 
 Photographs: a folder whose innermost folders are subjects. Their examination is the one on the evaluation card
-(`personalize.evaluation.examination`), on all photographs.
+(`personalize.evaluation.examination`), on all photographs; and of how many subjects they tell the proportions
+(`personalize.evaluation.silhouettes`).
 
 The judges are those of a profile. Results are numbers, in benchmarks/results/judges.json.
 """
@@ -29,7 +30,7 @@ from miniature.scenes import Scene, render, sample_scene
 from miniature.scenes.render import draw
 from miniature.scenes.scene import HELD_OUT, dress
 from miniature.scenes.vocabulary import COLOURS
-from personalize.evaluation import examination, judges
+from personalize.evaluation import examination, judges, silhouettes
 from personalize.evaluation.examination import AtMost
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import Judge, JudgeConfigs
@@ -57,9 +58,12 @@ def main() -> None:
     found: dict[str, Any] = {
         "judges": {judge.name: judges.identity(judge.config) for judge in loaded},
         "drawn": drawn_world(loaded, given.chairs),
+        "silhouettes": {},
     }
     for folder in given.photographs:
-        found[folder.name] = photographed(loaded, subjects_in(folder))
+        subjects = subjects_in(folder)
+        found[folder.name] = photographed(loaded, subjects)
+        found["silhouettes"][folder.name] = told(subjects)
     write_json(given.out, found)
     print(table(found))
 
@@ -199,6 +203,14 @@ def photographed(loaded: Sequence[Judge], subjects: Mapping[str, Sequence[Image.
     }
 
 
+def told(subjects: Mapping[str, Sequence[Image.Image]]) -> dict[str, int]:
+    """Of how many subjects the photographs tell proportions, beside those of the others."""
+    shown = [np.stack([silhouettes.colours(image) for image in images]) for images in subjects.values()]
+    elsewhere = [np.concatenate([*shown[:s], *shown[s + 1 :]]) for s in range(len(shown))]
+    found = [silhouettes.subjects([list(own)], others) for own, others in zip(shown, elsewhere, strict=True)]
+    return {"subjects": len(found), "told": sum(one is not None for (one,) in found)}
+
+
 def table(found: Mapping[str, Any]) -> str:
     """Markdown: one row a question, one column a judge."""
     names = list(found["judges"])
@@ -210,12 +222,15 @@ def table(found: Mapping[str, Any]) -> str:
 
     for kind in found["drawn"][names[0]]:
         lines.append(row(f"drawn: {kind}", [found["drawn"][name][kind] for name in names]))
-    for folder in [key for key in found if key not in ("judges", "drawn")]:
+    for folder in found["silhouettes"]:
         of = found[folder]
         lines.append(row(f"{folder}: recognised", [of[name]["recognised"] for name in names], "share"))
         lines += [
             row(f"{folder}: {kind}", [of[name]["kinds"][kind] for name in names]) for kind in of[names[0]]["kinds"]
         ]
+    told = [f"{of['told']} of {of['subjects']} in {folder}" for folder, of in found["silhouettes"].items()]
+    if told:
+        lines.append(f"\nSubjects of which the photographs tell proportions: {', '.join(told)}.")
     return "\n".join(lines)
 
 

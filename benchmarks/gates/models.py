@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from benchmarks.gates.edits import Picture
+
 Folder = Path
 Misleading = Callable[[Folder, Folder], None]
 
@@ -62,8 +67,6 @@ def missing(folder: Folder, class_images: Folder) -> None:
     first, *_ = _subjects(folder)
     others = sorted(path for path in class_images.rglob("*") if path.suffix in (".png", ".jpg"))
     for mine, other in zip(_photographs(first), others, strict=False):
-        from PIL import Image
-
         Image.open(other).convert("RGB").save(mine, quality=95)
 
 
@@ -82,16 +85,27 @@ def nowhere(folder: Folder, _: Folder) -> None:
         caption.write_text(f"a photo of a {caption.parent.name} {caption.parent.parent.name}")
 
 
-def squeezed(folder: Folder, _: Folder) -> None:
-    """Half as much again is mirrored at each photograph's sides, and all of it pressed into the old size."""
-    import numpy as np
-    from PIL import Image
+def each_photograph(change: Callable[[Picture], Picture]) -> Misleading:
+    """What is done to a photograph is done to all."""
 
-    for path in sorted(folder.rglob("*.jpg")):
-        with Image.open(path) as photograph:
-            wide = np.pad(photograph.convert("RGB"), ((0, 0), (photograph.width // 4,) * 2, (0, 0)), mode="reflect")
-            narrow = Image.fromarray(wide).resize(photograph.size)
-        narrow.save(path, quality=95)
+    def spoil(folder: Folder, _: Folder) -> None:
+        for path in sorted(folder.rglob("*.jpg")):
+            with Image.open(path) as photograph:
+                spoilt = change(photograph.convert("RGB"))
+            spoilt.save(path, quality=95)
+
+    return spoil
+
+
+def squeezed(photograph: Picture) -> Picture:
+    """Half as much again is mirrored at its sides, and all of it pressed into the old size."""
+    wide = np.pad(photograph, ((0, 0), (photograph.width // 4,) * 2, (0, 0)), mode="reflect")
+    return Image.fromarray(wide).resize(photograph.size)
+
+
+def on_side(photograph: Picture) -> Picture:
+    """As a telephone saves it that was held upright, without what it noted of that."""
+    return photograph.rotate(90)
 
 
 def _subjects(folder: Folder) -> list[Path]:
@@ -126,7 +140,8 @@ WRONG = (
     Model("poisoned folder", "broken", photographs=poisoned, misled=True),
     Model("one subject missing", "broken", photographs=missing, misled=True),
     Model("captions of other photographs", "broken", photographs=miscaptioned, misled=True),
-    Model("photographs squeezed", "broken", photographs=squeezed, misled=True),
+    Model("photographs squeezed", "broken", photographs=each_photograph(squeezed), misled=True),
+    Model("photographs on their sides", "broken", photographs=each_photograph(on_side), misled=True),
     Model("captions without a place", "broken", photographs=nowhere, misled=True),
     Model(
         "overfitted",

@@ -46,10 +46,11 @@ STRETCH = 1.5
 
 
 def colours(image: Image) -> Colours:
-    """Of one picture: `[SIDE, SIDE]`."""
+    """Of the square in the middle of one picture: `[SIDE, SIDE]`."""
     from PIL import Image as Pillow
+    from PIL import ImageOps
 
-    small = image.convert("RGB").resize((SIDE, SIDE), Pillow.Resampling.BOX)
+    small = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Pillow.Resampling.BOX)
     return _colours(np.asarray(small, np.float32) / 255)
 
 

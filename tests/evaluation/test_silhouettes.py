@@ -98,6 +98,13 @@ def test_a_squeezed_photograph_is_narrower_or_lower_by_the_stretch(axis):
     assert change == pytest.approx((-1 if axis else 1) * np.log(STRETCH), abs=0.1)
 
 
+def test_a_photograph_that_is_no_square_is_not_pressed_into_one():
+    picture, _ = shown(np.random.default_rng(6))
+    wide = Image.new("RGB", (192, 128))
+    wide.paste(picture, (32, 0))
+    assert (silhouettes.colours(wide) == silhouettes.colours(picture)).all()
+
+
 @pytest.mark.parametrize("colour", [0, 128, 255])
 def test_a_flat_picture_is_no_error(colour):
     (known,) = silhouettes.subjects([list(seen(0, 5))], plain())
