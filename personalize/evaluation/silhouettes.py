@@ -102,7 +102,8 @@ class Subject:
             if not 0.5 <= sign * np.median(moved) / np.log(STRETCH) <= 1.5:
                 return None
         median = float(np.median(aspects))
-        error = 1.2533 * 1.4826 * np.median(np.abs(aspects - median)) / np.sqrt(len(aspects))
+        spread = 1.4826 * np.median(np.abs(aspects - median))  # a normal's standard deviation by its median deviation
+        error = 1.2533 * spread / np.sqrt(len(aspects))  # of a median, beside a mean's
         return None if error > np.log(STRETCH) / 2 else cls(_common(photographs), elsewhere, median)
 
     def silhouette(self, shown: Colours) -> NDArray[np.bool_]:

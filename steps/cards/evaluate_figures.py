@@ -191,7 +191,7 @@ def _answers(gate: Mapping[str, Any], card: Card) -> None:
         for answer in answers:
             found = with_span(answer, gate["metric"], sign=gate["kind"] != "threshold")
             judge = column.format(judge=answer["judge"]) if answer["judge"] else "found"
-            words = said.format(found=found, verdict=answer["verdict"])
+            words = "cannot be told" if answer["value"] is None else said.format(found=found, verdict=answer["verdict"])
             of_judges.setdefault(judge, {})[answer["subject"] or "all"] = words
     subjects = dict.fromkeys(subject for of in of_judges.values() for subject in of)
     card.table(

@@ -111,6 +111,16 @@ def test_a_subject_that_is_too_narrow_is_said(tmp_path):
     assert card.blocks[0]["reasons"][0].startswith("Pictures of orbchr are narrower or broader than in the photographs")
 
 
+def test_a_subject_of_whom_a_gate_cannot_be_told_is_named_beside_the_others(tmp_path):
+    asked = Gate(metric="proportions", kind="equivalence", margin=0.33, each=True)
+    made = make(tmp_path, gates=[asked])
+    (gate,) = made.scores["gates"]
+    gate["answers"][2] |= {"value": None, "ci": None, "verdict": "skipped"}
+    (made.outputs / "scores.json").write_text(json.dumps(made.scores))
+    (table,) = [block for block in blocks(shown(made), "table") if block["title"].startswith("Width over height")]
+    assert [row[1] == "cannot be told" for row in table["rows"]] == [False, False, True]
+
+
 def test_reasons_are_in_plain_words_with_what_was_found_and_required(failed):
     reasons = failed[1].blocks[0]["reasons"]
     assert any(reason.startswith("Pictures of brkchr are too often some other one. Found: 0 %") for reason in reasons)
