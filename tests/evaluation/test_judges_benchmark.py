@@ -65,7 +65,9 @@ def test_photographs_are_examined_and_no_subject_is_named(tmp_path):
     found = benchmark.photographed([Colour()], subjects)
     assert found["colour"]["recognised"]["share"] == 1
     assert "rdpnta" not in str(found)
-    said = benchmark.table({"judges": {"colour": ""}, "drawn": {"colour": {}}, "chairs": found})
+    told = {"chairs": benchmark.told(subjects)}
+    said = benchmark.table({"judges": {"colour": ""}, "drawn": {"colour": {}}, "silhouettes": told, "chairs": found})
     assert "| chairs: recognised | 1.00 (0.51 to 1.00) |" in said
+    assert said.endswith("tell proportions: 0 of 2 in chairs.")
     with pytest.raises(SystemExit, match="no pictures"):
         benchmark.subjects_in(tmp_path / "nowhere")
