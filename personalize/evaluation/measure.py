@@ -14,7 +14,7 @@ from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
-from personalize.evaluation.silhouettes import Subject
+from personalize.evaluation.silhouettes import Colours, Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,11 +80,14 @@ def measure(
             yield batch
             on_pictures(len(batch))
 
-    def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> Photographs:
-        parts = [_features(batch, judges) for batch in batches([one.path for one in shown])]
-        features = {judge.name: np.concatenate([part[judge.name] for part in parts]) for judge in judges}
+    def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> tuple[Photographs, list[Colours]]:
+        files = [one.path for one in shown]
+        parts = [(_features(batch, judges), list(map(silhouettes.colours, batch))) for batch in batches(files)]
+        features = {judge.name: np.concatenate([of[judge.name] for of, _ in parts]) for judge in judges}
         captions = reads.texts([one.caption for one in shown])
-        return Photographs(token, class_noun, features, np.array([one.held_out for one in shown]), captions)
+        held_out = np.array([one.held_out for one in shown])
+        colours = [one for _, of in parts for one in of]
+        return Photographs(token, class_noun, features, held_out, captions), colours
 
     def answered(drawings: Drawings) -> Seen:
         parts = [Seen.of(batch, judges) for batch in batches(drawings.files)]
@@ -111,10 +114,10 @@ def measure(
         return pictures(read[side], read["base"].traces, subjects, on_heads)
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
-    shown = [[silhouettes.colours(open_rgb(one.path)) for one in of] for of in photographs]
-    subjects = silhouettes.subjects(shown, read["base"].traces.colours[len(shown) :])
+    real = [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)]
+    subjects = silhouettes.subjects([colours for _, colours in real], read["base"].traces.colours[len(real) :])
     return Scores(
-        [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)],
+        [one for one, _ in real],
         {side: complete(side) for side in drawn},
         np.stack([reads.texts(texts) for texts in questions.texts]),
         reads.name,
