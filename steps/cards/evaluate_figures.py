@@ -152,9 +152,22 @@ def overlooked(result: Mapping[str, Any]) -> list[str]:
     if not blind:
         return []
     names = " and ".join(result["judges"]["deciding"])
+    measured = [
+        answer["subject"] or "all"
+        for gate in result["gates"]
+        if gate["metric"] == "proportions" and gate["verdict"] != "skipped"
+        for answer in gate["answers"]
+        if answer["value"] is not None
+    ]
+    instead = (
+        f" Breadth over height is measured without a judge (“proportions”: {', '.join(measured)}), the rest of a form "
+        "is not."
+        if measured and "another form" in blind
+        else ""
+    )
     return [
         f"{names} would hardly notice {' or '.join(blind)}: on changed copies of your photographs it was little better "
-        "than a guess. Likeness says nothing of that here; look at the pictures for it yourself (“Judges”)."
+        f"than a guess. Likeness says nothing of that here.{instead} Look at the pictures for it yourself (“Judges”)."
     ]
 
 

@@ -16,6 +16,7 @@ from personalize.cards.links import placed
 from personalize.evaluation.gates import Gate
 from steps import evaluate
 from steps.cards import evaluate as card_of
+from steps.cards import evaluate_figures as figures
 from tests.browser import browser
 from tests.evaluation_folder import GATES, Folder, make
 
@@ -119,6 +120,25 @@ def test_a_subject_of_whom_a_gate_cannot_be_told_is_named_beside_the_others(tmp_
     (made.outputs / "scores.json").write_text(json.dumps(made.scores))
     (table,) = [block for block in blocks(shown(made), "table") if block["title"].startswith("Width over height")]
     assert [row[1] == "cannot be told" for row in table["rows"]] == [False, False, True]
+
+
+def test_where_no_judge_sees_form_the_card_says_what_of_it_is_measured(tmp_path):
+    asked = Gate(metric="proportions", kind="equivalence", margin=0.33, each=True)
+    made = make(tmp_path, gates=[asked])
+
+    def said(of: dict[str, Any]) -> str:
+        return " ".join(figures.overlooked(of))
+
+    seen = {kind: {"auc": 0.9} for kind in ("colour", "form", "part")}
+    of_all = {**made.scores, "examination": {name: {"kinds": seen} for name in made.scores["judges"]["deciding"]}}
+    assert said(of_all) == ""
+    blind = {"kinds": {**seen, "form": {"auc": 0.6}}}
+    of_all["examination"] = dict.fromkeys(of_all["examination"], blind)
+    of_all["gates"][0]["answers"][2]["value"] = None
+    assert "another form" in said(of_all)
+    assert "(“proportions”: zwvchr, brkchr)" in said(of_all)
+    of_all["gates"] = []
+    assert "proportions" not in said(of_all)
 
 
 def test_reasons_are_in_plain_words_with_what_was_found_and_required(failed):
