@@ -8,8 +8,8 @@ as another chair of the same colours and materials. A judge is right where the t
 picture than the false one under the same condition is; a guess is right in half.
 
 Photographs: a folder whose innermost folders are subjects. Their examination is the one on the evaluation card
-(`personalize.evaluation.examination`), on all photographs; and of how many subjects they tell the proportions
-(`personalize.evaluation.silhouettes`).
+(`personalize.evaluation.examination`), on all photographs; and of how many subjects they tell proportions and
+colours (`personalize.evaluation.silhouettes`).
 
 The judges are those of a profile. Results are numbers, in benchmarks/results/judges.json.
 """
@@ -30,7 +30,7 @@ from miniature.scenes import Scene, render, sample_scene
 from miniature.scenes.render import draw
 from miniature.scenes.scene import HELD_OUT, dress
 from miniature.scenes.vocabulary import COLOURS
-from personalize.evaluation import examination, judges, silhouettes
+from personalize.evaluation import colours, examination, judges, silhouettes
 from personalize.evaluation.examination import AtMost
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import Judge, JudgeConfigs
@@ -204,11 +204,13 @@ def photographed(loaded: Sequence[Judge], subjects: Mapping[str, Sequence[Image.
 
 
 def told(subjects: Mapping[str, Sequence[Image.Image]]) -> dict[str, int]:
-    """Of how many subjects the photographs tell proportions, beside those of the others."""
-    shown = [np.stack([silhouettes.colours(image) for image in images]) for images in subjects.values()]
+    """Of how many subjects the photographs tell proportions and colours, beside those of the others."""
+    shown = [np.stack([colours.colours(image) for image in images]) for images in subjects.values()]
     elsewhere = [np.concatenate([*shown[:s], *shown[s + 1 :]]) for s in range(len(shown))]
     found = [silhouettes.subjects([list(own)], others) for own, others in zip(shown, elsewhere, strict=True)]
-    return {"subjects": len(found), "told": sum(one is not None for (one,) in found)}
+    measures = zip(silhouettes.MEASURES, ("aspect", "apart"), strict=True)
+    counts = {name: sum(np.isfinite(getattr(one, own)) for (one,) in found) for name, own in measures}
+    return {"subjects": len(found), **{name: int(count) for name, count in counts.items()}}
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -228,9 +230,9 @@ def table(found: Mapping[str, Any]) -> str:
         lines += [
             row(f"{folder}: {kind}", [of[name]["kinds"][kind] for name in names]) for kind in of[names[0]]["kinds"]
         ]
-    told = [f"{of['told']} of {of['subjects']} in {folder}" for folder, of in found["silhouettes"].items()]
-    if told:
-        lines.append(f"\nSubjects of which the photographs tell proportions: {', '.join(told)}.")
+    for name in silhouettes.MEASURES if found["silhouettes"] else ():
+        told = [f"{of[name]} of {of['subjects']} in {folder}" for folder, of in found["silhouettes"].items()]
+        lines.append(f"\nSubjects of which the photographs tell {name.replace('_', ' ')}: {', '.join(told)}.")
     return "\n".join(lines)
 
 

@@ -80,7 +80,8 @@ def make(
     earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Folder:
     """likeness, following: how much of subject and prompt the tuned model draws; mixed_up: subjects drawn as the next.
-    at_fault: by metric, the subjects all of whose pictures are (`FAULTS`, or too narrow in `proportions`).
+    at_fault: by metric, the subjects all of whose pictures are (`FAULTS`), too narrow
+    (`proportions`) or of another colour (`colour_difference`).
 
     distinct: draws only so many different files and links the others to them, where there are many.
     """
@@ -269,8 +270,10 @@ def _scores(
         for metric in FAULTS:
             qualities[metric] = np.zeros(shape)
             qualities[metric][list(at_fault.get(metric, ())) if amount else []] = 1
-        qualities["proportions"] = np.zeros(shape)
-        qualities["proportions"][list(at_fault.get("proportions", ())) if amount else []] = -0.4
+        qualities["register"] = np.full(shape, 0.6)
+        for metric, wrong in (("proportions", -0.4), ("colour_difference", 20)):
+            qualities[metric] = np.zeros(shape)
+            qualities[metric][list(at_fault.get(metric, ())) if amount else []] = wrong
         return Pictures({"dino": noisy(clean, 0.05), "clip": noisy(clean, 0.05)}, qualities)
 
     photographs = [

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Picture
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
-from personalize.evaluation import drawings, faults, judges, silhouettes
+from personalize.evaluation import colours, drawings, faults, judges, silhouettes
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.gates import Gate, is_open, prompts_wanted, verdict
@@ -121,7 +121,7 @@ def spoilt(
     given: Given,
     seen: Seen,
     base: Traces,
-    subjects: Sequence[Subject | None],
+    subjects: Sequence[Subject],
     answers: Answers,
     jury: Sequence[judges.Judge],
 ) -> Scores:
@@ -218,8 +218,8 @@ class Spoiling:
         return faults.traces(listed(self.given.base))
 
     @cached_property
-    def subjects(self) -> list[Subject | None]:
-        shown = [[silhouettes.colours(one) for one in of] for of in self.given.photographs]
+    def subjects(self) -> list[Subject]:
+        shown = [[colours.colours(one) for one in of] for of in self.given.photographs]
         plain = self.base.colours[-len(listed(self.given.base[len(shown) :])) :]
         return silhouettes.subjects(shown, plain)
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
+
+from personalize.evaluation import colours, silhouettes
 
 Picture = Image.Image
 Answers = list[list[list[Picture]]]
@@ -357,6 +360,112 @@ def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
     return edit
 
 
+def of_its_own(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Edit:
+    """What only the subjects suffer, where they are: `change` takes values `[h, w, 3]` and the silhouette `[h, w]`.
+
+    Silhouettes, 0 to 1, are those of `personalize.evaluation.silhouettes`, of every subject that its photographs tell at all.
+    """
+
+    def edit(given: Given) -> Answers:
+        shown = [[colours.colours(one) for one in of] for of in given.photographs]
+        plain = [colours.colours(one) for prompts in given.base[given.subjects :] for seeds in prompts for one in seeds]
+        known = silhouettes.subjects(shown, np.stack(plain))
+
+        def spoil(subject: int, p: int, k: int) -> Picture:
+            picture = given.tuned[subject][p][k]
+            where = known[subject].silhouette(colours.colours(picture))
+            mask = Image.fromarray(where).convert("L").resize(picture.size, Image.Resampling.BICUBIC)
+            values = change(np.asarray(picture, float), np.asarray(mask, float) / 255)
+            return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+        return of_subjects(given, spoil)
+
+    return edit
+
+
+def instead(change: Callable[[Picture], Picture], share: float = 1) -> Edit:
+    """Every subject changed where it is, and nothing else of its pictures; share: of it and of what it was."""
+
+    def mixed(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+        changed = np.asarray(change(Image.fromarray(values.astype(np.uint8))), float)
+        return values + (changed - values) * share * where[..., None]
+
+    return of_its_own(mixed)
+
+
+def behind(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """What may be behind a subject: the nearest of its surroundings, blurred."""
+    covered = binary_dilation(where > 0.25, iterations=2)
+    nearest = distance_transform_edt(covered, return_distances=False, return_indices=True)
+    filled = gaussian_filter(values[*nearest], (3, 3, 0))
+    return np.where(covered[..., None], filled, values)
+
+
+def faint(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Half of it is what is behind it."""
+    return values + (behind(values, where) - values) * where[..., None] / 2
+
+
+def without(start: float, end: float, axis: int = 0) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A part of it gone, from one share of its height (or width, axis 1) to another."""
+
+    def cut(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+        own = np.flatnonzero((where > 0.5).any(axis=1 - axis))
+        if not len(own):
+            return values
+        first, size = own[0], np.ptp(own) + 1
+        at = np.indices(where.shape)[axis]
+        gone = binary_dilation(where > 0.3, iterations=2) & (at >= first + start * size) & (at < first + end * size + 2)
+        return np.where(gone[..., None], behind(values, where), values)
+
+    return cut
+
+
+def bent(values: np.ndarray) -> np.ndarray:
+    """Here and there by a few pixels, otherwise in each picture."""
+    rng = np.random.default_rng(int(values.sum()))
+    last = len(values) - 1
+    moved = [gaussian_filter(rng.normal(0, 0.56 * last, values.shape[:2]), 0.063 * last) for _ in range(2)]
+    down, across = np.indices(values.shape[:2]) + moved
+    return values[down.round().clip(0, last).astype(int), across.round().clip(0, last).astype(int)]
+
+
+def with_thing(values: np.ndarray) -> np.ndarray:
+    """A red ball on the ground, to the left or the right."""
+    rng = np.random.default_rng(int(values.sum()))
+    side = len(values)
+    down, across = rng.uniform(0.6, 0.9), rng.choice((rng.uniform(0.08, 0.25), rng.uniform(0.75, 0.92)))
+    distance = np.hypot(*(np.indices(values.shape[:2]) - np.array((down, across))[:, None, None] * side)) / (
+        0.09 * side
+    )
+    ball = np.array((200, 40, 40)) * (1.15 - 0.5 * distance.clip(0, 1)[..., None] ** 2)
+    return np.where(distance[..., None] < 1, ball, values)
+
+
+def in_middle(change: Callable[[Picture], Picture]) -> Callable[[Picture], Picture]:
+    """The same done to half of the width and of the height, in the middle."""
+
+    def spoil(picture: Picture) -> Picture:
+        box = picture.width // 4, picture.height // 4, 3 * picture.width // 4, 3 * picture.height // 4
+        spoilt = picture.copy()
+        spoilt.paste(change(picture).crop(box), box[:2])
+        return spoilt
+
+    return spoil
+
+
+def slanted(picture: Picture) -> Picture:
+    """Narrower below."""
+    width, height = picture.size
+    corners = 0.18 * width, 0, 0, height, width, height, 0.82 * width, 0
+    return picture.transform(picture.size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
+
+
+def flat(picture: Picture) -> Picture:
+    """Little contrast, as light as before."""
+    return ImageEnhance.Contrast(picture).enhance(0.55)
+
+
 SEEN_ONCE: dict[str, Callable[[Picture], Picture]] = {
     "static": static,
     "black": lambda p: Image.new("RGB", p.size),
@@ -507,6 +616,21 @@ EDITS: dict[str, Edit] = {
     "sharpened": every(lambda p: p.filter(ImageFilter.UnsharpMask(2, 300, 0))),
     "subjects half the base's": blended(lambda given, s, p, k: given.base[s][p][k]),
     "subjects exposed twice": blended(lambda given, s, p, k: given.tuned[s][(p + 11) % len(given.tuned[s])][k]),
+    "subjects of another hue": instead(hue),
+    "subjects of a hue turned by 40 degrees": instead(lambda p: hue(p, 28)),
+    "subjects dark where they are": instead(lambda p: p.point(lambda value: value * 0.55)),
+    "subjects grey where they are": instead(grey),
+    "subjects faint": of_its_own(faint),
+    "subjects without their lower third": of_its_own(without(0.67, 1)),
+    "subjects without their upper third": of_its_own(without(0, 0.33)),
+    "subjects without their middle": of_its_own(without(0.35, 0.6)),
+    "subjects without their right half": of_its_own(without(0.5, 1, axis=1)),
+    "bent": every(pixels(bent), plain=False),
+    "flat": every(flat, plain=False),
+    "brighter": every(lambda p: p.point(lambda value: value + 45), plain=False),
+    "a thing beside the subject": every(pixels(with_thing), plain=False),
+    "middle blurred": every(in_middle(blur(2)), plain=False),
+    "seen in perspective": every(slanted, plain=False),
 }
 """By name. Those that interchange subjects need two."""
 

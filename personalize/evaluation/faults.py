@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from personalize.evaluation import quality, silhouettes
+from personalize.evaluation import colours, quality
 from personalize.evaluation.quality import LUMINANCE, MARKS_SIDE, TINY, Array
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Flags = NDArray[np.bool_]
 
-FAULTS = ("upside_down", "displaced", "altered", "stamped")
+FAULTS = ("upside_down", "displaced", "altered", "stamped", "repeats")
 LAYOUT_SIDE = 16
 """Side in cells at which it is looked what lies where in a picture."""
 MIDDLE = np.zeros((LAYOUT_SIDE, LAYOUT_SIDE), bool)
@@ -56,6 +56,8 @@ NEAR = 2
 """How far pictures are moved to see whether they share something to the pixel, in pixels of `MARKS_SIDE`."""
 SHARED = 1 / 12
 """Share of a name's other pictures that must carry a mark before it is one."""
+TWICE = 0.75
+"""Share of a picture's detail that is in it twice above which it repeats itself: a round subject's at most 0.63."""
 
 
 class Traces(NamedTuple):
@@ -72,7 +74,7 @@ class Traces(NamedTuple):
     residual: Array
     """See `quality.residual`: `[..., MARKS_SIDE²]`."""
     colours: Array
-    """See `silhouettes.colours`: `[..., SIDE, SIDE]`."""
+    """See `colours.colours`: `[..., SIDE, SIDE]`."""
 
     def map(self, change: Callable[[Array], Array]) -> Traces:
         return Traces(*(change(values) for values in self))
@@ -80,7 +82,7 @@ class Traces(NamedTuple):
 
 def traces(images: Sequence[Image]) -> Traces:
     """Of `n` pictures, in their order: `[n, ...]`."""
-    looks = layout, edges, tints, tones, quality.residual, silhouettes.colours
+    looks = layout, edges, tints, tones, quality.residual, colours.colours
     stacked: list[NDArray[Any]] = [np.stack([of(image) for image in images]) for of in looks]
     return Traces(*stacked)
 
@@ -92,9 +94,10 @@ def counted(own: Traces, base: Traces, on_heads: Callable[[Flags], Flags]) -> di
     """
     found = {
         "upside_down": on_heads(laid_upside_down(own.layout, base.layout)),
-        "displaced": displaced(own.edges, base.edges),
+        "displaced": register(own.edges, base.edges) < IN_REGISTER,
         "altered": altered(own, base),
         "stamped": stamped(own.residual),
+        "repeats": quality.repeats(own.residual) > TWICE,
     }
     return {fault: found[fault].astype(float) for fault in FAULTS}
 
@@ -129,12 +132,12 @@ def edges(image: Image) -> Array:
     return np.where(lengths > TINY, roots / np.maximum(lengths, TINY), 0)
 
 
-def displaced(edges: Array, others: Array) -> Flags:
-    """Whether surroundings `[..., 2, e]` lie elsewhere than in other pictures, from the same noise: `[...]`.
+def register(edges: Array, others: Array) -> Array:
+    """How well surroundings `[..., 2, e]` fit those of other pictures from the same noise: `[...]`, at most 1.
 
     Stretched across, upright edges are elsewhere, and those that lie are not: the direction that fits less decides.
     """
-    return np.asarray((edges * others).sum(axis=-1).min(axis=-1) < IN_REGISTER)
+    return np.asarray((edges * others).sum(axis=-1).min(axis=-1))
 
 
 def tints(image: Image) -> Array:

@@ -34,7 +34,7 @@ class Metric(BaseModel):
     `words` name it plainly. `judged_by`: those that look, the one that reads, or no judge but arithmetic. `paired`: the
     base has it too. `each`: every subject has it; `plain`: so has the plain class word, and a gate that asks each
     subject asks it as well. `share`: yes or no for each picture. `change`: it is one by itself, and is held
-    against 0 in the base's place. `percent`: how it is written.
+    against 0 in the base's place. `percent`, `digits`: how it is written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,6 +42,7 @@ class Metric(BaseModel):
     words: str
     higher_is_better: bool = True
     percent: bool = False
+    digits: int = 3
     judged_by: Literal["looking", "reading", "measuring"] = "looking"
     paired: bool = True
     each: bool = True
@@ -58,7 +59,7 @@ class Metric(BaseModel):
 
     def _digits(self, value: float, sign: bool) -> str:
         plus = "+" if sign else ""
-        return (f"{100 * value:{plus}.0f}" if self.percent else f"{value:{plus}.3f}").replace("-", "−")
+        return (f"{100 * value:{plus}.0f}" if self.percent else f"{value:{plus}.{self.digits}f}").replace("-", "−")
 
 
 def _measured(words: str, each: bool = True, plain: bool = True) -> Metric:
@@ -105,13 +106,27 @@ METRICS = {
     "blockiness": _measured("blocks of 8 pixels"),
     "marks": _measured("marks that stand at the same place in every picture"),
     "fringes": _measured("colours that lie apart, in pixels of 128"),
-    "repeats": _measured("pictures that repeat themselves, mirrored or side by side"),
     "upside_down": _counted("pictures that stand on their heads", plain=True),
     "displaced": _counted("pictures whose surroundings lie elsewhere than the base's", plain=True),
     "altered": _counted("pictures whose surroundings differ from the base's in light, colour or grain", plain=True),
     "stamped": _counted("pictures that carry the same mark as others", plain=True),
+    "repeats": _counted("pictures that repeat themselves, mirrored or side by side", plain=True),
+    "register": Metric(
+        words="fit of the edges in what surrounds the subjects to the base's from the same noise",
+        judged_by="measuring",
+        paired=False,
+        plain=True,
+    ),
     "proportions": Metric(
         words="width over height of the subjects, of the photographs' (log)",
+        judged_by="measuring",
+        paired=False,
+        change=True,
+    ),
+    "colour_difference": Metric(
+        words="difference of the subjects' colours from the photographs', beyond that among these (ΔE)",
+        higher_is_better=False,
+        digits=1,
         judged_by="measuring",
         paired=False,
         change=True,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from personalize.evaluation import faults, quality, silhouettes
+from personalize.evaluation import colours, faults, quality, silhouettes
+from personalize.evaluation.colours import Colours
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.images import open_rgb
 from personalize.evaluation.judges import lookers, reader
 from personalize.evaluation.scores import Array, Photographs, Pictures, Scores
-from personalize.evaluation.silhouettes import Colours, Subject
+from personalize.evaluation.silhouettes import Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,16 +48,15 @@ def combined(change: Callable[..., Array], *seen: Seen) -> Seen:
     return Seen(features, change(*(each.qualities for each in seen)), traces)
 
 
-def pictures(
-    own: Seen, base: Traces, subjects: Sequence[Subject | None], on_heads: Callable[[Flags], Flags]
-) -> Pictures:
+def pictures(own: Seen, base: Traces, subjects: Sequence[Subject], on_heads: Callable[[Flags], Flags]) -> Pictures:
     """All that is asked of a model's pictures, beside the base's from the same noise, both at their places.
 
     subjects: see `silhouettes.subjects`; on_heads: see `faults.counted`.
     """
     named = quality.by_name(own.qualities, own.traces.residual)
-    named["proportions"] = silhouettes.proportions(own.traces.colours, subjects)
-    return Pictures(own.features, {**named, **faults.counted(own.traces, base, on_heads)})
+    named["register"] = faults.register(own.traces.edges, base.edges)
+    of_subjects = silhouettes.measured(own.traces.colours, subjects)
+    return Pictures(own.features, {**named, **of_subjects, **faults.counted(own.traces, base, on_heads)})
 
 
 def measure(
@@ -82,12 +82,12 @@ def measure(
 
     def photographed(token: str, class_noun: str, shown: Sequence[Photograph]) -> tuple[Photographs, list[Colours]]:
         files = [one.path for one in shown]
-        parts = [(_features(batch, judges), list(map(silhouettes.colours, batch))) for batch in batches(files)]
+        parts = [(_features(batch, judges), list(map(colours.colours, batch))) for batch in batches(files)]
         features = {judge.name: np.concatenate([of[judge.name] for of, _ in parts]) for judge in judges}
         captions = reads.texts([one.caption for one in shown])
         held_out = np.array([one.held_out for one in shown])
-        colours = [one for _, of in parts for one in of]
-        return Photographs(token, class_noun, features, held_out, captions), colours
+        shown_in = [one for _, of in parts for one in of]
+        return Photographs(token, class_noun, features, held_out, captions), shown_in
 
     def answered(drawings: Drawings) -> Seen:
         parts = [Seen.of(batch, judges) for batch in batches(drawings.files)]
@@ -115,7 +115,7 @@ def measure(
 
     read = {side: answered(drawings) for side, drawings in drawn.items()}
     real = [photographed(*subject, shown) for subject, shown in zip(questions.subjects, photographs, strict=True)]
-    subjects = silhouettes.subjects([colours for _, colours in real], read["base"].traces.colours[len(real) :])
+    subjects = silhouettes.subjects([shown for _, shown in real], read["base"].traces.colours[len(real) :])
     return Scores(
         [one for one, _ in real],
         {side: complete(side) for side in drawn},

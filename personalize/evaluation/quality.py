@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating]
 
 QUALITIES = ("sharpness", "noise", "blockiness", "fringes", "aspect", "brightness", "contrast", "saturation")
-MEASURED = (*QUALITIES, "marks", "repeats")
+MEASURED = (*QUALITIES, "marks")
 BLOCK = 8
 """Side of the blocks of JPEG and of a latent diffusion model's VAE, in pixels."""
 MARKS_SIDE = 128
@@ -160,4 +160,4 @@ def repeats(residuals: Array) -> Array:
 def by_name(qualities: Array, residuals: Array) -> dict[str, Array]:
     """All of `MEASURED` by name, `[n, p, k]`: of the numbers `[n, p, k, 8]` and the residuals `[n, p, k, d]`."""
     named = dict(zip(QUALITIES, np.moveaxis(qualities, -1, 0), strict=True))
-    return {**named, "marks": marks(residuals), "repeats": repeats(residuals)}
+    return {**named, "marks": marks(residuals)}

@@ -21,6 +21,11 @@ Array = NDArray[Any]
 
 PLAIN_QUALITIES = ("aspect", "brightness", "contrast", "saturation")
 """Read from the plain class pictures alone: a subject has a shape and a colour of its own, and may change these."""
+UNTOLD = {
+    "proportions": "the colours of the photographs do not tell where a subject ends and what surrounds it begins",
+    "colour_difference": "the photographs are too few, or differ too much, to tell another colour from a subject's own",
+}
+"""What is measured of subjects alone, and why photographs may not tell it."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,8 @@ class Scores:
         }
         for name, values in self.drawn[side].qualities.items():
             scores[name] = values[subjects:] if name in PLAIN_QUALITIES else values
-        scores["proportions"] = scores["proportions"][:subjects]
+        for name in UNTOLD:
+            scores[name] = scores[name][:subjects]
         return scores
 
     def _held_out(self, own: Array, judge: str) -> Array:
@@ -362,8 +368,8 @@ class Scores:
                 return "the photographs resemble each other no more than the base model's pictures resemble them"
         if metric in ("prompt_kept", "r_precision", "class_r_precision", "marks") and prompts < 2:
             return "there is one prompt, and no other to take it for"
-        if metric == "proportions" and not np.isfinite(self.of("tuned", judge)[metric][chosen]).all():
-            return "the colours of the photographs do not tell where a subject ends and what surrounds it begins"
+        if metric in UNTOLD and not np.isfinite(self.of("tuned", judge)[metric][chosen]).all():
+            return UNTOLD[metric]
         if metric == "prompt_kept":
             of_base = self._contrast("base", subject)
             if not np.isfinite(of_base).all():

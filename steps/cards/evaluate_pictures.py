@@ -16,6 +16,7 @@ TITLES = {
     "displaced": "Elsewhere than the base puts them",
     "altered": "Of another light, colour or grain than the base's",
     "stamped": "With the same mark as others",
+    "repeats": "That repeat themselves",
 }
 """Of pictures with each of `faults.FAULTS`."""
 CLOSELY = 2

@@ -26,7 +26,6 @@ WORDS = {
     "blockiness": ("are free of blocks", "show blocks, as bad compression does"),
     "marks": ("carry no mark", "carry the same mark at the same place, as a watermark would"),
     "fringes": ("have their colours in register", "have colours that lie apart"),
-    "repeats": ("are one picture each", "repeat themselves, mirrored or side by side"),
     "upside_down": ("stand the right way up", "stand on their heads"),
     "displaced": (
         "stand where the base model puts them",
@@ -37,7 +36,10 @@ WORDS = {
         "are darker, paler, coloured, blurred or noisy, beside what the base model draws from the same noise",
     ),
     "stamped": ("carry no mark", "carry the same mark as others at the same place, as a watermark would"),
+    "repeats": ("are one picture each", "repeat themselves, mirrored or side by side"),
+    "register": ("have surroundings that lie as the base model has them", "have surroundings that are bent or moved"),
     "proportions": ("have the proportions of the photographs'", "are narrower or broader than in the photographs"),
+    "colour_difference": ("have the colours of the photographs'", "are of other colours than the photographs"),
     "aspect": ("keep their proportions", "are stretched"),
     "brightness": ("keep their light", "are lighter or darker than before"),
     "contrast": ("keep their contrast", "are flatter or harsher than before"),

@@ -10,6 +10,7 @@ from benchmarks.gates.edits import (
     burnt,
     dark,
     grey,
+    halves,
     hue,
     jpeg,
     marked,
@@ -106,8 +107,8 @@ def enlarged(image: Image.Image, across: float, down: float) -> Image.Image:
 )
 def test_surroundings_that_were_turned_stretched_or_bent_lie_elsewhere_than_the_same_noise_s(change):
     base = np.stack([faults.edges(scene(seed)) for seed in range(8)])
-    found = faults.displaced(np.stack([faults.edges(change(scene(seed))) for seed in range(8)]), base)
-    assert found.all()
+    found = np.stack([faults.edges(change(scene(seed))) for seed in range(8)])
+    assert faults.register(found, base).max() < faults.IN_REGISTER
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_another_subject_light_or_size_displaces_nothing(change):
     drawn = [scene(seed) for seed in range(8)]
     for image in drawn:
         ImageDraw.Draw(image).ellipse((40, 40, 100, 110), (200, 0, 0))
-    assert not faults.displaced(np.stack([faults.edges(change(image)) for image in drawn]), base).any()
+    assert faults.register(np.stack([faults.edges(change(image)) for image in drawn]), base).min() > faults.IN_REGISTER
 
 
 PROMPTS, SEEDS = 12, 2
@@ -216,6 +217,28 @@ def test_marks_want_a_dozen_other_pictures():
     _, own = drawn(marked)
     assert not faults.stamped(own.residual[:, :6]).any()
     assert not faults.stamped(own.residual[:, :1]).any()
+
+
+def test_surroundings_bent_here_and_there_are_less_in_register():
+    def bent(image: Image.Image) -> Image.Image:
+        rng = np.random.default_rng(1)
+        down, across = np.indices((128, 128)) + [60 * gaussian_filter(rng.normal(size=(128, 128)), 6) for _ in range(2)]
+        at = (np.rint(of).astype(int).clip(0, 127) for of in (down, across))
+        return Image.fromarray(np.asarray(image)[*at])
+
+    base = np.stack([faults.edges(scene(seed)) for seed in range(8)])
+    assert faults.register(base, base) == pytest.approx(1)
+    assert faults.register(np.stack([faults.edges(bent(scene(seed))) for seed in range(8)]), base).mean() < 0.6
+
+
+def test_mirrored_halves_are_counted_and_a_round_subject_in_the_middle_is_not(base):
+    def repeating(own: faults.Traces) -> np.ndarray:
+        return faults.counted(own, base, lambda laid: np.zeros(laid.shape))["repeats"]
+
+    changed, own = drawn(halves)
+    assert (repeating(own).ravel() == changed).all()
+    rng = np.random.default_rng(0)
+    assert not repeating(by_place([with_ball(picture(seed), rng) for seed in range(PROMPTS * SEEDS)])).any()
 
 
 def test_every_fault_has_its_metric_and_is_counted(base):

@@ -68,6 +68,7 @@ def test_photographs_are_examined_and_no_subject_is_named(tmp_path):
     told = {"chairs": benchmark.told(subjects)}
     said = benchmark.table({"judges": {"colour": ""}, "drawn": {"colour": {}}, "silhouettes": told, "chairs": found})
     assert "| chairs: recognised | 1.00 (0.51 to 1.00) |" in said
-    assert said.endswith("tell proportions: 0 of 2 in chairs.")
+    assert "tell proportions: 0 of 2 in chairs." in said
+    assert said.endswith("tell colour difference: 0 of 2 in chairs.")
     with pytest.raises(SystemExit, match="no pictures"):
         benchmark.subjects_in(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from personalize.evaluation.faults import FAULTS
 from personalize.evaluation.quality import MEASURED
-from personalize.evaluation.scores import Photographs, Pictures, Scores
+from personalize.evaluation.scores import UNTOLD, Photographs, Pictures, Scores
 
 Array = NDArray[np.floating]
 WIDTH = 64
@@ -67,7 +67,7 @@ def evaluation(
     def pictures(own: Array, plain: Array, wobble: float) -> Pictures:
         both = np.concatenate([own, plain])
         moved = {name: values + wobble * rng.normal(size=values.shape) for name, values in qualities.items()}
-        counted = dict.fromkeys((*FAULTS, "proportions"), np.zeros(both.shape[:3]))
+        counted = dict.fromkeys((*FAULTS, *UNTOLD, "register"), np.zeros(both.shape[:3]))
         return Pictures(dict.fromkeys(JUDGES, both), {**moved, **counted})
 
     sides = {"base": pictures(base, plain_base, 0), "tuned": pictures(tuned, plain_tuned, 0 if identical else 0.02)}

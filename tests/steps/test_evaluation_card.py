@@ -90,6 +90,7 @@ def test_the_worst_prompt_is_shown_where_there_is_one(tmp_path, following):
         ("upside_down", "On their heads", "Pictures of orbchr stand on their heads"),
         ("displaced", "Elsewhere than the base puts them", "Pictures of orbchr are turned, mirrored"),
         ("altered", "Of another light, colour or grain", "Pictures of orbchr are darker, paler"),
+        ("repeats", "That repeat themselves", "Pictures of orbchr repeat themselves"),
         ("stamped", "With the same mark as others", "Pictures of orbchr carry the same mark"),
     ],
 )
@@ -110,6 +111,12 @@ def test_a_subject_that_is_too_narrow_is_said(tmp_path):
     asked = Gate(metric="proportions", kind="equivalence", margin=0.33, each=True)
     card = shown(make(tmp_path, at_fault={"proportions": [2]}, gates=[asked]))
     assert card.blocks[0]["reasons"][0].startswith("Pictures of orbchr are narrower or broader than in the photographs")
+
+
+def test_a_subject_of_another_colour_is_said(tmp_path):
+    asked = Gate(metric="colour_difference", kind="threshold", threshold=8.5, each=True)
+    (reason, *_) = shown(make(tmp_path, at_fault={"colour_difference": [2]}, gates=[asked])).blocks[0]["reasons"]
+    assert reason.startswith("Pictures of orbchr are of other colours than the photographs. Found: 20.0 (")
 
 
 def test_a_subject_of_whom_a_gate_cannot_be_told_is_named_beside_the_others(tmp_path):
