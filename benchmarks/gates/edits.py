@@ -363,7 +363,7 @@ def plain(change: Callable[[Given, int, int, int], Picture]) -> Edit:
 def of_its_own(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Edit:
     """What only the subjects suffer, where they are: `change` takes values `[h, w, 3]` and the silhouette `[h, w]`.
 
-    Silhouettes, 0 to 1, are those of `personalize.evaluation.silhouettes`, of every subject that its photographs tell at all.
+    Silhouettes, 0 to 1, are those of `personalize.evaluation.silhouettes`.
     """
 
     def edit(given: Given) -> Answers:
