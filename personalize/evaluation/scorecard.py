@@ -15,7 +15,7 @@ from personalize.evaluation.questions import Answers, Questions
 from personalize.evaluation.scores import Scores
 from personalize.evaluation.statistics import Estimate
 
-SCHEMA = 4
+SCHEMA = 5
 """Number of this format; docs/evaluation.md describes it."""
 
 HEADLINES = {
