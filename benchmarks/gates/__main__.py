@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, Picture
+from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
+from benchmarks.gates.pictures import Picture
 from personalize.evaluation import colours, drawings, faults, judges, silhouettes
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.gates.edits import Picture
+from benchmarks.gates.pictures import Picture
 
 Folder = Path
 Misleading = Callable[[Folder, Folder], None]

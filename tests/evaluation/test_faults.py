@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.gates.edits import (
+from benchmarks.gates.pictures import (
     blur,
     burnt,
     dark,

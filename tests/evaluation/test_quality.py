@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.gates.edits import apart, halves, jpeg, twice
+from benchmarks.gates.pictures import apart, halves, jpeg, twice
 from personalize.evaluation import quality
 from personalize.evaluation.quality import QUALITIES
 
