@@ -11,11 +11,11 @@ from typing import Any
 
 from personalize.cards import Advice, command
 
-LIKENESS = ("likeness", "held_out", "gap_closed", "recognised")
+LIKENESS = ("likeness", "held_out", "gap_closed", "recognised", "colour_difference")
 PROMPT = ("prompt_kept", "clip_t", "r_precision")
 CLASS = ("leakage", "retention", "class_clip_t", "class_r_precision")
 SAMENESS = ("variety", "copied")
-SURROUNDINGS = ("displaced", "altered")
+SURROUNDINGS = ("displaced", "altered", "register")
 UNFINISHED = ("still improving", "unlike", "compromise")
 """What training says of itself when another training would do better than this one."""
 

@@ -102,6 +102,7 @@ METRICS = {
     "variety": Metric(words="variety among the pictures of a prompt, of the photographs'", percent=True, paired=False),
     "copied": _counted("pictures that look copied from a photograph"),
     "sharpness": _measured("sharpness"),
+    "middle_sharpness": _measured("sharpness in the middle, where subjects are"),
     "noise": _measured("noise"),
     "blockiness": _measured("blocks of 8 pixels"),
     "marks": _measured("marks that stand at the same place in every picture"),

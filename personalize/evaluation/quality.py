@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating]
 
-QUALITIES = ("sharpness", "noise", "blockiness", "fringes", "aspect", "brightness", "contrast", "saturation")
+QUALITIES = (
+    "sharpness",
+    "middle_sharpness",
+    "noise",
+    "blockiness",
+    "fringes",
+    "aspect",
+    "brightness",
+    "contrast",
+    "saturation",
+)
 MEASURED = (*QUALITIES, "marks")
 BLOCK = 8
 """Side of the blocks of JPEG and of a latent diffusion model's VAE, in pixels."""
@@ -32,22 +42,21 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def qualities(image: Image) -> Array:
-    """The eight numbers of `QUALITIES`: `[8]`.
+    """The numbers of `QUALITIES`, in their order: `[9]`.
 
-    sharpness: log of the Laplacian's mean square over the gradient's; noise: see `noise`; blockiness: log of the steps
-    over block edges, over those elsewhere, worse of both directions and at the worst offset; fringes: see `_fringes`;
-    aspect: see `_aspect`; brightness, contrast, saturation: mean and standard deviation of the luminance and mean
-    chroma, in shares of full scale.
+    sharpness, of the middle half each way too: log of the Laplacian's mean square over the gradient's; noise: see
+    `noise`; blockiness: log of the steps over block edges, over those elsewhere, worse of both directions and at the
+    worst offset; fringes: see `_fringes`; aspect: see `_aspect`; brightness, contrast, saturation: mean and standard
+    deviation of the luminance and mean chroma, in shares of full scale.
     """
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     grey = rgb @ np.array(LUMINANCE, np.float32)
     across, down = np.diff(grey, axis=1), np.diff(grey, axis=0)
-    level, upright = float((down**2).mean()), float((across**2).mean())
-    second = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
-    floor = TINY**2
+    above, before = grey.shape[0] // 4, grey.shape[1] // 4
     return np.array(
         [
-            np.log((float((second**2).mean()) + floor) / (level + upright + floor)),
+            _sharpness(grey),
+            _sharpness(grey[above : grey.shape[0] - above, before : grey.shape[1] - before]),
             noise(grain(grey)),
             max(_steps(np.abs(across).mean(axis=0)), _steps(np.abs(down).mean(axis=1))),
             _fringes(image),
@@ -57,6 +66,12 @@ def qualities(image: Image) -> Array:
             (rgb.max(axis=-1) - rgb.min(axis=-1)).mean(),
         ]
     )
+
+
+def _sharpness(grey: Array) -> float:
+    slopes = sum(float((np.diff(grey, axis=axis) ** 2).mean()) for axis in (0, 1))
+    second = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
+    return float(np.log((float((second**2).mean()) + TINY**2) / (slopes + TINY**2)))
 
 
 def grain(grey: Array) -> Array:
@@ -158,6 +173,6 @@ def repeats(residuals: Array) -> Array:
 
 
 def by_name(qualities: Array, residuals: Array) -> dict[str, Array]:
-    """All of `MEASURED` by name, `[n, p, k]`: of the numbers `[n, p, k, 8]` and the residuals `[n, p, k, d]`."""
+    """All of `MEASURED` by name, `[n, p, k]`: of the numbers `[n, p, k, 9]` and the residuals `[n, p, k, d]`."""
     named = dict(zip(QUALITIES, np.moveaxis(qualities, -1, 0), strict=True))
     return {**named, "marks": marks(residuals)}

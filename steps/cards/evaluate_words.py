@@ -22,6 +22,10 @@ WORDS = {
     "variety": ("differ from seed to seed", "are nearly the same for every seed"),
     "copied": ("are new pictures", "repeat photographs learnt by heart"),
     "sharpness": ("are as sharp as the base model's", "are not as sharp as the base model's, or are oversharpened"),
+    "middle_sharpness": (
+        "are as sharp as the base model's",
+        "are not as sharp as the base model's, or are oversharpened",
+    ),
     "noise": ("are as clean as the base model's", "are noisier than the base model's, or smeared"),
     "blockiness": ("are free of blocks", "show blocks, as bad compression does"),
     "marks": ("carry no mark", "carry the same mark at the same place, as a watermark would"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.gates.pictures import apart, halves, jpeg, twice
+from benchmarks.gates.pictures import apart, blur, halves, in_middle, jpeg, twice
 from personalize.evaluation import quality
 from personalize.evaluation.quality import QUALITIES
 
@@ -39,6 +39,7 @@ def change(spoil) -> dict[str, float]:
     ("spoil", "which", "least"),
     [
         (lambda p: p.filter(ImageFilter.GaussianBlur(1.5)), "sharpness", -0.7),
+        (in_middle(blur(2)), "middle_sharpness", -1),
         (noisy, "noise", 1.0),
         (jpeg, "blockiness", 0.5),
         (apart, "fringes", 1.9),
