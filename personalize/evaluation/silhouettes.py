@@ -46,6 +46,9 @@ PLAIN_TO_SEE = 10.0
 PRESENT = 0.5
 """Share of a subject, as large as in photographs, whose colours are looked for: it may be smaller or half hidden."""
 
+ENOUGH = 30
+"""Photographs of one subject that are looked at: what they tell grows no better, and each is told by all others."""
+
 
 def squeezed(colour: Colours, axis: int) -> Colours:
     """A picture pressed to 1 / `STRETCH` across (axis 1) or down (0), its edge drawn out: `[SIDE, SIDE]`."""
@@ -128,7 +131,8 @@ def subjects(photographs: Sequence[Sequence[Colours]], plain: Colours) -> list[S
     found = []
     for s, shown in enumerate(photographs):
         others = [one for i, one in enumerate(of_each) if i != s]
-        found.append(Subject.learnt(shown, np.mean([of_class, *([np.mean(others, axis=0)] if others else [])], axis=0)))
+        some = shown[:: -(-len(shown) // ENOUGH)]
+        found.append(Subject.learnt(some, np.mean([of_class, *([np.mean(others, axis=0)] if others else [])], axis=0)))
     return found
 
 

@@ -100,6 +100,12 @@ def test_photographs_that_differ_in_their_proportions_tell_nothing():
     assert known.apart < 5
 
 
+def test_of_very_many_photographs_some_are_enough():
+    shown = list(seen(0, 70))
+    (of_all,), (of_some,) = (silhouettes.subjects([of], plain()) for of in (shown, shown[::3]))
+    assert (of_all.aspect, of_all.apart) == (of_some.aspect, of_some.apart)
+
+
 def test_photographs_in_other_light_each_tell_no_colour():
     unlike = [seen(n, 1, outer=one, inner=one)[0] for n, one in enumerate((ORANGE, CREAM, GREEN, (60, 20, 120)))]
     (known,) = silhouettes.subjects([unlike], plain())
