@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given
+from benchmarks.gates.edits import EDITS, NEED_TWO, Answers, Edit, Given, listed
 from benchmarks.gates.models import ADAPTERS, GOOD, WRONG, Model
 from benchmarks.gates.pictures import Picture
-from personalize.evaluation import colours, drawings, faults, judges, silhouettes
+from personalize.evaluation import drawings, faults, judges
 from personalize.evaluation.drawings import Drawings, Photograph
 from personalize.evaluation.faults import Flags, Traces
 from personalize.evaluation.gates import Gate, is_open, prompts_wanted, verdict
@@ -37,7 +37,6 @@ from personalize.evaluation.images import open_rgb
 from personalize.evaluation.measure import Seen, combined, measure, pictures
 from personalize.evaluation.scorecard import judge_all
 from personalize.evaluation.scores import Pictures, Scores
-from personalize.evaluation.silhouettes import Subject
 from personalize.files import file_digest, read_json, value_digest, write_text
 
 
@@ -122,14 +121,12 @@ def spoilt(
     given: Given,
     seen: Seen,
     base: Traces,
-    subjects: Sequence[Subject],
     answers: Answers,
     jury: Sequence[judges.Judge],
 ) -> Scores:
     """The evaluation with these pictures as the tuned model's.
 
-    seen: what was found of those that it drew, which are not looked at again; base: traces of what the base drew;
-    subjects: what their photographs show.
+    seen: what was found of those that it drew, which are not looked at again; base: traces of what the base drew.
     """
     flat = listed(answers)
     other = [at for at, (new, old) in enumerate(zip(flat, listed(given.tuned), strict=True)) if new is not old]
@@ -151,12 +148,8 @@ def spoilt(
     def on_heads(laid: Flags) -> Flags:
         return faults.upside_down(laid, lambda at: answers[at[0]][at[1]][at[2]], upright, judges.reader(jury))
 
-    tuned = pictures(combined(placed, seen), base.map(placed), subjects, on_heads)
+    tuned = pictures(combined(placed, seen), base.map(placed), given.known, on_heads)
     return replace(scores, drawn={**scores.drawn, "tuned": tuned})
-
-
-def listed(answers: Answers) -> list[Picture]:
-    return [picture for prompts in answers for seeds in prompts for picture in seeds]
 
 
 def opened(drawn: Drawings) -> Answers:
@@ -218,15 +211,9 @@ class Spoiling:
     def base(self) -> Traces:
         return faults.traces(listed(self.given.base))
 
-    @cached_property
-    def subjects(self) -> list[Subject]:
-        shown = [[colours.colours(one) for one in of] for of in self.given.photographs]
-        plain = self.base.colours[-len(listed(self.given.base[len(shown) :])) :]
-        return silhouettes.subjects(shown, plain)
-
     def by(self, edit: Edit) -> Scores:
         answers = edit(self.given)
-        return spoilt(self.scores, self.given, self.seen, self.base, self.subjects, answers, self.bench.judges)
+        return spoilt(self.scores, self.given, self.seen, self.base, answers, self.bench.judges)
 
 
 def rescaled(bench: Bench, scale: float, asked: Asked) -> Scores:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -57,6 +58,7 @@ from benchmarks.gates.pictures import (
     with_thing,
 )
 from personalize.evaluation import colours, silhouettes
+from personalize.evaluation.silhouettes import Subject
 
 Answers = list[list[list[Picture]]]
 
@@ -73,8 +75,19 @@ class Given:
     def subjects(self) -> int:
         return len(self.photographs)
 
+    @cached_property
+    def known(self) -> list[Subject]:
+        """What the photographs show, told from the base's plain pictures."""
+        shown = [[colours.colours(one) for one in of] for of in self.photographs]
+        plain = [colours.colours(one) for one in listed(self.base[self.subjects :])]
+        return silhouettes.subjects(shown, np.stack(plain))
+
 
 Edit = Callable[[Given], Answers]
+
+
+def listed(answers: Answers) -> list[Picture]:
+    return [picture for prompts in answers for seeds in prompts for picture in seeds]
 
 
 def every(change: Callable[[Picture], Picture], plain: bool = True, own: bool = True) -> Edit:
@@ -219,16 +232,11 @@ def of_its_own(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Edit:
     """
 
     def edit(given: Given) -> Answers:
-        shown = [[colours.colours(one) for one in of] for of in given.photographs]
-        plain = [colours.colours(one) for prompts in given.base[given.subjects :] for seeds in prompts for one in seeds]
-        known = silhouettes.subjects(shown, np.stack(plain))
-
         def spoil(subject: int, p: int, k: int) -> Picture:
             picture = given.tuned[subject][p][k]
-            where = known[subject].silhouette(colours.colours(picture))
+            where = given.known[subject].silhouette(colours.colours(picture))
             mask = Image.fromarray(where).convert("L").resize(picture.size, Image.Resampling.BICUBIC)
-            values = change(np.asarray(picture, float), np.asarray(mask, float) / 255)
-            return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+            return pixels(lambda values: change(values, np.asarray(mask, float) / 255))(picture)
 
         return of_subjects(given, spoil)
 

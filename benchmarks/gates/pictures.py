@@ -130,11 +130,15 @@ def rough(picture: Picture, side: int, back: Image.Resampling) -> Picture:
     return picture.resize((side, side), Image.Resampling.BOX).resize(picture.size, back)
 
 
+def fetched(values: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Each pixel from another place, or from the edge."""
+    last = len(values) - 1
+    return values[down.clip(0, last).astype(int), across.clip(0, last).astype(int)]
+
+
 def wavy(values: np.ndarray) -> np.ndarray:
     rows, columns = np.indices(values.shape[:2])
-    last = len(values) - 1
-    down, across = rows + 6 * np.sin(columns / 8), columns + 6 * np.sin(rows / 8)
-    return values[down.clip(0, last).astype(int), across.clip(0, last).astype(int)]
+    return fetched(values, rows + 6 * np.sin(columns / 8), columns + 6 * np.sin(rows / 8))
 
 
 def shuffled(values: np.ndarray, parts: int = 4) -> np.ndarray:
@@ -206,7 +210,7 @@ def bent(values: np.ndarray) -> np.ndarray:
     last = len(values) - 1
     moved = [gaussian_filter(rng.normal(0, 0.56 * last, values.shape[:2]), 0.063 * last) for _ in range(2)]
     down, across = np.indices(values.shape[:2]) + moved
-    return values[down.round().clip(0, last).astype(int), across.round().clip(0, last).astype(int)]
+    return fetched(values, down.round(), across.round())
 
 
 def with_thing(values: np.ndarray) -> np.ndarray:
