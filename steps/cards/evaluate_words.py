@@ -23,8 +23,8 @@ WORDS = {
     "copied": ("are new pictures", "repeat photographs learnt by heart"),
     "sharpness": ("are as sharp as the base model's", "are not as sharp as the base model's, or are oversharpened"),
     "middle_sharpness": (
-        "are as sharp as the base model's",
-        "are not as sharp as the base model's, or are oversharpened",
+        "are as sharp in the middle as the base model's",
+        "are not as sharp in the middle as the base model's, or are oversharpened there",
     ),
     "noise": ("are as clean as the base model's", "are noisier than the base model's, or smeared"),
     "blockiness": ("are free of blocks", "show blocks, as bad compression does"),
